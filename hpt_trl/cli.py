@@ -1,0 +1,35 @@
+"""The command line `hpt-trl`."""
+
+import sys
+from importlib import import_module
+
+COMMANDS = {
+    "train": "train a model by HPT: --config FILE.yaml, and any option of HPTConfig",
+    "evaluate": "count how many problems a model solves",
+    "prepare": "turn a data set, or a GGUF model, into what the trainer takes",
+    "quickstart": "HPT on the embedded model, before and after, in minutes on a CPU",
+}
+
+
+def usage() -> str:
+    """One line a command."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()]
+    return "\n".join(["usage: hpt-trl COMMAND [options]; hpt-trl COMMAND --help for its options", "", *lines])
+
+
+def main() -> None:
+    """Hand the rest of the command line to the module of the command."""
+    command, *argv = sys.argv[1:] or ["--help"]
+    if command in ("-h", "--help"):
+        print(usage())
+        return
+    if command not in COMMANDS:
+        print(f"hpt-trl: error: there is no command {command!r}.\n{usage()}", file=sys.stderr)
+        raise SystemExit(2)
+    # The modules import torch and TRL: only the one that is needed.
+    import_module(f"hpt_trl.{command}").main(argv)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""HPTConfig: GRPOConfig with the paper's recipe as defaults, and HPT's own knobs."""
+
+import math
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import cast
+
+from transformers import SchedulerType
+from trl import GRPOConfig
+
+from hpt_trl.gate import Gate, named_gate
+
+
+@dataclass
+class HPTConfig(GRPOConfig):
+    r"""
+    Configuration of [`HPTTrainer`]: every option of [`~trl.GRPOConfig`], and a dozen of HPT's own.
+
+    Five defaults of GRPO change, to the recipe of arXiv 2509.04419 (section 4.1 and its published scripts):
+    `learning_rate` 5e-6, `lr_scheduler_type` "constant", `loss_type` "dr_grpo", `scale_rewards` "none". Its 8
+    generations, temperature 1 and absent KL term are TRL's defaults already. Every other TRL option left unset means
+    what it means in TRL.
+
+    Args:
+        gate (`str`, *optional*, defaults to `"switch"`):
+            How a prompt's solve rate becomes the weights of its rollouts and its demonstration: `"switch"`
+            (demonstration up to `gate_threshold`, rollouts above), `"linear"` (rollouts by the solve rate,
+            demonstration by the rest), `"table"` (see `gate_table`) or `"off"` (GRPO). A callable is passed to
+            `HPTTrainer(gate=...)`. Source: arXiv 2509.04419, eq. 10.
+        gate_threshold (`float`, *optional*, defaults to `0.0`):
+            Share of solved rollouts, in [0, 1], up to which (inclusive) the switch takes the demonstration. The paper's
+            0 for Qwen; 0.25 (2 of 8) for Llama.
+        gate_off_policy_threshold (`float`, *optional*):
+            Second threshold of a three-way switch: above `gate_threshold` and up to here the prompt learns from its
+            demonstration by off-policy policy gradient (LUFFY's shaping) instead of by likelihood. Source: the
+            paper's Mix/GRPO ablation.
+        gate_table (`dict` or `str`, *optional*):
+            `{solved count: [rollouts, demonstration]}` or `[rollouts, demonstration, off_policy]` for every count from
+            0 to `num_generations`.
+        gate_reward (`str`, *optional*):
+            Name of the one reward function the gate listens to. Must be given if there are several.
+        gate_success_value (`float`, *optional*, defaults to `1.0`):
+            A rollout solved its prompt if that reward is at least this. `None`: the solve rate is the mean reward, as
+            in the paper's text; 1.0 counts successes, as in its code.
+        sft_weight (`float`, *optional*, defaults to `1.0`):
+            Factor on the demonstrations' loss. The paper's 1.0; 0.3 for Qwen2.5-Math-1.5B.
+        sft_normalization (`str`, *optional*, defaults to `"prompt"`):
+            Denominator of the demonstrations' loss over one optimizer step on all processes. `"prompt"`: the sum of
+            each demonstration's token mean over the number of all prompts, so that a demonstration weighs as much as
+            its prompt's rollouts together. `"token"`: token mean over all demonstrations, nearer to the reference code.
+        max_demonstration_length (`int`, *optional*):
+            Longest demonstration in tokens, EOS included. `None`: `max_completion_length`.
+        demonstration_overflow (`str`, *optional*, defaults to `"cut"`):
+            What happens to a longer one: `"cut"` (its beginning, without EOS) or `"refuse"` (its prompt stays on RL).
+        drop_silent_rows (`bool`, *optional*, defaults to `True`):
+            In a step where the gate acts, compute only the rollouts that can move the policy. The same gradient for
+            less work; entropy and clip metrics are then of those rollouts.
+        skip_grad_norm_above (`float`, *optional*):
+            Skip the optimizer step if the gradient norm (before clipping) is above this. The reference code's 80. A
+            step whose norm is not finite is always skipped.
+    """
+
+    _VALID_DICT_FIELDS = [*GRPOConfig._VALID_DICT_FIELDS, "gate_table"]
+
+    learning_rate: float = field(
+        default=5e-6, metadata={"help": "Initial learning rate of AdamW. Source: arXiv 2509.04419, section 4.1."}
+    )
+    lr_scheduler_type: SchedulerType | str = field(
+        default="constant", metadata={"help": "Learning-rate schedule. Source: the reference code."}
+    )
+    loss_type: str = field(
+        default="dr_grpo",
+        metadata={"help": "TRL's loss on rollouts. Source: arXiv 2509.04419, section 4.1 (Dr. GRPO)."},
+    )
+    scale_rewards: str = field(
+        default="none",
+        metadata={"help": "Whether TRL divides advantages by a std. Source: arXiv 2509.04419, section 4.1 (no)."},
+    )
+
+    gate: str = field(
+        default="switch", metadata={"help": "From solve rate to weights: 'switch', 'linear', 'table' or 'off' (GRPO)."}
+    )
+    gate_threshold: float = field(
+        default=0.0,
+        metadata={"help": "Share of solved rollouts, in [0, 1], up to which the switch takes the demonstration."},
+    )
+    gate_off_policy_threshold: float | None = field(
+        default=None,
+        metadata={"help": "Second threshold: up to here the demonstration is learned by off-policy policy gradient."},
+    )
+    gate_table: dict | str | None = field(
+        default=None, metadata={"help": "For gate 'table': {solved count: [rollouts weight, demonstration weight]}."}
+    )
+    gate_reward: str | None = field(
+        default=None, metadata={"help": "Name of the reward function the gate listens to; needed if there are several."}
+    )
+    gate_success_value: float | None = field(
+        default=1.0, metadata={"help": "A rollout with at least this reward solved its prompt; none: mean reward."}
+    )
+    sft_weight: float = field(default=1.0, metadata={"help": "Factor on the demonstrations' loss, at least 0."})
+    sft_normalization: str = field(
+        default="prompt",
+        metadata={"help": "Denominator of the demonstrations' loss: 'prompt' (all prompts of the step) or 'token'."},
+    )
+    max_demonstration_length: int | None = field(
+        default=None, metadata={"help": "Longest demonstration in tokens; none: max_completion_length."}
+    )
+    demonstration_overflow: str = field(
+        default="cut", metadata={"help": "Longer demonstrations: 'cut' (no EOS) or 'refuse' (the prompt stays on RL)."}
+    )
+    drop_silent_rows: bool = field(
+        default=True, metadata={"help": "Where the gate acts, compute only rollouts that can move the policy."}
+    )
+    skip_grad_norm_above: float | None = field(
+        default=None, metadata={"help": "Skip the optimizer step if the gradient norm is above this."}
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        self._check_gate()
+        self._check_demonstrations()
+        if self.skip_grad_norm_above is not None and not self.skip_grad_norm_above > 0:
+            raise ValueError(f"skip_grad_norm_above must be above 0, got {self.skip_grad_norm_above}: it is a norm.")
+        if self.remove_unused_columns:
+            raise ValueError(
+                "remove_unused_columns=True would drop the 'demonstration' column before HPT sees it. Leave it False."
+            )
+
+    def _check_gate(self) -> None:
+        if not 0 <= self.gate_threshold <= 1:
+            raise ValueError(
+                f"gate_threshold must be in [0, 1], got {self.gate_threshold}: it is a share of solved rollouts. For k "
+                f"of {self.num_generations} rollouts, set k / {self.num_generations}."
+            )
+        second = self.gate_off_policy_threshold
+        if second is not None and not self.gate_threshold < second <= 1:
+            raise ValueError(
+                f"gate_off_policy_threshold must be above gate_threshold ({self.gate_threshold}) and at most 1, got "
+                f"{second}."
+            )
+        if self.gate != "switch" and (self.gate_threshold != 0 or second is not None):
+            raise ValueError(
+                f"gate={self.gate!r} has no threshold, but gate_threshold={self.gate_threshold} and "
+                f"gate_off_policy_threshold={second} were given. Remove them, or set gate='switch'."
+            )
+        if (self.gate == "table") != (self.gate_table is not None):
+            raise ValueError(
+                f"gate='table' and gate_table belong together, got gate={self.gate!r} and gate_table={self.gate_table}."
+            )
+        self.build_gate()
+
+    @property
+    def demonstration_limit(self) -> int:
+        """Longest demonstration in tokens."""
+        return self.max_demonstration_length or self.max_completion_length or sys.maxsize
+
+    def build_gate(self) -> Gate:
+        """The gate these options name. Raises ValueError for an unknown name or an incomplete table."""
+        return named_gate(
+            self.gate,
+            threshold=self.gate_threshold,
+            off_policy_threshold=self.gate_off_policy_threshold,
+            # TRL has parsed a text into a dict and refused num_generations below 2 by now.
+            table=cast(Mapping | None, self.gate_table),
+            num_generations=cast(int, self.num_generations),
+        )
+
+    def _check_demonstrations(self) -> None:
+        if not (self.sft_weight >= 0 and math.isfinite(self.sft_weight)):
+            raise ValueError(f"sft_weight must be finite and at least 0, got {self.sft_weight}.")
+        if self.sft_normalization not in ("prompt", "token"):
+            raise ValueError(f"sft_normalization must be 'prompt' or 'token', got {self.sft_normalization!r}.")
+        if self.demonstration_overflow not in ("cut", "refuse"):
+            raise ValueError(f"demonstration_overflow must be 'cut' or 'refuse', got {self.demonstration_overflow!r}.")
+        if self.max_demonstration_length is not None and self.max_demonstration_length < 1:
+            raise ValueError(f"max_demonstration_length must be at least 1 token, got {self.max_demonstration_length}.")

@@ -1,0 +1,162 @@
+"""The gate: from how often the policy just solved a prompt to what that prompt learns from. Tensors only."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class GateWeights(NamedTuple):
+    """What each of P prompts learns from, three tensors of shape (P,) in [0, inf).
+
+    Source: arXiv 2509.04419, eq. 10 (`alpha`, `beta`); `off_policy_P` is the third arm of its Mix/GRPO ablation.
+    """
+
+    rollouts_P: Tensor
+    demonstration_P: Tensor
+    off_policy_P: Tensor
+
+
+Gate = Callable[[Tensor, int], Sequence[Tensor]]
+"""`(solve_rate_P, step) -> (rollouts_P, demonstration_P)`, or the three tensors of `GateWeights`."""
+
+
+def solve_rates(rewards_P_G: Tensor, success_value: float | None) -> Tensor:
+    """Share of each prompt's rollouts that solved it.
+
+    Args:
+        rewards_P_G: (P, G) rewards of one reward function; NaN marks a rollout it could not score.
+        success_value: a rollout with `reward >= success_value` solved the prompt; None takes the mean reward itself.
+
+    Returns:
+        (P,) means over the scorable rollouts; NaN where there is none.
+
+    Source: arXiv 2509.04419, eq. 9.
+    """
+    if success_value is None:
+        return rewards_P_G.nanmean(dim=1)
+    solved_P_G = (rewards_P_G >= success_value).to(rewards_P_G.dtype)
+    return torch.where(rewards_P_G.isnan(), rewards_P_G, solved_P_G).nanmean(dim=1)
+
+
+def switch_gate(
+    solve_rate_P: Tensor, step: int, *, threshold: float, off_policy_threshold: float | None = None
+) -> GateWeights:
+    """Learn from the demonstration where `solve_rate <= threshold`, from the rollouts elsewhere.
+
+    Args:
+        solve_rate_P: (P,) in [0, 1].
+        step: optimizer step, unused: the switch does not change over training.
+        threshold: share of solved rollouts up to which the demonstration's likelihood is raised (SFT).
+        off_policy_threshold: if given, prompts above `threshold` and up to here learn from the demonstration by
+            off-policy policy gradient instead.
+
+    Source: arXiv 2509.04419, eq. 10; the comparison is `<=` as in the reference code.
+    """
+    sft_P = solve_rate_P <= threshold
+    on_demonstration_P = sft_P if off_policy_threshold is None else solve_rate_P <= off_policy_threshold
+    off_policy_P = on_demonstration_P & ~sft_P
+    return GateWeights(*(mask.to(solve_rate_P.dtype) for mask in (~on_demonstration_P, sft_P, off_policy_P)))
+
+
+def linear_gate(solve_rate_P: Tensor, step: int) -> GateWeights:
+    """Weigh the rollouts by the solve rate and the demonstration by the rest. Returns three (P,) tensors."""
+    return GateWeights(solve_rate_P, 1 - solve_rate_P, torch.zeros_like(solve_rate_P))
+
+
+def table_gate(solve_rate_P: Tensor, step: int, *, weights_by_count: Tensor) -> GateWeights:
+    """Look the weights up by how many of the G rollouts solved the prompt.
+
+    Args:
+        solve_rate_P: (P,); `solve_rate * G`, rounded, is the row of the table.
+        step: optimizer step, unused.
+        weights_by_count: (G + 1, 3), row k holding the three weights of a prompt solved k times.
+    """
+    last = weights_by_count.size(0) - 1
+    count_P = (solve_rate_P.nan_to_num() * last).round().long().clamp(0, last)
+    return GateWeights(*weights_by_count.to(solve_rate_P)[count_P].unbind(dim=1))
+
+
+def off_gate(solve_rate_P: Tensor, step: int) -> GateWeights:
+    """Learn from rollouts only: plain GRPO."""
+    ones_P = torch.ones_like(solve_rate_P)
+    return GateWeights(ones_P, torch.zeros_like(ones_P), torch.zeros_like(ones_P))
+
+
+def gate_weights(gate: Gate, solve_rate_P: Tensor, has_demonstration_P: Tensor, step: int) -> GateWeights:
+    """Ask a gate, and leave it open for every prompt it cannot speak for.
+
+    Args:
+        gate: any callable of the form of `Gate`.
+        solve_rate_P: (P,); NaN where no rollout could be scored.
+        has_demonstration_P: (P,) bool.
+        step: optimizer step.
+
+    Returns:
+        Weights in which a prompt without a demonstration or without a solve rate learns from its rollouts alone.
+
+    Raises:
+        ValueError: if the gate returned anything but two or three finite, non-negative (P,) tensors.
+    """
+    answer = [torch.as_tensor(weight).to(solve_rate_P) for weight in gate(solve_rate_P, step)]
+    known_P = has_demonstration_P & ~solve_rate_P.isnan()
+    if len(answer) not in (2, 3) or any(weight.shape != solve_rate_P.shape for weight in answer):
+        raise ValueError(
+            "A gate must return the weight of the rollouts, of the demonstration and, if it wants, of its off-policy "
+            f"gradient: two or three tensors of shape {tuple(solve_rate_P.shape)}. Got shapes "
+            f"{[tuple(weight.shape) for weight in answer]}."
+        )
+    for weight in answer:
+        if not (weight[known_P].isfinite() & (weight[known_P] >= 0)).all():
+            raise ValueError(f"A gate's weights must be finite and not negative, got {weight[known_P].tolist()}.")
+    weights = GateWeights(*[*answer, torch.zeros_like(solve_rate_P)][:3])
+    open_P = off_gate(solve_rate_P, step)
+    return GateWeights(*(torch.where(known_P, got, is_open) for got, is_open in zip(weights, open_P)))
+
+
+def is_shut(weights: GateWeights) -> bool:
+    """Whether every prompt learns from its rollouts at full weight and from nothing else: a GRPO step."""
+    return bool(
+        (weights.rollouts_P == 1).all() and not weights.demonstration_P.any() and not weights.off_policy_P.any()
+    )
+
+
+def named_gate(
+    name: str,
+    *,
+    threshold: float,
+    off_policy_threshold: float | None,
+    table: Mapping[int | str, Sequence[float]] | None,
+    num_generations: int,
+) -> Gate:
+    """Build one of the gates a config can name: "switch", "linear", "table" or "off".
+
+    Raises:
+        ValueError: for any other name, or a table that does not cover 0 to `num_generations` solved rollouts.
+    """
+    if name == "switch":
+        return partial(switch_gate, threshold=threshold, off_policy_threshold=off_policy_threshold)
+    if name == "table":
+        return partial(table_gate, weights_by_count=_table_tensor(table, num_generations))
+    simple: dict[str, Gate] = {"linear": linear_gate, "off": off_gate}
+    if name not in simple:
+        raise ValueError(
+            f"gate must be 'switch', 'linear', 'table' or 'off', got {name!r}. A gate of your own is passed to "
+            "HPTTrainer(gate=...) as a callable (solve_rate_P, step) -> (rollouts_P, demonstration_P)."
+        )
+    return simple[name]
+
+
+def _table_tensor(table: Mapping[int | str, Sequence[float]] | None, num_generations: int) -> Tensor:
+    """(G + 1, 3) weights from the config's `{solved count: [a, b] or [a, b, off_policy]}`."""
+    rows = {int(count): list(weights) for count, weights in (table or {}).items()}
+    wanted = list(range(num_generations + 1))
+    if sorted(rows) != wanted or any(len(weights) not in (2, 3) for weights in rows.values()):
+        raise ValueError(
+            f"gate_table must give two or three weights for each of 0 to {num_generations} solved rollouts "
+            f"(num_generations is {num_generations}), got {dict(table or {})}. Example for two generations: "
+            "{0: [0, 1], 1: [0.5, 0.5], 2: [1, 0]}."
+        )
+    return torch.tensor([(rows[count] + [0.0])[:3] for count in wanted])

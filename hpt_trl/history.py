@@ -1,0 +1,76 @@
+"""`gate.parquet`: what every prompt learned from, at every step."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from hpt_trl.gate import GateWeights
+
+FILE_NAME = "gate.parquet"
+
+
+class GateHistory:
+    """Rows `step, prompt_id, solve_rate, rollouts, demonstration, off_policy`, one a prompt and generation."""
+
+    def __init__(self) -> None:
+        self._frames: list[pd.DataFrame] = []
+
+    def add(self, step: int, prompt_ids: Sequence[str], solve_rates: Sequence[float], weights: GateWeights) -> None:
+        """Note one generation.
+
+        Args:
+            step: optimizer step these rollouts were generated for, counted from 0.
+            prompt_ids: P identifiers.
+            solve_rates: P shares of solved rollouts, NaN where none could be scored.
+            weights: (P,) tensors.
+        """
+        columns = {
+            "step": [step] * len(prompt_ids),
+            "prompt_id": list(prompt_ids),
+            "solve_rate": list(solve_rates),
+            "rollouts": weights.rollouts_P.tolist(),
+            "demonstration": weights.demonstration_P.tolist(),
+            "off_policy": weights.off_policy_P.tolist(),
+        }
+        self._frames.append(pd.DataFrame(columns))
+
+    def write(self, folder: str | Path) -> None:
+        """Write `gate.parquet`, so that a reader sees the old file or the new one, never half of it."""
+        if not self._frames:
+            return
+        self._frames = [pd.concat(self._frames, ignore_index=True)]
+        path = Path(folder) / FILE_NAME
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(".unfinished")
+        self._frames[0].to_parquet(unfinished, index=False)
+        os.replace(unfinished, path)
+
+    def resume(self, folder: str | Path, step: int) -> None:
+        """Take up the history of an interrupted run, without the steps that will be done again from `step` on."""
+        path = Path(folder) / FILE_NAME
+        if path.exists():
+            past = pd.read_parquet(path)
+            self._frames = [past[past["step"] < step]]
+
+
+class GateHistoryCallback(TrainerCallback):
+    """Keep `gate.parquet` in the output folder in step with log, checkpoint and resume."""
+
+    def __init__(self, history: GateHistory) -> None:
+        self.history = history
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.global_step > 0:
+            self.history.resume(str(args.output_dir), state.global_step)
+
+    def _write(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            self.history.write(str(args.output_dir))
+
+    on_log = on_save = on_train_end = _write

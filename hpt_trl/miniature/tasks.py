@@ -1,0 +1,96 @@
+"""Procedural chains of additions and subtractions, with step-by-step demonstrations."""
+
+from __future__ import annotations
+
+import random
+import zlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+Split = Literal["train", "test"]
+
+CHAIN_LENGTHS = (2, 3, 4)
+LARGEST_START = 50
+LARGEST_OPERAND = 9
+LARGEST_VALUE = 99
+TEST_PERCENT = 20
+
+
+def split_of(problem: str) -> Split:
+    """Return the split a problem belongs to, from a stable hash of its text.
+
+    Hashing the text, rather than shuffling with a seed, keeps train and test disjoint whatever seeds are used.
+    """
+    return "test" if zlib.crc32(problem.encode()) % 100 < TEST_PERCENT else "train"
+
+
+def problems(count: int, seed: int, split: Split) -> list[dict[str, str]]:
+    """Generate unique problems of one split.
+
+    Args:
+        count: Number of rows, at least 1.
+        seed: Seed of the generator; the same arguments always give the same rows.
+        split: `"train"` or `"test"`; no problem is in both, whatever the seeds.
+
+    Returns:
+        Rows with the keys `prompt`, `demonstration` and `solution`, all plain text.
+
+    Raises:
+        ValueError: If `split` is unknown or `count` is below 1.
+    """
+    if split not in ("train", "test"):
+        raise ValueError(f"Unknown split {split!r} of the arithmetic problems: choose 'train' or 'test'.")
+    if count < 1:
+        raise ValueError(f"Cannot generate {count} arithmetic problems: ask for a count of at least 1.")
+    generator = random.Random(seed)
+    rows: dict[str, dict[str, str]] = {}
+    while len(rows) < count:
+        row = sample_problem(generator, generator.choice(CHAIN_LENGTHS), split)
+        rows.setdefault(row["prompt"], row)
+    return list(rows.values())
+
+
+def dataset(count: int, seed: int, split: Split) -> Dataset:
+    """Return the rows of `problems(count, seed, split)` as a `datasets.Dataset`."""
+    from datasets import Dataset
+
+    return Dataset.from_list(problems(count, seed, split))
+
+
+def sample_problem(generator: random.Random, length: int, split: Split) -> dict[str, str]:
+    """Draw one problem of a split, with `length` additions or subtractions."""
+    while True:
+        start, operations = _sample_chain(generator, length)
+        row = _row(start, operations)
+        if split_of(row["prompt"]) == split:
+            return row
+
+
+def _sample_chain(generator: random.Random, length: int) -> tuple[int, list[int]]:
+    """Draw a start and `length` signed operands that keep every running value between 0 and `LARGEST_VALUE`."""
+    start = value = generator.randint(1, LARGEST_START)
+    operations: list[int] = []
+    while len(operations) < length:
+        operand = generator.choice((-1, 1)) * generator.randint(1, LARGEST_OPERAND)
+        if 0 <= value + operand <= LARGEST_VALUE:
+            operations.append(operand)
+            value += operand
+    return start, operations
+
+
+def _row(start: int, operations: Sequence[int]) -> dict[str, str]:
+    """Write a chain as a prompt, a demonstration with one line per operation, and a gold solution."""
+    value = start
+    lines = []
+    for operand in operations:
+        lines.append(f"{value}{operand:+d}={value + operand}")
+        value += operand
+    chain = str(start) + "".join(f"{operand:+d}" for operand in operations)
+    return {
+        "prompt": f"{chain}=?\n",
+        "demonstration": "\n".join([*lines, f"\\boxed{{{value}}}"]),
+        "solution": f"${value}$",
+    }

@@ -1,0 +1,63 @@
+"""`hpt-trl quickstart`: HPT on the embedded model; accuracy before and after, and a picture of the run."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+from trl import ModelConfig
+
+from hpt_trl.config import HPTConfig
+from hpt_trl.console import parse, user_errors
+from hpt_trl.evaluate import EvaluateArguments, evaluate, score_table
+from hpt_trl.report import plot_run
+from hpt_trl.sources import MINIATURE
+from hpt_trl.train import HPTScriptArguments, build_trainer, run
+
+CONFIG = Path(__file__).parent / "miniature" / "quickstart.yaml"
+
+
+@dataclass
+class QuickstartArguments:
+    """
+    How long to train and where to write.
+
+    Args:
+        output_dir (`str`): Folder of the trained model, the picture and the scores.
+    """
+
+    output_dir: str = field(default="runs/quickstart", metadata={"help": "Folder for the run."})
+    max_steps: int = field(default=60, metadata={"help": "Optimizer steps."})
+    problems: int = field(default=300, metadata={"help": "Held-out problems, at most 500."})
+
+
+def quickstart(args: QuickstartArguments) -> None:
+    """Evaluate, train, evaluate again; write `quickstart.json` and `run.png` into the output folder."""
+    console = Console()
+    flags = ["--config", str(CONFIG), "--output_dir", args.output_dir, "--max_steps", str(args.max_steps)]
+    trainer = build_trainer(*parse((HPTScriptArguments, HPTConfig, ModelConfig), flags, "hpt-trl quickstart"))
+
+    def held_out(model: str) -> EvaluateArguments:
+        # Sampled as in training: what the gate sees, on problems it never saw.
+        return EvaluateArguments(
+            model, MINIATURE, limit=args.problems, temperature=1.0, top_p=1.0, max_new_tokens=48, batch_size=100
+        )
+
+    before = evaluate(held_out(MINIATURE))
+    run(trainer)
+    after = evaluate(held_out(args.output_dir))
+    folder = Path(args.output_dir)
+    plot_run(folder, folder / "run.png")
+    scores = {"before": before, "after HPT": after}
+    (folder / "quickstart.json").write_text(json.dumps({name: asdict(got) for name, got in scores.items()}, indent=1))
+    console.print(score_table(scores))
+    console.print(f"The picture of the run is {folder / 'run.png'}.")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run the command line `hpt-trl quickstart`."""
+    prog = "hpt-trl quickstart"
+    with user_errors(prog):
+        (args,) = parse((QuickstartArguments,), argv, prog)
+    quickstart(args)

@@ -1,0 +1,90 @@
+"""The training script: `hpt-trl train --config X.yaml`, or `accelerate launch -m hpt_trl.train --config X.yaml`."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from trl import ModelConfig, ScriptArguments, get_peft_config, get_quantization_config
+from trl.rewards import think_format_reward
+
+from hpt_trl.config import HPTConfig
+from hpt_trl.console import parse, user_errors
+from hpt_trl.rewards import accuracy_reward
+from hpt_trl.sources import resolve_model, resolve_rows
+from hpt_trl.trainer import HPTTrainer
+
+REWARDS = {"accuracy_reward": accuracy_reward, "think_format_reward": think_format_reward}
+
+
+@dataclass
+class HPTScriptArguments(ScriptArguments):
+    """
+    TRL's script arguments, and the reward functions by name.
+
+    Args:
+        reward_funcs (`list[str]`, *optional*, defaults to `["accuracy_reward"]`):
+            `"accuracy_reward"` (math-verify on the last box) or TRL's `"think_format_reward"`. Functions of your own
+            are passed to [`HPTTrainer`] in Python.
+    """
+
+    reward_funcs: list[str] = field(
+        default_factory=lambda: ["accuracy_reward"],
+        metadata={"help": f"Reward functions by name, of {sorted(REWARDS)}."},
+    )
+
+
+def build_trainer(script: HPTScriptArguments, args: HPTConfig, model: ModelConfig) -> HPTTrainer:
+    """Load model and data and make the trainer, as TRL's `trl grpo` does.
+
+    Raises:
+        ValueError, OSError: for anything a config can get wrong.
+    """
+    unknown = [name for name in script.reward_funcs if name not in REWARDS]
+    if unknown:
+        raise ValueError(f"reward_funcs must be of {sorted(REWARDS)}, got {unknown}. Pass your own to HPTTrainer.")
+    name = resolve_model(model.model_name_or_path)
+    args.model_init_kwargs = {
+        "revision": model.model_revision,
+        "attn_implementation": model.attn_implementation,
+        "dtype": model.dtype,
+        **cast(dict, args.model_init_kwargs or {}),  # TRL has parsed a text into a dict by now
+    }
+
+    def rows(split: str) -> Any:
+        return resolve_rows(script.dataset_name, split, script.dataset_config, script.dataset_streaming)
+
+    return HPTTrainer(
+        model=name,
+        reward_funcs=[REWARDS[name] for name in script.reward_funcs],
+        args=args,
+        train_dataset=rows(script.dataset_train_split),
+        eval_dataset=rows(script.dataset_test_split) if args.eval_strategy != "no" else None,
+        quantization_config=get_quantization_config(model),
+        peft_config=get_peft_config(model),
+    )
+
+
+def run(trainer: HPTTrainer) -> None:
+    """Train, save model and state, and push to the Hub if the config says so."""
+    args = trainer.args
+    trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+    trainer.save_model(args.output_dir)
+    trainer.save_state()
+    trainer.accelerator.print(f"Model and gate.parquet saved to {args.output_dir}.")
+    if args.push_to_hub:
+        trainer.push_to_hub()
+    trainer.end()
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run the command line `hpt-trl train`."""
+    prog = "hpt-trl train"
+    with user_errors(prog):
+        trainer = build_trainer(*parse((HPTScriptArguments, HPTConfig, ModelConfig), argv, prog))
+    # Outside: an error in the middle of training is a bug, and its traceback is wanted.
+    run(trainer)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,99 @@
+"""Every private name of TRL and transformers that HPT leans on, checked at import against the installed release.
+
+Tested with trl 1.16.0 and transformers 5.23.0. `trainer.py` is the only other module that may use these names.
+"""
+
+import functools
+import inspect
+import types
+from collections.abc import Mapping
+from typing import Any
+
+import trl
+from torch import Tensor
+from transformers import PreTrainedModel, Trainer
+from trl import GRPOTrainer
+from trl.trainer.utils import add_fused_lm_head
+
+TESTED_TRL = "1.16.0"
+
+_SIGNATURES = {
+    (GRPOTrainer, "_calculate_rewards"): ["self", "inputs", "prompts", "completions", "completion_ids_list"],
+    (GRPOTrainer, "_generate_and_score_completions"): ["self", "inputs"],
+    (GRPOTrainer, "compute_loss"): ["self", "model", "inputs", "return_outputs", "num_items_in_batch"],
+    (Trainer, "_get_grad_norm"): ["self", "model", "grad_norm"],
+}
+
+
+def check_signatures() -> None:
+    """Raise ImportError if the installed TRL or transformers moved a method that HPT overrides."""
+    for (owner, name), expected in _SIGNATURES.items():
+        method = getattr(owner, name, None)
+        found = list(inspect.signature(method).parameters) if method else None
+        if found != expected:
+            raise ImportError(
+                f"hpt_trl overrides {owner.__name__}.{name}({', '.join(expected)}), but trl {trl.__version__} has "
+                f"{found or 'no such method'}. Install the tested release: pip install 'trl=={TESTED_TRL}'."
+            )
+
+
+check_signatures()
+
+
+def add_demonstration_head(model: PreTrainedModel, cast_lm_head_to_fp32: bool) -> None:
+    """Let `model(..., fused_lm_head=True, demonstration=True)` score tokens at temperature 1.
+
+    TRL's fused head divides the logits by the sampling temperature, which is right for rollouts and wrong for a
+    demonstration. This adds TRL's head a second time, at temperature 1, and leaves every other call as it was.
+
+    Args:
+        model: the unwrapped policy, already patched by GRPOTrainer.
+        cast_lm_head_to_fp32: TRL's option of that name.
+    """
+    rollout_forward = model.forward
+    add_fused_lm_head(model, temperature=1.0, cast_lm_head_to_fp32=cast_lm_head_to_fp32)
+    demonstration_forward = model.forward
+
+    # `generate` validates its model kwargs against this signature.
+    @functools.wraps(type(model).forward)
+    def forward(self: PreTrainedModel, *args: Any, demonstration: bool = False, **kwargs: Any) -> Any:
+        return (demonstration_forward if demonstration else rollout_forward)(*args, **kwargs)
+
+    model.forward = types.MethodType(forward, model)
+
+
+def acts_without_advantage(trainer: GRPOTrainer) -> bool:
+    """Whether a rollout of advantage 0 can still move the policy or the loss of another row.
+
+    KL, entropy bonus and auxiliary loss act on every token; the entropy quantile is taken over all rows.
+    """
+    return bool(
+        trainer.beta != 0.0
+        or trainer._entropy_bonus_enabled
+        or trainer.aux_loss_enabled
+        or trainer.top_entropy_quantile < 1.0
+    )
+
+
+def passed_share(loss_type: str, generated: Mapping[str, Any], passed: Mapping[str, Any]) -> Tensor | float:
+    """Factor that gives TRL's loss of some rows the denominator of all rows that were generated.
+
+    Args:
+        loss_type: TRL's `loss_type`.
+        generated: the micro-batch as TRL cut it, B rows.
+        passed: the rows handed to TRL's loss.
+
+    Returns:
+        Rows passed over rows generated where TRL averages rows, token shares where it averages the micro-batch's
+        tokens (`bnpo`), and 1 where it divides by a count it took at generation.
+    """
+    if loss_type in ("cispo", "dapo", "vespo"):
+        return 1.0
+    if loss_type == "bnpo":
+        return _loss_tokens(passed).clamp(min=1.0) / _loss_tokens(generated).clamp(min=1.0)
+    return passed["completion_ids"].size(0) / generated["completion_ids"].size(0)
+
+
+def _loss_tokens(batch: Mapping[str, Any]) -> Tensor:
+    mask = batch["completion_mask"]
+    return (mask * batch["tool_mask"] if batch.get("tool_mask") is not None else mask).sum().float()
