@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 Batch = dict[str, Any]
 """TRL's batch: tensors and lists whose first dimension is the row, scalars (0-dim tensors), and None."""
@@ -37,12 +38,6 @@ def select_rows(batch: Mapping[str, Any], rows: Tensor) -> Batch:
     return {key: take(value) for key, value in batch.items()}
 
 
-def trim_left(ids_B_T: Tensor, mask_B_T: Tensor) -> tuple[Tensor, Tensor]:
-    """Cut columns that are padding in every row off the left; at least one column stays."""
-    width = max(1, int(mask_B_T.sum(dim=1).max()))
-    return ids_B_T[:, -width:], mask_B_T[:, -width:]
-
-
 def rollout_rows(batch: Mapping[str, Any], rows: Tensor, count: int) -> Batch:
     """Cut a micro-batch down to the rollouts that carry signal, filled up to `count` rows.
 
@@ -66,21 +61,17 @@ def rollout_rows(batch: Mapping[str, Any], rows: Tensor, count: int) -> Batch:
         # Sequence-level ratios are (B, 1) and hold for the whole row.
         if small.get(key) is not None and small[key].size(1) > 1:
             small[key] = small[key][:, :width]
-    if len(rows):
-        small["prompt_ids"], small["prompt_mask"] = trim_left(small["prompt_ids"], small["prompt_mask"])
-    else:
-        # Prompts are padded on the left: the last column is always a real token.
-        small["prompt_ids"], small["prompt_mask"] = small["prompt_ids"][:, -1:], small["prompt_mask"][:, -1:]
+    # Prompts are padded on the left: the last column is always a real token.
+    width = int(small["prompt_mask"].sum(dim=1).max()) if len(rows) else 1
+    small["prompt_ids"], small["prompt_mask"] = small["prompt_ids"][:, -width:], small["prompt_mask"][:, -width:]
     return small
 
 
-def attention_from_loss_mask(mask_B_T: Tensor) -> Tensor:
-    """1 up to each row's last trained token: what comes after it cannot reach any loss. Returns (B, T)."""
-    return (mask_B_T.flip(1).cumsum(1).flip(1) > 0).to(mask_B_T.dtype)
+def demonstration_rows(batch: Mapping[str, Any], rows: Tensor) -> dict[str, Tensor]:
+    """Prompt and demonstration of some rows as one sequence each, padded on the right.
 
-
-def demonstration_rows(batch: Mapping[str, Any], rows: Tensor) -> Batch:
-    """Prompt and demonstration of some rows as one padded sequence each.
+    On the right, so that positions count from the prompt's first token whatever stands beside it in the micro-batch:
+    models with absolute positions would see the padding on the left.
 
     Args:
         batch: `prompt_ids`, `prompt_mask` (B, P), left-padded; `demonstration_ids`, `demonstration_mask` (B, T),
@@ -89,21 +80,23 @@ def demonstration_rows(batch: Mapping[str, Any], rows: Tensor) -> Batch:
             demonstration forwards to stay in step with the others.
 
     Returns:
-        `input_ids`, `attention_mask`, `labels` (R, P' + T') for a causal LM, and `mask` (R, T') of trained tokens.
+        `input_ids`, `attention_mask`, `labels` (R, L) for a causal LM; labels are -100 where nothing is learned.
     """
-    small = select_rows(batch, rows if len(rows) else rows.new_zeros(1))
-    mask = small["demonstration_mask"] if len(rows) else torch.zeros_like(small["demonstration_mask"])
-    attention = attention_from_loss_mask(mask)
-    width = max(1, int(attention.sum(dim=1).max()))
-    ids, mask, attention = (tensor[:, :width] for tensor in (small["demonstration_ids"], mask, attention))
-    if len(rows):
-        prompt_ids, prompt_mask = trim_left(small["prompt_ids"], small["prompt_mask"])
-    else:
-        prompt_ids, prompt_mask = small["prompt_ids"][:, -1:], small["prompt_mask"][:, -1:]
-    no_label = torch.full_like(prompt_ids, -100)
+    sequences, labels = [], []
+    for row in rows.tolist():
+        prompt = batch["prompt_ids"][row][batch["prompt_mask"][row].bool()]
+        mask = batch["demonstration_mask"][row]
+        # What comes after the last trained token, padding included, cannot reach any loss.
+        length = int(mask.nonzero().max()) + 1
+        ids, trained = batch["demonstration_ids"][row][:length], mask[:length].bool()
+        sequences.append(torch.cat([prompt, ids]))
+        labels.append(torch.cat([torch.full_like(prompt, -100), ids.masked_fill(~trained, -100)]))
+    if not sequences:
+        sequences = [batch["prompt_ids"][0, -1:].repeat(2)]
+        labels = [torch.full_like(sequences[0], -100)]
+    attention = [torch.ones_like(sequence) for sequence in sequences]
     return {
-        "input_ids": torch.cat([prompt_ids, ids], dim=1),
-        "attention_mask": torch.cat([prompt_mask, attention], dim=1),
-        "labels": torch.cat([no_label, ids.masked_fill(mask == 0, -100)], dim=1),
-        "mask": mask,
+        "input_ids": pad_sequence(sequences, batch_first=True),
+        "attention_mask": pad_sequence(attention, batch_first=True),
+        "labels": pad_sequence(labels, batch_first=True, padding_value=-100),
     }

@@ -17,7 +17,7 @@ class HPTConfig(GRPOConfig):
     r"""
     Configuration of [`HPTTrainer`]: every option of [`~trl.GRPOConfig`], and a dozen of HPT's own.
 
-    Five defaults of GRPO change, to the recipe of arXiv 2509.04419 (section 4.1 and its published scripts):
+    Four defaults of GRPO change, to the recipe of arXiv 2509.04419 (section 4.1 and its published scripts):
     `learning_rate` 5e-6, `lr_scheduler_type` "constant", `loss_type` "dr_grpo", `scale_rewards` "none". Its 8
     generations, temperature 1 and absent KL term are TRL's defaults already. Every other TRL option left unset means
     what it means in TRL.
@@ -44,11 +44,12 @@ class HPTConfig(GRPOConfig):
             A rollout solved its prompt if that reward is at least this. `None`: the solve rate is the mean reward, as
             in the paper's text; 1.0 counts successes, as in its code.
         sft_weight (`float`, *optional*, defaults to `1.0`):
-            Factor on the demonstrations' loss. The paper's 1.0; 0.3 for Qwen2.5-Math-1.5B.
+            Factor on the demonstrations' likelihood loss. The paper's 1.0; 0.3 for Qwen2.5-Math-1.5B.
         sft_normalization (`str`, *optional*, defaults to `"prompt"`):
             Denominator of the demonstrations' loss over one optimizer step on all processes. `"prompt"`: the sum of
             each demonstration's token mean over the number of all prompts, so that a demonstration weighs as much as
-            its prompt's rollouts together. `"token"`: token mean over all demonstrations, nearer to the reference code.
+            its prompt's rollouts together. `"token"`: token mean over all demonstrations, nearer to the reference
+            code; needs `steps_per_generation` equal to `gradient_accumulation_steps`.
         max_demonstration_length (`int`, *optional*):
             Longest demonstration in tokens, EOS included. `None`: `max_completion_length`.
         demonstration_overflow (`str`, *optional*, defaults to `"cut"`):
@@ -58,7 +59,8 @@ class HPTConfig(GRPOConfig):
             less work; entropy and clip metrics are then of those rollouts.
         skip_grad_norm_above (`float`, *optional*):
             Skip the optimizer step if the gradient norm (before clipping) is above this. The reference code's 80. A
-            step whose norm is not finite is always skipped.
+            step whose norm is not finite is always skipped. DeepSpeed steps inside backward: there its own overflow
+            check decides, and this option is refused.
     """
 
     _VALID_DICT_FIELDS = [*GRPOConfig._VALID_DICT_FIELDS, "gate_table"]
@@ -134,10 +136,10 @@ class HPTConfig(GRPOConfig):
                 f"of {self.num_generations} rollouts, set k / {self.num_generations}."
             )
         second = self.gate_off_policy_threshold
-        if second is not None and not self.gate_threshold < second <= 1:
+        if second is not None and not self.gate_threshold < second < 1:
             raise ValueError(
-                f"gate_off_policy_threshold must be above gate_threshold ({self.gate_threshold}) and at most 1, got "
-                f"{second}."
+                f"gate_off_policy_threshold must be above gate_threshold ({self.gate_threshold}) and below 1, got "
+                f"{second}: where every rollout solved the prompt, the demonstration's advantage is 0."
             )
         if self.gate != "switch" and (self.gate_threshold != 0 or second is not None):
             raise ValueError(
@@ -171,6 +173,13 @@ class HPTConfig(GRPOConfig):
             raise ValueError(f"sft_weight must be finite and at least 0, got {self.sft_weight}.")
         if self.sft_normalization not in ("prompt", "token"):
             raise ValueError(f"sft_normalization must be 'prompt' or 'token', got {self.sft_normalization!r}.")
+        if self.sft_normalization == "token" and self.steps_per_generation != self.gradient_accumulation_steps:
+            raise ValueError(
+                "sft_normalization='token' counts the demonstrations' tokens of an optimizer step, which is known in "
+                "time only if every step has a generation of its own: got steps_per_generation="
+                f"{self.steps_per_generation} and gradient_accumulation_steps={self.gradient_accumulation_steps}. Make "
+                "them equal, or set sft_normalization='prompt'."
+            )
         if self.demonstration_overflow not in ("cut", "refuse"):
             raise ValueError(f"demonstration_overflow must be 'cut' or 'refuse', got {self.demonstration_overflow!r}.")
         if self.max_demonstration_length is not None and self.max_demonstration_length < 1:

@@ -57,6 +57,7 @@ def user_errors(prog: str) -> Iterator[None]:
     except USER_ERRORS as error:
         if os.environ.get("HPT_TRACEBACK"):
             raise
-        if os.environ.get("RANK", "0") == "0":
+        # Once a machine: what is missing on one node need not be missing on another.
+        if os.environ.get("LOCAL_RANK", "0") == "0":
             print(f"{prog}: error: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -10,6 +10,7 @@ from typing import Any
 INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
 """Appended to every question. Source: the prompt of Qwen2.5-Math, which the paper uses."""
 
+_SPLITS = ("train", "validation", "test")
 _FILE_BUILDERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
 
 
@@ -25,21 +26,22 @@ def load_rows(source: str, split: str = "train", config: str | None = None, stre
 
     path = Path(source)
     if path.is_dir():
-        path = next(
-            (path / f"{split}{suffix}" for suffix in _FILE_BUILDERS if (path / f"{split}{suffix}").exists()), path
-        )
+        candidates = [path / f"{split}{suffix}" for suffix in _FILE_BUILDERS]
+        path = next((candidate for candidate in candidates if candidate.exists()), path)
     if path.is_file() and path.suffix in _FILE_BUILDERS:
         if path.stat().st_size == 0:
             raise ValueError(f"The data file {source!r} is empty: 0 rows.")
+        if path.stem in _SPLITS and path.stem != split:
+            raise ValueError(f"Split {split!r} was asked for, but the data file {source!r} is named for {path.stem!r}.")
         try:
             return load_dataset(_FILE_BUILDERS[path.suffix], data_files=str(path), split="train", streaming=streaming)
         except DatasetsError as error:
             reason = error.__cause__ or error
             raise ValueError(f"The data file {source!r} is not readable as {path.suffix[1:]}: {reason}") from error
-    if path.suffix in _FILE_BUILDERS or source.startswith((".", "/", "~")):
+    if not path.exists() and (path.suffix in _FILE_BUILDERS or source.startswith((".", "/", "~"))):
         raise FileNotFoundError(
-            f"The data {source!r} does not exist or holds no {split}.jsonl, .json, .csv or .parquet. Give an existing "
-            "file, a folder with such files, or the id of a data set on the Hub."
+            f"The data {source!r} does not exist. Give a .jsonl, .json, .csv or .parquet file, a folder with one named "
+            f"for the split ({split}.jsonl), or the id of a data set on the Hub."
         )
     return load_dataset(source, name=config, split=split, streaming=streaming)
 
@@ -73,6 +75,9 @@ _SCHEMAS: tuple[tuple[frozenset[str], Callable[[Mapping[str, Any]], dict[str, An
     (frozenset({"question", "answer"}), from_gsm8k),
     (frozenset({"problem", "answer"}), from_math),
 )
+
+
+_REQUIRED = ("prompt", "question", "problem", "answer")
 
 
 def converter(columns: Iterable[str]) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
@@ -133,12 +138,18 @@ def prepare_rows(rows: Iterable[Mapping[str, Any]], columns: Iterable[str]) -> t
     report = Report()
     for row in rows:
         report.came += 1
+        empty = [name for name in _REQUIRED if name in row and row[name] is None]
+        if empty:
+            report.refuse(f"nothing in {', '.join(empty)}", row)
+            continue
         try:
             ready = convert(row)
         except ValueError as error:
             report.refuse(str(error), row)
             continue
-        (verdict,) = accuracy_reward([ready.get("demonstration") or ""], [ready["solution"]])
+        demonstration = ready.get("demonstration") or ""
+        completion: Any = [demonstration] if isinstance(demonstration, Mapping) else demonstration
+        (verdict,) = accuracy_reward([completion], [ready["solution"]])
         if verdict is None:
             report.refuse("the verifier cannot read the solution", ready)
         elif ready.get("demonstration") and not verdict:

@@ -1,9 +1,68 @@
-"""The parts of the Unified Policy Gradient Estimator that the trainer needs: tensors in, tensors out."""
+r"""The Unified Policy Gradient Estimator: every post-training gradient as four interchangeable parts.
 
+    gradient = 1_stable * (1 / pi_ref) * A * grad pi_theta          (arXiv 2509.04419, eq. 8)
+
+A part is a small function of `Tokens`; an `Estimator` holds one of each kind and composes them into a surrogate loss
+with that gradient; an `Algorithm` says which estimators act on rollouts and which on demonstrations. Tensors only: no
+trainer, no config, no collective.
+
+A part of your own is any function of the same form, and a preset is one line:
+
+    register("squared", Algorithm(rollouts=(replace(GRPO, likelihood=my_likelihood),)))
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
 from torch import Tensor
 
 LUFFY_SHAPE = 0.1
 """Constant of the policy shaping `p / (p + 0.1)`. Source: LUFFY, arXiv 2504.14945, eq. 7."""
+
+# exp(80) is 5.5e34: a product with an advantage and a sum over a batch stay finite in float32 and bfloat16.
+_MAX_LOG_RATIO = 80.0
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What the parts see: B rows of T completion tokens.
+
+    Args:
+        logps: (B, T) log-probabilities of the policy in nats, with gradient.
+        mask: (B, T), 1 on tokens that count.
+        old_logps: (B, T) of the policy that sampled them, without gradient; None: the current policy, detached.
+        advantages: (B,) or (B, T), for algorithms that are given theirs.
+        rewards: (B,), for algorithms that estimate their own.
+        group_size: rows of one prompt, which stand together.
+        entropies: (B, T) in nats, for SRFT.
+    """
+
+    logps: Tensor
+    mask: Tensor
+    old_logps: Tensor | None = None
+    advantages: Tensor | None = None
+    rewards: Tensor | None = None
+    group_size: int = 1
+    entropies: Tensor | None = None
+
+    def old(self) -> Tensor:
+        """(B, T) log-probabilities of the sampling policy."""
+        return self.logps.detach() if self.old_logps is None else self.old_logps
+
+
+Reference = Callable[[Tokens], Tensor]
+"""Tokens -> (B, T) log pi_ref, without gradient."""
+Likelihood = Callable[[Tensor, Tensor], Tensor]
+"""(log pi_theta, log pi_ref), both (B, T) -> (B, T) whose gradient is `grad pi_theta / pi_ref`, shaped or not."""
+Advantage = Callable[[Tokens], Tensor]
+"""Tokens -> (B,) or (B, T) advantages, without gradient."""
+Stabilization = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""(ratio, advantage), both (B, T) -> (B, T) bool of the tokens that learn, (B, T) value of the others."""
+
+
+# Reduction over tokens and rows.
 
 
 def token_sums(values_B_T: Tensor, mask_B_T: Tensor) -> Tensor:
@@ -16,37 +75,125 @@ def token_means(values_B_T: Tensor, mask_B_T: Tensor) -> Tensor:
     return token_sums(values_B_T, mask_B_T) / mask_B_T.sum(dim=1).clamp(min=1)
 
 
-def demonstration_nll(logps_B_T: Tensor) -> Tensor:
-    """Negative log-likelihood of each token: `pi_ref = pi_theta`, advantage 1, no mask.
+# Part 1: stabilization mask.
+
+
+def unstabilized(ratio_B_T: Tensor, advantage_B_T: Tensor) -> tuple[Tensor, Tensor]:
+    """Every token learns."""
+    return torch.ones_like(ratio_B_T, dtype=torch.bool), ratio_B_T
+
+
+def clip(
+    ratio_B_T: Tensor, advantage_B_T: Tensor, *, epsilon_low: float = 0.2, epsilon_high: float = 0.2
+) -> tuple[Tensor, Tensor]:
+    """PPO's clip: a token that has moved far enough in the direction of its advantage stops learning.
 
     Args:
-        logps_B_T: (B, T) log-probabilities in nats at temperature 1, with gradient.
+        ratio_B_T: `pi_theta / pi_ref`, without gradient.
+        advantage_B_T: advantages.
+        epsilon_low, epsilon_high: how far below and above 1 the ratio may be.
 
-    Returns:
-        (B, T) losses.
-
-    Source: arXiv 2509.04419, eq. 2 and table 1 (SFT).
+    Source: PPO, arXiv 1707.06347, eq. 7; arXiv 2509.04419, table 1.
     """
-    return -logps_B_T
+    too_high = (advantage_B_T > 0) & (ratio_B_T > 1 + epsilon_high)
+    too_low = (advantage_B_T < 0) & (ratio_B_T < 1 - epsilon_low)
+    return ~(too_high | too_low), ratio_B_T.clamp(1 - epsilon_low, 1 + epsilon_high)
 
 
-def shaped_off_policy_loss(logps_B_T: Tensor) -> Tensor:
-    """Off-policy policy-gradient loss of each demonstration token at advantage 1: `pi_ref = 1`, LUFFY's shaping.
+# Part 2: reference-policy denominator.
+
+
+def current_policy(tokens: Tokens) -> Tensor:
+    """`pi_ref = pi_theta`: SFT and REINFORCE."""
+    return tokens.logps.detach()
+
+
+def old_policy(tokens: Tokens) -> Tensor:
+    """`pi_ref = pi_old`: PPO and GRPO."""
+    return tokens.old()
+
+
+def unit_policy(tokens: Tokens) -> Tensor:
+    """`pi_ref = 1`: the demonstrator is taken to be certain. Source: LUFFY, arXiv 2504.14945."""
+    return torch.zeros_like(tokens.logps)
+
+
+def clipped_old_policy(tokens: Tokens, *, max_ratio: float = 1.2) -> Tensor:
+    """`pi_old`, raised where `pi_theta / pi_old` would pass `max_ratio`. Source: CISPO, arXiv 2506.13585, eq. 4."""
+    log_ratio_B_T = tokens.logps.detach() - tokens.old()
+    return tokens.logps.detach() - log_ratio_B_T.clamp(max=torch.tensor(max_ratio).log().item())
+
+
+def sequence_policy(tokens: Tokens) -> Tensor:
+    """`pi_theta * (pi_old / pi_theta)^(1 / length)`, the sequence's ratio. Source: GSPO, arXiv 2507.18071, eq. 7."""
+    logps = tokens.logps.detach()
+    return logps - token_means(logps - tokens.old(), tokens.mask).unsqueeze(1)
+
+
+# Part 3: advantage estimate.
+
+
+def ones(tokens: Tokens) -> Tensor:
+    """1: every token of a demonstration is right."""
+    return torch.ones_like(tokens.logps[:, 0])
+
+
+def given(tokens: Tokens) -> Tensor:
+    """As the caller says, e.g. GAE for PPO."""
+    return _needed(tokens.advantages, "advantages")
+
+
+def signs(tokens: Tokens) -> Tensor:
+    """+1 for a reward of 1, -1 for any below. Source: arXiv 2509.04419, table 1 (REINFORCE)."""
+    rewards_B = _needed(tokens.rewards, "rewards")
+    return torch.where(rewards_B >= 1, 1.0, -1.0).to(rewards_B)
+
+
+def group_advantages(tokens: Tokens, *, scale: bool = False, epsilon: float = 1e-6) -> Tensor:
+    """Reward minus its group's mean, over the group's std if asked. Returns (B,).
 
     Args:
-        logps_B_T: (B, T) log-probabilities in nats at temperature 1, with gradient.
+        tokens: `rewards` (B,) in whole groups of `group_size`.
+        scale: divide by the sample standard deviation; a group of one row or of equal rewards gives 0.
+        epsilon: added to the std.
 
-    Returns:
-        (B, T) losses `-p / (p + 0.1)`, in (-1, 0]; scale by the advantage of the row.
-
-    Source: LUFFY, arXiv 2504.14945, eq. 7; arXiv 2509.04419, table 1.
+    Source: GRPO, arXiv 2402.03300, section 4.1.2; without `scale` Dr. GRPO, arXiv 2503.20783.
     """
-    probs_B_T = logps_B_T.exp()
-    return -probs_B_T / (probs_B_T + LUFFY_SHAPE)
+    rewards_P_G = _needed(tokens.rewards, "rewards").view(-1, tokens.group_size)
+    advantages_P_G = rewards_P_G - rewards_P_G.mean(dim=1, keepdim=True)
+    if scale and tokens.group_size > 1:
+        advantages_P_G = advantages_P_G / (rewards_P_G.std(dim=1, keepdim=True) + epsilon)
+    return advantages_P_G.flatten()
+
+
+def srft_rollout(tokens: Tokens) -> Tensor:
+    """`0.1 exp(H)` for a right rollout, -1 for a wrong one; H is the row's mean token entropy. Returns (B,).
+
+    Source: SRFT, arXiv 2506.19767, eq. 11 to 13.
+    """
+    rewards_B = _needed(tokens.rewards, "rewards")
+    return torch.where(rewards_B >= 1, 0.1 * _row_entropy(tokens).exp(), -1.0)
+
+
+def srft_demonstration(tokens: Tokens) -> Tensor:
+    """`0.5 exp(-H)`: a demonstration weighs less where the policy is unsure. Returns (B,).
+
+    Source: SRFT, arXiv 2506.19767, eq. 7.
+    """
+    return 0.5 * (-_row_entropy(tokens)).exp()
+
+
+def token_uncertainty(tokens: Tokens) -> Tensor:
+    """`p (1 - p)`: neither what the policy knows nor what it could never say. Returns (B, T).
+
+    Source: CHORD, arXiv 2508.11408, eq. 7.
+    """
+    probs_B_T = tokens.logps.detach().exp()
+    return probs_B_T * (1 - probs_B_T)
 
 
 def demonstration_advantages(solved_P: Tensor, scored_P: Tensor) -> Tensor:
-    """Advantage of a demonstration that joins its prompt's rollouts with reward 1, group mean subtracted.
+    """Advantage of a demonstration that joins its prompt's rollouts with reward 1, without division by the std.
 
     Args:
         solved_P: (P,) sum of the rollouts' success (number of solved rollouts).
@@ -55,6 +202,141 @@ def demonstration_advantages(solved_P: Tensor, scored_P: Tensor) -> Tensor:
     Returns:
         (P,) `1 - (solved + 1) / (scored + 1)`: 0 when all rollouts solved the prompt.
 
-    Source: LUFFY, arXiv 2504.14945, eq. 4, without the division by the std (Dr. GRPO).
+    Source: LUFFY, arXiv 2504.14945, eq. 4.
     """
     return (scored_P - solved_P) / (scored_P + 1)
+
+
+def _row_entropy(tokens: Tokens) -> Tensor:
+    return token_means(_needed(tokens.entropies, "entropies").detach(), tokens.mask)
+
+
+def _needed(tensor: Tensor | None, name: str) -> Tensor:
+    if tensor is None:
+        raise ValueError(f"This estimator needs Tokens({name}=...), which was not given.")
+    return tensor
+
+
+# Part 4: likelihood gradient.
+
+
+def ratio(logps_B_T: Tensor, reference_B_T: Tensor) -> Tensor:
+    """`pi_theta / pi_ref`: its gradient is `grad pi_theta / pi_ref`."""
+    return _safe_exp(logps_B_T - reference_B_T)
+
+
+def log_likelihood(logps_B_T: Tensor, reference_B_T: Tensor) -> Tensor:
+    """`sg(pi_theta / pi_ref) log pi_theta`: the same gradient, and the value people know from SFT and CISPO."""
+    return _safe_exp(logps_B_T.detach() - reference_B_T) * logps_B_T
+
+
+def shaped(logps_B_T: Tensor, reference_B_T: Tensor, *, shape: float = LUFFY_SHAPE) -> Tensor:
+    """`r / (r + shape)` of `r = pi_theta / pi_ref`: unlikely tokens learn more.
+
+    Source: LUFFY, arXiv 2504.14945, eq. 7.
+    """
+    ratio_B_T = ratio(logps_B_T, reference_B_T)
+    return ratio_B_T / (ratio_B_T + shape)
+
+
+def _safe_exp(log_ratio_B_T: Tensor) -> Tensor:
+    return log_ratio_B_T.clamp(-_MAX_LOG_RATIO, _MAX_LOG_RATIO).exp()
+
+
+# Their composition.
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """One of each part.
+
+    Args:
+        reference: the denominator.
+        advantage: the advantage estimate.
+        likelihood: the likelihood gradient.
+        stabilization: the mask.
+    """
+
+    reference: Reference = old_policy
+    advantage: Advantage = given
+    likelihood: Likelihood = ratio
+    stabilization: Stabilization = unstabilized
+
+    def token_losses(self, tokens: Tokens) -> Tensor:
+        """Surrogate loss of each token, (B, T), 0 where `tokens.mask` is.
+
+        Its gradient is `-1_stable * A / pi_ref * grad pi_theta`. Half precision is computed in float32.
+        """
+        if tokens.logps.dtype in (torch.bfloat16, torch.float16):
+            old = None if tokens.old_logps is None else tokens.old_logps.float()
+            tokens = replace(tokens, logps=tokens.logps.float(), old_logps=old)
+        advantage = self.advantage(tokens).detach()
+        advantage_B_T = (advantage.unsqueeze(1) if advantage.ndim == 1 else advantage).expand_as(tokens.logps)
+        surrogate_B_T = self.likelihood(tokens.logps, self.reference(tokens))
+        stable_B_T, frozen_B_T = self.stabilization(surrogate_B_T.detach(), advantage_B_T)
+        surrogate_B_T = torch.where(stable_B_T, surrogate_B_T, frozen_B_T)
+        # Padding may hold anything, and 0 times inf is NaN: choose, do not multiply.
+        return torch.where(tokens.mask.bool(), -advantage_B_T * surrogate_B_T, 0.0)
+
+
+SFT = Estimator(current_policy, ones, log_likelihood)
+REINFORCE = Estimator(current_policy, signs, log_likelihood)
+PPO = Estimator(old_policy, given, ratio, clip)
+GRPO = replace(PPO, advantage=partial(group_advantages, scale=True))
+DR_GRPO = replace(PPO, advantage=group_advantages)
+CISPO = Estimator(clipped_old_policy, partial(group_advantages, scale=True), log_likelihood)
+GSPO = Estimator(
+    sequence_policy, partial(group_advantages, scale=True), ratio, partial(clip, epsilon_low=3e-4, epsilon_high=4e-4)
+)
+UNCLIPPED = replace(DR_GRPO, stabilization=unstabilized)
+OFF_POLICY = Estimator(unit_policy, given, shaped)
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """Which estimators act on rollouts and which on demonstrations; several add up.
+
+    Args:
+        rollouts: their losses.
+        demonstrations: their losses.
+        joint_group: whether a demonstration's reward counts in its group's advantages.
+    """
+
+    rollouts: tuple[Estimator, ...] = ()
+    demonstrations: tuple[Estimator, ...] = ()
+    joint_group: bool = False
+
+
+ALGORITHMS: dict[str, Algorithm] = {}
+"""Presets by name: arXiv 2509.04419, table 1."""
+
+
+def register(name: str, algorithm: Algorithm) -> None:
+    """Add a preset.
+
+    Raises:
+        ValueError: if the name is taken.
+    """
+    if name in ALGORITHMS:
+        raise ValueError(f"There is an algorithm {name!r} already; choose another name.")
+    ALGORITHMS[name] = algorithm
+
+
+for _name, _algorithm in {
+    "sft": Algorithm(demonstrations=(SFT,)),
+    "reinforce": Algorithm(rollouts=(REINFORCE,)),
+    "ppo": Algorithm(rollouts=(PPO,)),
+    "grpo": Algorithm(rollouts=(GRPO,)),
+    "dr_grpo": Algorithm(rollouts=(DR_GRPO,)),
+    "cispo": Algorithm(rollouts=(CISPO,)),
+    "gspo": Algorithm(rollouts=(GSPO,)),
+    "luffy": Algorithm((UNCLIPPED,), (replace(OFF_POLICY, advantage=group_advantages),), joint_group=True),
+    "srft": Algorithm(
+        (Estimator(current_policy, srft_rollout, log_likelihood),),
+        (replace(SFT, advantage=srft_demonstration), replace(OFF_POLICY, advantage=group_advantages)),
+        joint_group=True,
+    ),
+    "chord": Algorithm((GRPO,), (replace(SFT, advantage=token_uncertainty),)),
+    "hpt": Algorithm((DR_GRPO,), (SFT,)),
+}.items():
+    register(_name, _algorithm)

@@ -49,6 +49,10 @@ class EvaluateArguments:
                 f"samples, batch_size and max_new_tokens must be at least 1 and temperature at least 0, got "
                 f"{self.samples}, {self.batch_size}, {self.max_new_tokens} and {self.temperature}."
             )
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"limit must be at least 1 problem, got {self.limit}.")
+        if self.output and not Path(self.output).absolute().parent.is_dir():
+            raise ValueError(f"output names a folder that does not exist: {self.output!r}. Make it first.")
         if self.dtype not in ("float32", "bfloat16"):
             raise ValueError(f"dtype must be 'float32' or 'bfloat16', got {self.dtype!r}.")
 
@@ -165,6 +169,6 @@ def main(argv: Sequence[str]) -> None:
     with user_errors(prog):
         (args,) = parse((EvaluateArguments,), argv, prog)
         result = evaluate(args)
+        Console().print(score_table({args.model: result}))
         if args.output:
             Path(args.output).write_text(json.dumps({"settings": asdict(args), **asdict(result)}, indent=1))
-    Console().print(score_table({args.model: result}))

@@ -1,5 +1,6 @@
 """The gate: from how often the policy just solved a prompt to what that prompt learns from. Tensors only."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -62,7 +63,17 @@ def switch_gate(
 
 
 def linear_gate(solve_rate_P: Tensor, step: int) -> GateWeights:
-    """Weigh the rollouts by the solve rate and the demonstration by the rest. Returns three (P,) tensors."""
+    """Weigh the rollouts by the solve rate and the demonstration by the rest. Returns three (P,) tensors.
+
+    Raises:
+        ValueError: for a solve rate outside [0, 1], as the mean of a reward can be.
+    """
+    known_P = solve_rate_P[~solve_rate_P.isnan()]
+    if ((known_P < 0) | (known_P > 1)).any():
+        raise ValueError(
+            f"The linear gate needs solve rates in [0, 1], got {known_P.tolist()}: the mean of a reward that leaves "
+            "[0, 1] is no share. Set gate_success_value, or scale the reward."
+        )
     return GateWeights(solve_rate_P, 1 - solve_rate_P, torch.zeros_like(solve_rate_P))
 
 
@@ -153,10 +164,14 @@ def _table_tensor(table: Mapping[int | str, Sequence[float]] | None, num_generat
     """(G + 1, 3) weights from the config's `{solved count: [a, b] or [a, b, off_policy]}`."""
     rows = {int(count): list(weights) for count, weights in (table or {}).items()}
     wanted = list(range(num_generations + 1))
-    if sorted(rows) != wanted or any(len(weights) not in (2, 3) for weights in rows.values()):
+
+    def is_row(weights: list[float]) -> bool:
+        return len(weights) in (2, 3) and all(isinstance(w, int | float) and 0 <= w < math.inf for w in weights)
+
+    if sorted(rows) != wanted or not all(map(is_row, rows.values())):
         raise ValueError(
-            f"gate_table must give two or three weights for each of 0 to {num_generations} solved rollouts "
-            f"(num_generations is {num_generations}), got {dict(table or {})}. Example for two generations: "
+            f"gate_table must give two or three weights of at least 0 for each of 0 to {num_generations} solved "
+            f"rollouts (num_generations is {num_generations}), got {dict(table or {})}. Example for two generations: "
             "{0: [0, 1], 1: [0.5, 0.5], 2: [1, 0]}."
         )
     return torch.tensor([(rows[count] + [0.0])[:3] for count in wanted])

@@ -49,10 +49,11 @@ class GateHistory:
         self._frames[0].to_parquet(unfinished, index=False)
         os.replace(unfinished, path)
 
-    def resume(self, folder: str | Path, step: int) -> None:
-        """Take up the history of an interrupted run, without the steps that will be done again from `step` on."""
+    def begin(self, folder: str | Path, step: int) -> None:
+        """Start a history at `step`: empty, or that of the run being resumed without the steps to be done again."""
         path = Path(folder) / FILE_NAME
-        if path.exists():
+        self._frames = []
+        if step > 0 and path.exists():
             past = pd.read_parquet(path)
             self._frames = [past[past["step"] < step]]
 
@@ -66,8 +67,8 @@ class GateHistoryCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if state.global_step > 0:
-            self.history.resume(str(args.output_dir), state.global_step)
+        if state.is_world_process_zero:
+            self.history.begin(str(args.output_dir), state.global_step)
 
     def _write(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.is_world_process_zero:

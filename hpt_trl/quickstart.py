@@ -14,6 +14,7 @@ from hpt_trl.evaluate import EvaluateArguments, evaluate, score_table
 from hpt_trl.report import plot_run
 from hpt_trl.sources import MINIATURE
 from hpt_trl.train import HPTScriptArguments, build_trainer, run
+from hpt_trl.trainer import HPTTrainer
 
 CONFIG = Path(__file__).parent / "miniature" / "quickstart.yaml"
 
@@ -31,12 +32,20 @@ class QuickstartArguments:
     max_steps: int = field(default=60, metadata={"help": "Optimizer steps."})
     problems: int = field(default=300, metadata={"help": "Held-out problems, at most 500."})
 
+    def __post_init__(self) -> None:
+        if not 1 <= self.problems <= 500:
+            raise ValueError(f"problems must be from 1 to 500, got {self.problems}: the miniature holds out 500.")
 
-def quickstart(args: QuickstartArguments) -> None:
+
+def quickstart_trainer(args: QuickstartArguments) -> HPTTrainer:
+    """The trainer of the packaged config."""
+    flags = ["--config", str(CONFIG), "--output_dir", args.output_dir, "--max_steps", str(args.max_steps)]
+    return build_trainer(*parse((HPTScriptArguments, HPTConfig, ModelConfig), flags, "hpt-trl quickstart"))
+
+
+def quickstart(args: QuickstartArguments, trainer: HPTTrainer) -> None:
     """Evaluate, train, evaluate again; write `quickstart.json` and `run.png` into the output folder."""
     console = Console()
-    flags = ["--config", str(CONFIG), "--output_dir", args.output_dir, "--max_steps", str(args.max_steps)]
-    trainer = build_trainer(*parse((HPTScriptArguments, HPTConfig, ModelConfig), flags, "hpt-trl quickstart"))
 
     def held_out(model: str) -> EvaluateArguments:
         # Sampled as in training: what the gate sees, on problems it never saw.
@@ -60,4 +69,5 @@ def main(argv: Sequence[str]) -> None:
     prog = "hpt-trl quickstart"
     with user_errors(prog):
         (args,) = parse((QuickstartArguments,), argv, prog)
-    quickstart(args)
+        trainer = quickstart_trainer(args)
+    quickstart(args, trainer)

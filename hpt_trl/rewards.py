@@ -1,6 +1,7 @@
 """Is the answer right? Verdicts by math-verify, as a TRL reward function."""
 
 import logging
+import re
 import threading
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -19,15 +20,18 @@ def last_boxed(text: str) -> str | None:
 
     math-verify takes the first box it finds; the answer is the last.
     """
-    start = text.rfind(BOXED)
-    while start >= 0:
-        depth = 1
-        for end in range(start + len(BOXED), len(text)):
-            depth += {"{": 1, "}": -1}.get(text[end], 0)
-            if depth == 0:
-                return text[start + len(BOXED) : end]
-        start = text.rfind(BOXED, 0, start)
-    return None
+    # One pass with a stack: a policy that collapses may repeat an opening box ten thousand times.
+    answer: str | None = None
+    answer_start = -1
+    open_braces: list[int] = []
+    for brace in re.finditer(r"[{}]", text):
+        if brace.group() == "{":
+            open_braces.append(brace.start())
+        elif open_braces:
+            start = open_braces.pop()
+            if start > answer_start and text.endswith(BOXED, 0, start + 1):
+                answer, answer_start = text[start + 1 : brace.start()], start
+    return answer
 
 
 def final_answer(text: str) -> str | None:

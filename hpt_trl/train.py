@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 
 from trl import ModelConfig, ScriptArguments, get_peft_config, get_quantization_config
@@ -43,6 +44,8 @@ def build_trainer(script: HPTScriptArguments, args: HPTConfig, model: ModelConfi
     unknown = [name for name in script.reward_funcs if name not in REWARDS]
     if unknown:
         raise ValueError(f"reward_funcs must be of {sorted(REWARDS)}, got {unknown}. Pass your own to HPTTrainer.")
+    _check_paths(script, args)
+    Path(str(args.output_dir)).mkdir(parents=True, exist_ok=True)
     name = resolve_model(model.model_name_or_path)
     args.model_init_kwargs = {
         "revision": model.model_revision,
@@ -54,15 +57,34 @@ def build_trainer(script: HPTScriptArguments, args: HPTConfig, model: ModelConfi
     def rows(split: str) -> Any:
         return resolve_rows(script.dataset_name, split, script.dataset_config, script.dataset_streaming)
 
+    train_rows = rows(script.dataset_train_split)
+    if "accuracy_reward" in script.reward_funcs and "solution" not in (train_rows.column_names or ["solution"]):
+        raise ValueError(
+            f"accuracy_reward needs a 'solution' column with the right answers, got {train_rows.column_names}. "
+            "`hpt-trl prepare` makes one."
+        )
     return HPTTrainer(
         model=name,
         reward_funcs=[REWARDS[name] for name in script.reward_funcs],
         args=args,
-        train_dataset=rows(script.dataset_train_split),
+        train_dataset=train_rows,
         eval_dataset=rows(script.dataset_test_split) if args.eval_strategy != "no" else None,
         quantization_config=get_quantization_config(model),
         peft_config=get_peft_config(model),
     )
+
+
+def _check_paths(script: HPTScriptArguments, args: HPTConfig) -> None:
+    resume = args.resume_from_checkpoint
+    if isinstance(resume, str) and not Path(resume).is_dir():
+        raise FileNotFoundError(
+            f"resume_from_checkpoint names no folder: {resume!r}. Give one like out/checkpoint-100."
+        )
+    if args.eval_strategy != "no" and Path(script.dataset_name or "").is_file():
+        raise ValueError(
+            f"eval_strategy={str(args.eval_strategy)!r} needs held-out rows, but dataset_name is one file: "
+            f"{script.dataset_name!r}. Give a folder with train.jsonl and test.jsonl."
+        )
 
 
 def run(trainer: HPTTrainer) -> None:

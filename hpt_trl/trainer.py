@@ -8,9 +8,10 @@ The seam with TRL is four overrides, each of which calls `super()` first: `_calc
 import math
 import textwrap
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
+from accelerate.logging import get_logger
 from accelerate.utils import gather, gather_object, is_peft_model
 from datasets import Dataset, IterableDataset
 from torch import Tensor
@@ -18,18 +19,15 @@ from trl import GRPOTrainer
 from trl.trainer.utils import get_config_model_id, pad
 
 from hpt_trl.batching import Batch, demonstration_rows, rollout_rows
+from hpt_trl.checks import check_arguments, check_dataset, check_launch, check_tokenizer
 from hpt_trl.config import HPTConfig
-from hpt_trl.demonstrations import Tokens, cut, is_missing, prompt_identifier, tokenize_demonstration
-from hpt_trl.estimator import (
-    demonstration_advantages,
-    demonstration_nll,
-    shaped_off_policy_loss,
-    token_means,
-    token_sums,
-)
+from hpt_trl.demonstrations import DemonstrationTokenizer, DemonstrationTokens, cut, is_missing, prompt_identifier
+from hpt_trl.estimator import OFF_POLICY, SFT, Tokens, demonstration_advantages, token_means, token_sums
 from hpt_trl.gate import Gate, GateWeights, gate_weights, is_shut, solve_rates
 from hpt_trl.history import GateHistory, GateHistoryCallback
 from hpt_trl.trl_hooks import acts_without_advantage, add_demonstration_head, passed_share
+
+logger = get_logger(__name__)
 
 
 class HPTTrainer(GRPOTrainer):
@@ -82,30 +80,35 @@ class HPTTrainer(GRPOTrainer):
         if args is None:
             name = model if isinstance(model, str) else get_config_model_id(model.config)
             args = HPTConfig(f"{name.split('/')[-1]}-HPT")
-        _check_arguments(args, gate)
+        check_arguments(args, gate)
         if train_dataset is not None:
-            _check_dataset(train_dataset, needs_prompt=keywords.get("environment_factory") is None)
-            if args.gate != "off" and isinstance(train_dataset, Dataset):
-                _check_demonstrations(train_dataset)
+            check_dataset(train_dataset, args, needs_prompt=keywords.get("environment_factory") is None)
         super().__init__(model, reward_funcs, args, train_dataset, *positional, **keywords)
+        check_launch(args, self.accelerator)
+        check_tokenizer(self._tokenizer, train_dataset)
         self.gate = gate or args.build_gate()
+        self._gate_is_off = gate is None and args.gate == "off"
         self._gate_reward_index = self._find_gate_reward()
-        if self.is_deepspeed_enabled and args.skip_grad_norm_above is not None:
-            raise ValueError(
-                "skip_grad_norm_above does not work under DeepSpeed, whose engine steps the optimizer inside backward. "
-                "Unset it; DeepSpeed's gradient_clipping bounds the norm."
-            )
+        self._tokenize_demonstration = DemonstrationTokenizer(
+            self._tokenizer,
+            self.eos_token_ids,
+            {"chat_template": self.chat_template, "tools": self.tools or None} | cast(dict, self.chat_template_kwargs),
+        )
+        self._skipped_steps = 0
+        self._demonstration_sums = torch.zeros(3, device=self.accelerator.device)  # NLL, tokens, rows
         base_model = self.model.get_base_model() if is_peft_model(self.model) else self.model
         add_demonstration_head(base_model, args.cast_lm_head_to_fp32)
         self.gate_history = GateHistory()
         self.add_callback(GateHistoryCallback(self.gate_history))
         self._rewards_B_F: Tensor | None = None
 
-    def _find_gate_reward(self) -> int:
-        """Column of the one reward function the gate listens to."""
+    def _find_gate_reward(self) -> int | None:
+        """Column of the one reward function the gate listens to; None for a gate that listens to nothing."""
         names, wanted = self.reward_func_names, self.args.gate_reward
         if wanted is None and len(names) == 1:
             return 0
+        if wanted is None and self._gate_is_off:
+            return None
         if wanted not in names:
             raise ValueError(
                 f"gate_reward must name the reward function that says whether a rollout solved its prompt, one of "
@@ -123,6 +126,8 @@ class HPTTrainer(GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs):
         batch = super()._generate_and_score_completions(inputs)
+        if self._gate_reward_index is None:
+            return batch
         is_training = self.model.training
         group_size = self.num_generations if is_training else self.num_generations_eval
         rewards_P_G = self._rewards_B_F[:, self._gate_reward_index].view(-1, group_size)
@@ -134,7 +139,7 @@ class HPTTrainer(GRPOTrainer):
         # Of this process's rows, those that open a group: a group may span processes, its first row is on one of them.
         offset = self.accelerator.process_index * len(inputs)
         first_rows = [row for row in range(len(inputs)) if (offset + row) % group_size == 0]
-        tokens = self._demonstrations(inputs, batch, first_rows)
+        tokens = {} if self._gate_is_off else self._demonstrations(inputs, batch, first_rows)
         has_demonstration_B = torch.zeros(len(inputs), device=self.accelerator.device)
         has_demonstration_B[list(tokens)] = 1.0
         has_demonstration_P = gather(has_demonstration_B)[::group_size] > 0
@@ -150,35 +155,44 @@ class HPTTrainer(GRPOTrainer):
             self._attach(batch, tokens, weights, advantage_P, prompt_of_row_B)
         return batch
 
-    def _demonstrations(self, inputs: list[dict[str, Any]], batch: Batch, first_rows: list[int]) -> dict[int, Tokens]:
+    def _demonstrations(
+        self, inputs: list[dict[str, Any]], batch: Batch, first_rows: list[int]
+    ) -> dict[int, DemonstrationTokens]:
         """Tokens of this process's usable demonstrations, by row; missing, cut and refused ones are counted."""
-        limit = self.args.demonstration_limit
-        usable: dict[int, Tokens] = {}
-        counts = torch.zeros(3, device=self.accelerator.device)  # missing, cut, refused
+        usable: dict[int, DemonstrationTokens] = {}
+        counts = dict.fromkeys(("missing", "cut", "refused"), 0)
         for row in first_rows:
-            demonstration = inputs[row].get("demonstration")
-            if is_missing(demonstration):
-                counts[0] += 1
+            if is_missing(inputs[row].get("demonstration")):
+                counts["missing"] += 1
                 continue
-            prompt_ids = batch["prompt_ids"][row][batch["prompt_mask"][row].bool()].tolist()
-            tokens = tokenize_demonstration(
-                self._tokenizer, inputs[row]["prompt"], demonstration, prompt_ids, self.chat_template_kwargs
-            )
-            within = cut(tokens, limit)
-            if within.was_cut and self.args.demonstration_overflow == "refuse":
-                counts[2] += 1
-                continue
-            counts[1] += within.was_cut
-            usable[row] = within
-        totals = gather(counts).view(-1, 3).sum(dim=0).tolist()
-        for name, total in zip(("missing", "cut", "refused"), totals):
-            self._metrics["train"][f"demonstrations/{name}"].append(total)
+            tokens = self._demonstration(inputs[row], batch["prompt_ids"][row][batch["prompt_mask"][row].bool()])
+            if tokens is None:
+                counts["refused"] += 1
+            else:
+                counts["cut"] += tokens.was_cut
+                usable[row] = tokens
+        totals = gather(torch.tensor([list(counts.values())], device=self.accelerator.device)).sum(dim=0).tolist()
+        for name, total in zip(counts, totals):
+            self._metrics["train"][f"demonstrations/{name}"].append(float(total))
         return usable
+
+    def _demonstration(self, example: dict[str, Any], prompt_ids: Tensor) -> DemonstrationTokens | None:
+        """Tokens of one demonstration, or None if it is malformed, or too long and to be refused."""
+        # Where an environment owns the data there may be no prompt; TRL then starts from an empty one.
+        prompt = example.get("prompt", [{"role": "user", "content": ""}])
+        try:
+            tokens = self._tokenize_demonstration(prompt, example["demonstration"], prompt_ids.tolist())
+        except ValueError as error:
+            # One bad row must not end a run of days: its prompt stays on RL.
+            logger.warning(f"Refused the demonstration of prompt {prompt_identifier(example)}: {error}")
+            return None
+        within = cut(tokens, self.args.demonstration_limit)
+        return None if within.was_cut and self.args.demonstration_overflow == "refuse" else within
 
     def _attach(
         self,
         batch: Batch,
-        tokens: Mapping[int, Tokens],
+        tokens: Mapping[int, DemonstrationTokens],
         weights: GateWeights,
         advantage_P: Tensor,
         prompt_of_row_B: Tensor,
@@ -187,7 +201,7 @@ class HPTTrainer(GRPOTrainer):
         device, prompts = self.accelerator.device, prompt_of_row_B.tolist()
         sft_P, off_policy_P = weights.demonstration_P, weights.off_policy_P * advantage_P
         gated = {row: got for row, got in tokens.items() if sft_P[prompts[row]] > 0 or off_policy_P[prompts[row]] > 0}
-        none = Tokens([], [])
+        none = DemonstrationTokens([], [])
         rows = [gated.get(row, none) for row in range(len(prompts))]
         pad_id = self._tokenizer.pad_token_id
         # `pad` cannot make a column of nothing: at least one column, all padding.
@@ -222,26 +236,29 @@ class HPTTrainer(GRPOTrainer):
 
     def _signal_mask(self, inputs: Batch) -> Tensor:
         """(B,) True where a rollout can move the policy, or must be computed for another reason."""
-        keep_all = not self.args.drop_silent_rows or acts_without_advantage(self) or "pixel_values" in inputs
-        return torch.ones_like(inputs["advantages"], dtype=torch.bool) if keep_all else inputs["advantages"] != 0
+        # Pictures, and the token types that go with them, are laid out by TRL for the rows it made.
+        has_pictures = not {"pixel_values", "token_type_ids", "mm_token_type_ids"}.isdisjoint(inputs)
+        if not self.args.drop_silent_rows or acts_without_advantage(self) or has_pictures:
+            return torch.ones_like(inputs["advantages"], dtype=torch.bool)
+        return (inputs["advantages"] != 0) & inputs["completion_mask"].any(dim=1)
 
     def _demonstration_loss(self, model: Any, inputs: Batch, rows: Tensor) -> Tensor:
         """Loss of this micro-batch's demonstrations, scaled to its share of the optimizer step's loss."""
         batch = demonstration_rows(inputs, rows)
-        mask_B_T = batch.pop("mask")
         with self.accelerator.autocast():
             outputs = model(**batch, fused_lm_head=True, demonstration=True)
-        logps_B_T = outputs.log_probs[:, -mask_B_T.size(1) :]
-        nll_B_T = demonstration_nll(logps_B_T)
-        reduce = token_means if self.args.sft_normalization == "prompt" else token_sums
-        sft_weight_B, off_policy_weight_B = (
-            inputs[name][rows] if len(rows) else nll_B_T.new_zeros(1) for name in ("sft_weight", "off_policy_weight")
+        mask_B_T = batch["labels"][:, 1:] != -100
+        sft_weight_B, advantage_B = (
+            inputs[name][rows] if len(rows) else mask_B_T.new_zeros(1, dtype=torch.float32)
+            for name in ("sft_weight", "off_policy_weight")
         )
-        loss_B = sft_weight_B * reduce(nll_B_T, mask_B_T)
-        if off_policy_weight_B.any():
-            loss_B = loss_B + off_policy_weight_B * reduce(shaped_off_policy_loss(logps_B_T), mask_B_T)
-        self._log_demonstrations(nll_B_T.detach(), mask_B_T, len(rows))
-        return self.args.sft_weight * loss_B.sum() * self._share_of_step(inputs)
+        tokens = Tokens(outputs.log_probs, mask_B_T, advantages=advantage_B)
+        nll_B_T = SFT.token_losses(tokens)
+        reduce = token_means if self.args.sft_normalization == "prompt" else token_sums
+        sft_B = self.args.sft_weight * sft_weight_B * reduce(nll_B_T, mask_B_T)
+        off_policy_B = reduce(OFF_POLICY.token_losses(tokens), mask_B_T)
+        self._demonstration_sums += torch.stack([nll_B_T.detach().sum(), mask_B_T.sum(), mask_B_T.any(dim=1).sum()])
+        return (sft_B + off_policy_B).sum() * self._share_of_step(inputs)
 
     def _share_of_step(self, inputs: Batch) -> Tensor | float:
         """What a sum over this micro-batch is multiplied with to become a mean over the whole optimizer step.
@@ -252,20 +269,23 @@ class HPTTrainer(GRPOTrainer):
         rows = inputs["advantages"].size(0)
         if self.args.sft_normalization == "prompt":
             return self.num_generations / (rows * micro_batches)
-        # Counted over the generation, scaled to one accumulation window, as TRL scales `num_items_in_batch`.
-        tokens = inputs["demonstration_tokens"].clamp(min=1.0) * micro_batches / self.args.steps_per_generation
-        return self.accelerator.num_processes / tokens
+        # HPTConfig has made sure that this generation is this step.
+        return self.accelerator.num_processes / inputs["demonstration_tokens"].clamp(min=1.0)
 
     # 4. Guard the optimizer step.
 
     def _get_grad_norm(self, model, grad_norm=None):
         grad_norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        self._log_demonstrations()
+        if self.is_deepspeed_enabled:
+            # Its engine has stepped inside backward: nothing is left to guard.
+            return grad_norm
         norm, limit = float(grad_norm), self.args.skip_grad_norm_above
-        skip = not math.isfinite(norm) or (limit is not None and norm > limit)
-        if skip and not self.is_deepspeed_enabled:
+        if not math.isfinite(norm) or (limit is not None and norm > limit):
             # Without gradients the optimizer leaves parameters and its own state alone.
             model.zero_grad(set_to_none=True)
-        self._metrics["train"]["hpt/skipped_steps"].append(float(skip))
+            self._skipped_steps += 1
+        self._metrics["train"]["hpt/skipped_steps"] = [float(self._skipped_steps)]
         return grad_norm
 
     # Metrics and history.
@@ -288,48 +308,10 @@ class HPTTrainer(GRPOTrainer):
         signal_B = torch.ones_like(advantages_B) if acts_without_advantage(self) else (advantages_B != 0).float()
         metrics["hpt/signal_share"].append(gather(signal_B).mean().item())
 
-    def _log_demonstrations(self, nll_B_T: Tensor, mask_B_T: Tensor, count: int) -> None:
-        """Mean NLL in nats a token and mean length in tokens, over the micro-batch on all processes."""
-        local = torch.stack([(nll_B_T * mask_B_T).sum(), mask_B_T.sum().float(), nll_B_T.new_tensor(float(count))])
-        nll, tokens, rows = gather(local).view(-1, 3).sum(dim=0).tolist()
+    def _log_demonstrations(self) -> None:
+        """Mean NLL in nats a token and mean length in trained tokens, of the optimizer step on all processes."""
+        nll, tokens, rows = gather(self._demonstration_sums.unsqueeze(0)).sum(dim=0).tolist()
+        self._demonstration_sums.zero_()
         if rows:
             self._metrics["train"]["demonstrations/nll"].append(nll / tokens)
             self._metrics["train"]["demonstrations/length"].append(tokens / rows)
-
-
-def _check_arguments(args: HPTConfig, gate: Gate | None) -> None:
-    """Refuse arguments that would otherwise fail late or be ignored."""
-    if not isinstance(args, HPTConfig):
-        raise TypeError(f"HPTTrainer takes an HPTConfig, got {type(args).__name__}: rename it, all its options hold.")
-    if gate is not None and (args.gate != "switch" or args.gate_threshold or args.gate_off_policy_threshold):
-        raise ValueError(
-            f"HPTTrainer got a gate of its own and args that name another (gate={args.gate!r}, gate_threshold="
-            f"{args.gate_threshold}). Leave the gate options of HPTConfig at their defaults."
-        )
-
-
-def _check_dataset(dataset: Dataset | IterableDataset, needs_prompt: bool) -> None:
-    """Refuse a data set without rows or prompts. A stream may not know its columns before it is read."""
-    if isinstance(dataset, Dataset) and len(dataset) == 0:
-        raise ValueError("The training data is empty: 0 rows. Check dataset_name and dataset_train_split.")
-    if needs_prompt and dataset.column_names is not None and "prompt" not in dataset.column_names:
-        raise ValueError(
-            f"The training data has no 'prompt' column, only {dataset.column_names}. Rename the one that holds the "
-            "question, or let `hpt-trl prepare` make the columns."
-        )
-
-
-def _check_demonstrations(dataset: Dataset) -> None:
-    """Refuse a data set from which the gate could never take a demonstration."""
-    if "demonstration" not in dataset.column_names or all(map(is_missing, dataset["demonstration"])):
-        raise ValueError(
-            f"No row of the training data has a demonstration (columns: {dataset.column_names}): the gate would "
-            "have nothing to turn to. Add a 'demonstration' column (`hpt-trl prepare` makes one), or set gate='off' "
-            "for plain GRPO."
-        )
-    pictures = {"image", "images"} & set(dataset.column_names)
-    if pictures:
-        raise ValueError(
-            f"Demonstrations for prompts with pictures are not supported (columns {sorted(pictures)}): their forward "
-            "would not see the picture. Remove the columns, or set gate='off' for plain GRPO."
-        )

@@ -1,6 +1,6 @@
 import torch
 
-from hpt_trl.batching import attention_from_loss_mask, demonstration_rows, rollout_rows, select_rows
+from hpt_trl.batching import demonstration_rows, rollout_rows, select_rows
 
 BATCH = {
     "prompt_ids": torch.tensor([[0, 0, 11], [0, 12, 13], [14, 15, 16]]),
@@ -49,22 +49,16 @@ def test_a_rank_without_signal_passes_single_tokens():
     assert small["prompt_mask"].tolist() == [[1], [1]]  # never a row without anything to attend to
 
 
-def test_attention_reaches_to_the_last_trained_token():
-    # A tool's answer between two trained turns is seen; padding after the last is not.
-    assert attention_from_loss_mask(torch.tensor([[1, 0, 1, 0], [0, 0, 0, 0]])).tolist() == [[1, 1, 1, 0], [0, 0, 0, 0]]
-
-
-def test_demonstration_rows_continue_their_own_prompt():
+def test_demonstration_rows_continue_their_own_prompt_from_position_0():
     rows = demonstration_rows(BATCH, torch.tensor([0, 2]))
-    assert rows["input_ids"].tolist() == [[0, 0, 11, 31, 32, 9], [14, 15, 16, 33, 34, 35]]
-    assert rows["attention_mask"].tolist() == [[0, 0, 1, 1, 1, 0], [1, 1, 1, 1, 1, 1]]
+    assert rows["input_ids"].tolist() == [[11, 31, 32, 0, 0, 0], [14, 15, 16, 33, 34, 35]]
+    assert rows["attention_mask"].tolist() == [[1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 1, 1]]
     # Token 33 is context, not trained on.
-    assert rows["labels"].tolist() == [[-100, -100, -100, 31, 32, -100], [-100, -100, -100, -100, 34, 35]]
-    assert rows["mask"].tolist() == [[1, 1, 0], [0, 1, 1]]
+    assert rows["labels"].tolist() == [[-100, 31, 32, -100, -100, -100], [-100, -100, -100, -100, 34, 35]]
 
 
 def test_no_demonstration_is_one_row_of_two_tokens_without_a_label():
     rows = demonstration_rows(BATCH, torch.tensor([], dtype=torch.long))
-    assert rows["input_ids"].shape == (1, 2)
+    assert rows["input_ids"].tolist() == [[11, 11]]
+    assert rows["attention_mask"].tolist() == [[1, 1]]
     assert (rows["labels"] == -100).all()
-    assert rows["mask"].sum() == 0

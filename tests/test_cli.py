@@ -56,6 +56,8 @@ def data_file(tmp_path, rows):
 
 
 NO_PROMPT = [{"text": "a", "demonstration": "b"}]
+CHAT = [{"prompt": [{"role": "user", "content": "a"}], "demonstration": "b", "solution": "1"}] * 8
+NO_SOLUTION = [{"prompt": "a", "demonstration": "b"}]
 NO_DEMONSTRATION = [{"prompt": "a", "solution": "1"}, {"prompt": "b", "solution": "2"}]
 
 
@@ -73,13 +75,19 @@ NO_DEMONSTRATION = [{"prompt": "a", "solution": "1"}, {"prompt": "b", "solution"
         ({"learning_rate": "fast"}, "learning_rate"),
         ({"dataset_name": NO_PROMPT}, "No known data set has the columns ['demonstration', 'text']"),
         ({"dataset_name": NO_DEMONSTRATION}, "No row of the training data has a demonstration"),
+        ({"dataset_name": NO_SOLUTION}, "accuracy_reward needs a 'solution' column"),
         ({"dataset_name": []}, "empty"),
+        ({"per_device_train_batch_size": 256}, "no step could be made"),
+        ({"resume_from_checkpoint": "./nowhere"}, "names no folder: './nowhere'"),
+        ({"eval_strategy": "steps", "eval_steps": 1}, "dataset_name is one file"),
+        ({"output_dir": "/proc/nowhere"}, "/proc/nowhere"),
+        ({"model_name_or_path": "miniature", "dataset_name": CHAT}, "no chat template"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_bad_input_is_told_in_one_paragraph(config, tmp_path, monkeypatch, capsys, changes, message):
     if isinstance(changes.get("dataset_name"), list):
-        changes = {"dataset_name": data_file(tmp_path, changes["dataset_name"])}
+        changes = changes | {"dataset_name": data_file(tmp_path, changes["dataset_name"])}
     code, error = run(monkeypatch, capsys, "train", "--config", config(**changes))
     told = [line for line in error.splitlines() if line.startswith("hpt-trl train: error: ")]
     assert code == 2

@@ -26,12 +26,14 @@ def test_refused_rows_are_counted_with_reason_and_example():
         GSM8K_ROW,
         {"question": "?", "answer": "no final answer"},
         {"question": "?", "answer": "#### "},
+        {"question": "?", "answer": None},
     ]
     kept, report = prepare_rows(rows, rows[0])
-    assert (report.came, report.kept, len(kept)) == (3, 1, 1)
+    assert (report.came, report.kept, len(kept)) == (4, 1, 1)
     assert report.refused == {
         "no '####' before a final answer": 1,
         "the verifier cannot read the solution": 1,
+        "nothing in answer": 1,
     }
     assert "no final answer" in str(report)
 
@@ -46,6 +48,12 @@ def test_a_wrong_demonstration_is_refused_and_a_missing_one_kept():
     assert report.refused == {"the verifier rejects the demonstration's answer": 1}
 
 
+def test_a_demonstration_may_be_a_message():
+    message = {"role": "assistant", "content": r"\boxed{2}"}
+    kept, _ = prepare_rows([{"prompt": "1+1", "demonstration": message, "solution": "2"}], ["prompt", "solution"])
+    assert kept[0]["demonstration"] == message
+
+
 def test_unknown_columns_are_refused():
     with pytest.raises(ValueError, match=r"has the columns \['a', 'b'\]"):
         converter(["b", "a"])
@@ -54,10 +62,12 @@ def test_unknown_columns_are_refused():
 def test_rows_are_found_by_file_and_by_folder(tmp_path):
     path = tmp_path / "test.jsonl"
     path.write_text(json.dumps(GSM8K_ROW) + "\n")
-    assert load_rows(str(path))[0] == GSM8K_ROW
+    assert load_rows(str(path), "test")[0] == GSM8K_ROW
     assert load_rows(str(tmp_path), "test")[0] == GSM8K_ROW
-    assert resolve_rows(str(path), "train")[0]["solution"] == "1200"
-    with pytest.raises(FileNotFoundError, match="does not exist or holds no train"):
+    assert resolve_rows(str(path), "test")[0]["solution"] == "1200"
+    with pytest.raises(ValueError, match="Split 'train' was asked for, but the data file"):
+        load_rows(str(path), "train")
+    with pytest.raises(FileNotFoundError, match=r"does not exist\. Give a"):
         load_rows(str(tmp_path / "nowhere.jsonl"))
 
 

@@ -27,6 +27,7 @@ def two_processes(tiny_model, tmp_path_factory):
 @pytest.mark.parametrize("name", EQUAL_TO_GRPO)
 def test_gate_shut_is_grpo_on_two_processes(two_processes, name):
     assert torch.equal(two_processes[f"{name}/hpt"], two_processes[f"{name}/grpo"])
+    assert not torch.equal(two_processes[f"{name}/hpt"], two_processes["start"])
 
 
 @pytest.mark.parametrize("name", EQUAL_TO_ONE_PROCESS)

@@ -38,6 +38,11 @@ def test_linear_gate_shares_one_between_the_two():
     assert weights.demonstration_P.tolist() == [1.0, 0.75, 0.0]
 
 
+def test_linear_gate_refuses_what_is_no_share():
+    with pytest.raises(ValueError, match=r"needs solve rates in \[0, 1\], got \[-1.0\]"):
+        linear_gate(torch.tensor([-1.0, NAN]), 0)
+
+
 def test_table_gate_looks_up_the_solved_count():
     gate = table(rows={0: [0, 1], "1": [0.5, 0.5, 2.0], 2: [1, 0]})
     weights = gate(torch.tensor([0.5, 1.0, 0.0]), 0)
@@ -46,7 +51,16 @@ def test_table_gate_looks_up_the_solved_count():
     assert weights.off_policy_P.tolist() == [2.0, 0.0, 0.0]
 
 
-@pytest.mark.parametrize("rows", [None, {0: [0, 1], 1: [1, 0]}, {0: [0], 1: [1, 0], 2: [1, 0]}])
+@pytest.mark.parametrize(
+    "rows",
+    [
+        None,
+        {0: [0, 1], 1: [1, 0]},
+        {0: [0], 1: [1, 0], 2: [1, 0]},
+        {0: [0, -1], 1: [1, 0], 2: [1, 0]},
+        {0: [0, "x"], 1: [1, 0], 2: [1, 0]},
+    ],
+)
 def test_an_incomplete_table_is_refused(rows):
     with pytest.raises(ValueError, match="0 to 2 solved rollouts"):
         table(rows=rows)

@@ -55,6 +55,14 @@ def test_dropping_silent_rows_keeps_the_gradient(tiny_model, tmp_path, loss_type
     assert relative_error(dropped, kept) < 1e-5
 
 
+@pytest.mark.parametrize("option", [{"entropy_coef": 0.5}, {"beta": 0.5}, {"top_entropy_quantile": 0.5}])
+def test_rows_that_act_without_an_advantage_are_kept(tiny_model, tmp_path, option):
+    options = option | {"gate_threshold": 0.25, "num_iterations": 2, "steps_per_generation": 4}
+    dropped = step_gradient(tiny_model, tmp_path, **options)
+    kept = step_gradient(tiny_model, tmp_path, drop_silent_rows=False, **options)
+    assert relative_error(dropped, kept) < 1e-5
+
+
 def test_fewer_rows_are_computed_where_the_gate_acts(tiny_model, tmp_path, monkeypatch):
     from trl import GRPOTrainer
 

@@ -21,7 +21,7 @@ CONFIGS = [*sorted((ROOT / "configs").glob("*.yaml")), PACKAGE / "miniature" / "
 ORDER = [
     "miniature", "miniature.tasks", "miniature.build",
     "gate", "estimator", "batching", "rewards", "data", "demonstrations", "trl_hooks", "history",
-    "config", "trainer", "console", "sources", "report", "evaluate", "prepare", "train", "quickstart", "cli",
+    "config", "checks", "trainer", "console", "sources", "report", "evaluate", "prepare", "train", "quickstart", "cli",
 ]  # fmt: skip
 LEAVES = {"gate", "estimator", "batching", "rewards", "demonstrations", "trl_hooks"}
 

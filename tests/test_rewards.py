@@ -28,6 +28,10 @@ def test_last_boxed_of_nested_boxes_is_the_inner_one():
     assert last_boxed(r"\boxed{a \boxed{b}}") == "b"
 
 
+def test_ten_thousand_opened_boxes_are_read_in_one_pass():
+    assert last_boxed(r"\boxed{" * 10_000) is None  # minutes, if each opening were read to the end
+
+
 def test_reward_takes_texts_and_conversations():
     texts = [r"\boxed{0.5}", r"\boxed{7}", "no box", r"\boxed{18}"]
     solutions = [r"$\frac{1}{2}$", "8", "3", "18"]

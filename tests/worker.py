@@ -23,6 +23,9 @@ EQUAL_TO_ONE_PROCESS = {
     "token": {"gate": "linear", "max_steps": 1, "sft_normalization": "token"},
     "dapo": {"gate": "linear", "max_steps": 1, "loss_type": "dapo"},
     "patterns": {"max_steps": 8},
+    "checkpointing": {"gate": "linear", "max_steps": 1, "gradient_checkpointing": True},
+    # Groups of 16 rows span both processes, of which one owns no first row.
+    "spanning": {"gate": "linear", "max_steps": 1, "num_generations": 16},
 }
 
 
@@ -55,6 +58,7 @@ def main(model: str, folder: Path) -> None:
             trainer = make_trainer(model, folder, hpt=hpt, gradient_accumulation_steps=2, trainer=gate, **options)
             assert trainer.accelerator.distributed_type == DistributedType.MULTI_CPU
             assert trainer.accelerator.num_processes == 2
+            results["start"] = parameters(trainer).clone()
             trainer.train()
             results[f"{name}/{'hpt' if hpt else 'grpo'}"] = parameters(trainer)
     for name in EQUAL_TO_ONE_PROCESS:

@@ -1,0 +1,93 @@
+"""What HPTTrainer refuses before a run starts, instead of failing late or ignoring it."""
+
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
+from datasets import Dataset, IterableDataset
+
+from hpt_trl.config import HPTConfig
+from hpt_trl.demonstrations import is_missing
+from hpt_trl.gate import Gate
+
+
+def check_arguments(args: HPTConfig, gate: Gate | None) -> None:
+    """Refuse another trainer's config, and a gate that is given twice."""
+    if not isinstance(args, HPTConfig):
+        raise TypeError(f"HPTTrainer takes an HPTConfig, got {type(args).__name__}: rename it, all its options hold.")
+    if gate is not None and (args.gate != "switch" or args.gate_threshold or args.gate_off_policy_threshold):
+        raise ValueError(
+            f"HPTTrainer got a gate of its own and args that name another (gate={args.gate!r}, gate_threshold="
+            f"{args.gate_threshold}). Leave the gate options of HPTConfig at their defaults."
+        )
+
+
+def check_dataset(dataset: Dataset | IterableDataset, args: HPTConfig, needs_prompt: bool) -> None:
+    """Refuse data without rows, prompts or demonstrations, or too little for one generation.
+
+    Of a stream only the columns can be checked, and those only if it knows them before it is read.
+    """
+    columns = dataset.column_names
+    if isinstance(dataset, Dataset) and len(dataset) == 0:
+        raise ValueError("The training data is empty: 0 rows. Check dataset_name and dataset_train_split.")
+    if needs_prompt and columns is not None and "prompt" not in columns:
+        raise ValueError(
+            f"The training data has no 'prompt' column, only {columns}. Rename the one that holds the question, or let "
+            "`hpt-trl prepare` make the columns."
+        )
+    if args.gate != "off" and columns is not None:
+        _check_demonstrations(dataset, columns)
+    prompts = (args.generation_batch_size or 0) // (args.num_generations or 1)
+    if isinstance(dataset, Dataset) and len(dataset) < prompts:
+        raise ValueError(
+            f"One generation takes {prompts} prompts (generation_batch_size {args.generation_batch_size}, "
+            f"num_generations {args.num_generations}), but the training data has {len(dataset)} rows: no step could be "
+            "made. Lower per_device_train_batch_size or gradient_accumulation_steps, or give more data."
+        )
+
+
+def _check_demonstrations(dataset: Dataset | IterableDataset, columns: list[str]) -> None:
+    has_none = "demonstration" not in columns
+    if has_none or (isinstance(dataset, Dataset) and all(map(is_missing, dataset["demonstration"]))):
+        raise ValueError(
+            f"No row of the training data has a demonstration (columns: {columns}): the gate would have nothing to "
+            "turn to. Add a 'demonstration' column (`hpt-trl prepare` makes one), or set gate='off' for plain GRPO."
+        )
+    pictures = {"image", "images"} & set(columns)
+    if pictures:
+        raise ValueError(
+            f"Demonstrations for prompts with pictures are not supported (columns {sorted(pictures)}): their forward "
+            "would not see the picture. Remove the columns, or set gate='off' for plain GRPO."
+        )
+
+
+def check_tokenizer(tokenizer: Any, dataset: Dataset | IterableDataset | None) -> None:
+    """Refuse a tokenizer that cannot end a demonstration or render the data's conversations."""
+    if tokenizer.eos_token_id is None:
+        raise ValueError("The tokenizer has no EOS token, with which demonstrations must end. Set tokenizer.eos_token.")
+    if not isinstance(dataset, Dataset) or "prompt" not in dataset.column_names:
+        return
+    if not isinstance(dataset[0]["prompt"], str) and not tokenizer.chat_template:
+        raise ValueError(
+            "The prompts are conversations, but the model's tokenizer has no chat template to render them. Take the "
+            "instruct version of the model, set tokenizer.chat_template, or give prompts as texts."
+        )
+
+
+def check_launch(args: HPTConfig, accelerator: Accelerator) -> None:
+    """Refuse what the way this run was launched cannot do."""
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        if args.skip_grad_norm_above is not None:
+            raise ValueError(
+                "skip_grad_norm_above does not work under DeepSpeed, whose engine steps the optimizer inside backward. "
+                "Unset it; DeepSpeed's gradient_clipping bounds the norm."
+            )
+        return
+    options = args.gradient_checkpointing_kwargs
+    is_reentrant = args.gradient_checkpointing and isinstance(options, dict) and options.get("use_reentrant")
+    if is_reentrant and accelerator.num_processes > 1:
+        raise ValueError(
+            "gradient_checkpointing_kwargs={'use_reentrant': True} does not go with several processes: rollouts and "
+            "demonstrations are two forwards in one backward, which reentrant checkpointing cannot do under DDP. "
+            "Remove it; the default is not reentrant."
+        )
