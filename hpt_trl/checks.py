@@ -91,3 +91,17 @@ def check_launch(args: HPTConfig, accelerator: Accelerator) -> None:
             "demonstrations are two forwards in one backward, which reentrant checkpointing cannot do under DDP. "
             "Remove it; the default is not reentrant."
         )
+
+
+def gate_reward_index(names: list[str], wanted: str | None, gate_is_off: bool) -> int | None:
+    """Column of the one reward function the gate listens to; None for a gate that listens to nothing."""
+    if wanted is None and len(names) == 1:
+        return 0
+    if wanted is None and gate_is_off:
+        return None
+    if wanted not in names:
+        raise ValueError(
+            f"gate_reward must name the reward function that says whether a rollout solved its prompt, one of {names}; "
+            f"got {wanted!r}. The gate listens to one signal, not to a sum with a format bonus."
+        )
+    return names.index(wanted)

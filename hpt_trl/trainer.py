@@ -2,7 +2,7 @@
 
 The seam with TRL is four overrides, each of which calls `super()` first: `_calculate_rewards` keeps the rewards,
 `_generate_and_score_completions` judges the groups and attaches the demonstrations, `compute_loss` adds their loss, and
-`_get_grad_norm` guards the optimizer step.
+`_get_grad_norm` guards the optimizer step. A little over 300 lines: the seam is read best in one piece.
 """
 
 import math
@@ -19,7 +19,7 @@ from trl import GRPOTrainer
 from trl.trainer.utils import get_config_model_id, pad
 
 from hpt_trl.batching import Batch, demonstration_rows, rollout_rows
-from hpt_trl.checks import check_arguments, check_dataset, check_launch, check_tokenizer
+from hpt_trl.checks import check_arguments, check_dataset, check_launch, check_tokenizer, gate_reward_index
 from hpt_trl.config import HPTConfig
 from hpt_trl.demonstrations import DemonstrationTokenizer, DemonstrationTokens, cut, is_missing, prompt_identifier
 from hpt_trl.estimator import OFF_POLICY, SFT, Tokens, demonstration_advantages, token_means, token_sums
@@ -88,7 +88,7 @@ class HPTTrainer(GRPOTrainer):
         check_tokenizer(self._tokenizer, train_dataset)
         self.gate = gate or args.build_gate()
         self._gate_is_off = gate is None and args.gate == "off"
-        self._gate_reward_index = self._find_gate_reward()
+        self._gate_reward_index = gate_reward_index(self.reward_func_names, args.gate_reward, self._gate_is_off)
         self._tokenize_demonstration = DemonstrationTokenizer(
             self._tokenizer,
             self.eos_token_ids,
@@ -101,20 +101,6 @@ class HPTTrainer(GRPOTrainer):
         self.gate_history = GateHistory()
         self.add_callback(GateHistoryCallback(self.gate_history))
         self._rewards_B_F: Tensor | None = None
-
-    def _find_gate_reward(self) -> int | None:
-        """Column of the one reward function the gate listens to; None for a gate that listens to nothing."""
-        names, wanted = self.reward_func_names, self.args.gate_reward
-        if wanted is None and len(names) == 1:
-            return 0
-        if wanted is None and self._gate_is_off:
-            return None
-        if wanted not in names:
-            raise ValueError(
-                f"gate_reward must name the reward function that says whether a rollout solved its prompt, one of "
-                f"{names}; got {wanted!r}. The gate listens to one signal, not to a sum with a format bonus."
-            )
-        return names.index(wanted)
 
     # 1. Keep the rewards.
 
@@ -177,7 +163,7 @@ class HPTTrainer(GRPOTrainer):
         return usable
 
     def _demonstration(self, example: dict[str, Any], prompt_ids: Tensor) -> DemonstrationTokens | None:
-        """Tokens of one demonstration, or None if it is malformed, or too long and to be refused."""
+        """Tokens of one demonstration, or None if it is malformed, or too long and to be refused or cut to nothing."""
         # Where an environment owns the data there may be no prompt; TRL then starts from an empty one.
         prompt = example.get("prompt", [{"role": "user", "content": ""}])
         try:
@@ -187,7 +173,9 @@ class HPTTrainer(GRPOTrainer):
             logger.warning(f"Refused the demonstration of prompt {prompt_identifier(example)}: {error}")
             return None
         within = cut(tokens, self.args.demonstration_limit)
-        return None if within.was_cut and self.args.demonstration_overflow == "refuse" else within
+        if within.was_cut and (self.args.demonstration_overflow == "refuse" or not any(within.mask)):
+            return None
+        return within
 
     def _attach(
         self,
@@ -208,7 +196,7 @@ class HPTTrainer(GRPOTrainer):
         batch["demonstration_ids"] = pad([torch.tensor(row.ids or [pad_id]) for row in rows], pad_id).to(device)
         batch["demonstration_mask"] = pad([torch.tensor(row.mask or [0]) for row in rows], 0).to(device)
         is_gated_B = torch.tensor([row in gated for row in range(len(prompts))], device=device)
-        batch["sft_weight"] = sft_P[prompt_of_row_B] * is_gated_B
+        batch["demonstration_weight"] = sft_P[prompt_of_row_B] * is_gated_B
         batch["off_policy_weight"] = off_policy_P[prompt_of_row_B] * is_gated_B
         batch["demonstration_tokens"] = gather(batch["demonstration_mask"].sum().float()).sum()
 
@@ -220,7 +208,7 @@ class HPTTrainer(GRPOTrainer):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         signal = self._signal_mask(inputs)
         rows = signal.nonzero().flatten()
-        demonstrations = ((inputs["sft_weight"] > 0) | (inputs["off_policy_weight"] > 0)).nonzero().flatten()
+        demonstrations = ((inputs["demonstration_weight"] > 0) | (inputs["off_policy_weight"] > 0)).nonzero().flatten()
         # Ranks must make the same forwards in the same order: decide from the largest counts, not from our own.
         counts = torch.tensor([[len(rows), len(demonstrations)]], device=rows.device)
         most_rows, most_demonstrations = gather(counts).amax(dim=0).tolist()
@@ -248,14 +236,14 @@ class HPTTrainer(GRPOTrainer):
         with self.accelerator.autocast():
             outputs = model(**batch, fused_lm_head=True, demonstration=True)
         mask_B_T = batch["labels"][:, 1:] != -100
-        sft_weight_B, advantage_B = (
+        weight_B, advantage_B = (
             inputs[name][rows] if len(rows) else mask_B_T.new_zeros(1, dtype=torch.float32)
-            for name in ("sft_weight", "off_policy_weight")
+            for name in ("demonstration_weight", "off_policy_weight")
         )
         tokens = Tokens(outputs.log_probs, mask_B_T, advantages=advantage_B)
         nll_B_T = SFT.token_losses(tokens)
         reduce = token_means if self.args.sft_normalization == "prompt" else token_sums
-        sft_B = self.args.sft_weight * sft_weight_B * reduce(nll_B_T, mask_B_T)
+        sft_B = self.args.sft_weight * weight_B * reduce(nll_B_T, mask_B_T)
         off_policy_B = reduce(OFF_POLICY.token_losses(tokens), mask_B_T)
         self._demonstration_sums += torch.stack([nll_B_T.detach().sum(), mask_B_T.sum(), mask_B_T.any(dim=1).sum()])
         return (sft_B + off_policy_B).sum() * self._share_of_step(inputs)

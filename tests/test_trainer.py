@@ -138,6 +138,15 @@ def test_a_malformed_demonstration_is_refused_and_its_prompt_stays_on_rl(tiny_mo
     assert pd.read_parquet(tmp_path / "gate.parquet")["demonstration"].tolist() == [1, 0, 1, 0]
 
 
+def test_a_demonstration_cut_before_its_first_trained_token_is_refused(tiny_model, tmp_path):
+    turns = [{"role": "tool", "content": "a long answer"}, {"role": "assistant", "content": "so"}]
+    rows = [{"prompt": [{"role": "user", "content": str(i)}], "demonstration": turns} for i in range(16)]
+    options = {"rows": Dataset.from_list(rows), "reward": never_right, "max_demonstration_length": 4, "max_steps": 1}
+    trainer = make_trainer(tiny_model, tmp_path, **options)
+    trainer.train()
+    assert logged(trainer, "demonstrations/refused") == [4]
+
+
 def test_unscorable_rollouts_count_in_no_solve_rate(tiny_model, tmp_path):
     # Prompt 0: nothing scorable, stays on RL. Others: one right of two scorable.
     def some(completion_ids, **kwargs):
