@@ -4,12 +4,14 @@ import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import cast
 
 from transformers import SchedulerType
 from trl import GRPOConfig
 
-from hpt_trl.gate import Gate, named_gate
+from hpt_trl.estimator import ALGORITHMS
+from hpt_trl.gate import Gate, annealed_gate, constant_gate, named_gate
 
 
 @dataclass
@@ -23,6 +25,12 @@ class HPTConfig(GRPOConfig):
     what it means in TRL.
 
     Args:
+        algorithm (`str`, *optional*, defaults to `"hpt"`):
+            Which of the unified estimator's presets to train by (arXiv 2509.04419, table 1). `"hpt"`, `"luffy"` and
+            `"chord"` take TRL's own loss on rollouts; `"srft"`, `"reinforce"`, `"ppo"`, `"grpo"`, `"dr_grpo"`,
+            `"cispo"` and `"gspo"` the estimator's, averaged as `loss_type` "grpo" or "dr_grpo" says; `"sft"` generates
+            nothing. Only `"hpt"` has a gate to set. An `Algorithm` of your own is passed to
+            `HPTTrainer(algorithm=...)`.
         gate (`str`, *optional*, defaults to `"switch"`):
             How a prompt's solve rate becomes the weights of its rollouts and its demonstration: `"switch"`
             (demonstration up to `gate_threshold`, rollouts above), `"linear"` (rollouts by the solve rate,
@@ -80,6 +88,9 @@ class HPTConfig(GRPOConfig):
         metadata={"help": "Whether TRL divides advantages by a std. Source: arXiv 2509.04419, section 4.1 (no)."},
     )
 
+    algorithm: str = field(
+        default="hpt", metadata={"help": "Preset of the unified estimator: 'hpt', 'sft', 'luffy', 'srft', 'chord', ..."}
+    )
     gate: str = field(
         default="switch", metadata={"help": "From solve rate to weights: 'switch', 'linear', 'table' or 'off' (GRPO)."}
     )
@@ -120,6 +131,7 @@ class HPTConfig(GRPOConfig):
 
     def __post_init__(self):
         super().__post_init__()
+        self._check_algorithm()
         self._check_gate()
         self._check_demonstrations()
         if self.skip_grad_norm_above is not None and not self.skip_grad_norm_above > 0:
@@ -127,6 +139,27 @@ class HPTConfig(GRPOConfig):
         if self.remove_unused_columns:
             raise ValueError(
                 "remove_unused_columns=True would drop the 'demonstration' column before HPT sees it. Leave it False."
+            )
+
+    def _check_algorithm(self) -> None:
+        if self.algorithm not in ALGORITHMS:
+            raise ValueError(
+                f"algorithm must be one of {sorted(ALGORITHMS)}, got {self.algorithm!r}. One of your own is passed to "
+                "HPTTrainer(algorithm=...)."
+            )
+        has_gate_options = self.gate != "switch" or self.gate_threshold or self.gate_off_policy_threshold is not None
+        if self.algorithm != "hpt" and has_gate_options:
+            raise ValueError(
+                f"algorithm={self.algorithm!r} has no gate to set, got gate={self.gate!r} and gate_threshold="
+                f"{self.gate_threshold}. Leave the gate options at their defaults, or set algorithm='hpt'."
+            )
+        if self.algorithm == "chord" and self.max_steps <= 0:
+            raise ValueError("algorithm='chord' anneals its mixture over the first half of max_steps: set max_steps.")
+        preset = ALGORITHMS[self.algorithm]
+        if preset.rollouts and not preset.trl_rollouts and self.loss_type not in ("grpo", "dr_grpo"):
+            raise ValueError(
+                f"algorithm={self.algorithm!r} computes the rollouts' loss itself and averages it as loss_type 'grpo' "
+                f"or 'dr_grpo', got {self.loss_type!r}."
             )
 
     def _check_gate(self) -> None:
@@ -159,6 +192,13 @@ class HPTConfig(GRPOConfig):
 
     def build_gate(self) -> Gate:
         """The gate these options name. Raises ValueError for an unknown name or an incomplete table."""
+        if self.algorithm == "chord":
+            return partial(annealed_gate, steps=max(1, self.max_steps // 2))
+        if self.algorithm != "hpt":
+            preset = ALGORITHMS[self.algorithm]
+            return partial(
+                constant_gate, rollouts=float(bool(preset.rollouts)), demonstration=float(bool(preset.demonstrations))
+            )
         return named_gate(
             self.gate,
             threshold=self.gate_threshold,

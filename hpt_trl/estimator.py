@@ -4,7 +4,7 @@ r"""The Unified Policy Gradient Estimator: every post-training gradient as four 
 
 A part is a small function of `Tokens`; an `Estimator` holds one of each kind and composes them into a surrogate loss
 with that gradient; an `Algorithm` says which estimators act on rollouts and which on demonstrations. Tensors only: no
-trainer, no config, no collective.
+trainer, no config, no collective. One file over 300 lines: the parts are read against one another.
 
 A part of your own is any function of the same form, and a preset is one line:
 
@@ -153,17 +153,19 @@ def group_advantages(tokens: Tokens, *, scale: bool = False, epsilon: float = 1e
     """Reward minus its group's mean, over the group's std if asked. Returns (B,).
 
     Args:
-        tokens: `rewards` (B,) in whole groups of `group_size`.
+        tokens: `rewards` (B,) in whole groups of `group_size`; NaN marks a row without one, whose advantage is 0.
         scale: divide by the sample standard deviation; a group of one row or of equal rewards gives 0.
         epsilon: added to the std.
 
     Source: GRPO, arXiv 2402.03300, section 4.1.2; without `scale` Dr. GRPO, arXiv 2503.20783.
     """
     rewards_P_G = _needed(tokens.rewards, "rewards").view(-1, tokens.group_size)
-    advantages_P_G = rewards_P_G - rewards_P_G.mean(dim=1, keepdim=True)
-    if scale and tokens.group_size > 1:
-        advantages_P_G = advantages_P_G / (rewards_P_G.std(dim=1, keepdim=True) + epsilon)
-    return advantages_P_G.flatten()
+    advantages_P_G = rewards_P_G - rewards_P_G.nanmean(dim=1, keepdim=True)
+    if scale:
+        degrees_P_1 = ((~rewards_P_G.isnan()).sum(dim=1, keepdim=True) - 1).clamp(min=1)
+        std_P_1 = (advantages_P_G.square().nansum(dim=1, keepdim=True) / degrees_P_1).sqrt()
+        advantages_P_G = advantages_P_G / (std_P_1 + epsilon)
+    return advantages_P_G.flatten().nan_to_num(0.0)
 
 
 def srft_rollout(tokens: Tokens) -> Tensor:
@@ -297,14 +299,30 @@ class Algorithm:
     """Which estimators act on rollouts and which on demonstrations; several add up.
 
     Args:
-        rollouts: their losses.
+        rollouts: their losses; none: no rollouts are generated.
         demonstrations: their losses.
         joint_group: whether a demonstration's reward counts in its group's advantages.
+        trl_rollouts: whether the trainer takes TRL's own loss on rollouts, with all of TRL's options, for `rollouts`.
     """
 
     rollouts: tuple[Estimator, ...] = ()
     demonstrations: tuple[Estimator, ...] = ()
     joint_group: bool = False
+    trl_rollouts: bool = False
+
+    def group_advantage(self) -> Advantage | None:
+        """The part that needs whole groups, if the rollouts' estimators have one."""
+        return next((each.advantage for each in self.rollouts if needs_groups(each)), None)
+
+
+def needs_groups(estimator: Estimator) -> bool:
+    """Whether the advantage is taken over whole groups, which a micro-batch does not hold."""
+    return getattr(estimator.advantage, "func", estimator.advantage) is group_advantages
+
+
+def row_by_row(estimator: Estimator) -> Estimator:
+    """The estimator for rows torn from their groups: advantages that need whole groups are given to it."""
+    return replace(estimator, advantage=given) if needs_groups(estimator) else estimator
 
 
 ALGORITHMS: dict[str, Algorithm] = {}
@@ -330,13 +348,15 @@ for _name, _algorithm in {
     "dr_grpo": Algorithm(rollouts=(DR_GRPO,)),
     "cispo": Algorithm(rollouts=(CISPO,)),
     "gspo": Algorithm(rollouts=(GSPO,)),
-    "luffy": Algorithm((UNCLIPPED,), (replace(OFF_POLICY, advantage=group_advantages),), joint_group=True),
+    "luffy": Algorithm(
+        (UNCLIPPED,), (replace(OFF_POLICY, advantage=group_advantages),), joint_group=True, trl_rollouts=True
+    ),
     "srft": Algorithm(
         (Estimator(current_policy, srft_rollout, log_likelihood),),
         (replace(SFT, advantage=srft_demonstration), replace(OFF_POLICY, advantage=group_advantages)),
         joint_group=True,
     ),
-    "chord": Algorithm((GRPO,), (replace(SFT, advantage=token_uncertainty),)),
-    "hpt": Algorithm((DR_GRPO,), (SFT,)),
+    "chord": Algorithm((GRPO,), (replace(SFT, advantage=token_uncertainty),), trl_rollouts=True),
+    "hpt": Algorithm((DR_GRPO,), (SFT,), trl_rollouts=True),
 }.items():
     register(_name, _algorithm)

@@ -96,6 +96,30 @@ def off_gate(solve_rate_P: Tensor, step: int) -> GateWeights:
     return GateWeights(ones_P, torch.zeros_like(ones_P), torch.zeros_like(ones_P))
 
 
+def constant_gate(solve_rate_P: Tensor, step: int, *, rollouts: float, demonstration: float) -> GateWeights:
+    """The same weights for every prompt, whatever it solved: SFT, LUFFY, SRFT."""
+    return GateWeights(
+        torch.full_like(solve_rate_P, rollouts),
+        torch.full_like(solve_rate_P, demonstration),
+        torch.zeros_like(solve_rate_P),
+    )
+
+
+def annealed_gate(solve_rate_P: Tensor, step: int, *, steps: int, start: float = 0.9, end: float = 0.05) -> GateWeights:
+    """CHORD's mu: the demonstrations' weight falls linearly from `start` to `end`, the rollouts' is the rest.
+
+    Args:
+        solve_rate_P: (P,), of which only the shape matters.
+        step: optimizer step, from 0.
+        steps: optimizer steps until `end` is reached.
+        start, end: weights in [0, 1].
+
+    Source: CHORD, arXiv 2508.11408, section 3.2.
+    """
+    mu = end + (start - end) * max(0.0, 1 - step / steps)
+    return constant_gate(solve_rate_P, step, rollouts=1 - mu, demonstration=mu)
+
+
 def gate_weights(gate: Gate, solve_rate_P: Tensor, has_demonstration_P: Tensor, step: int) -> GateWeights:
     """Ask a gate, and leave it open for every prompt it cannot speak for.
 

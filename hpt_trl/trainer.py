@@ -8,6 +8,7 @@ The seam with TRL is four overrides, each of which calls `super()` first: `_calc
 import math
 import textwrap
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -21,8 +22,26 @@ from trl.trainer.utils import get_config_model_id, pad
 from hpt_trl.batching import Batch, demonstration_rows, rollout_rows
 from hpt_trl.checks import check_arguments, check_dataset, check_launch, check_tokenizer, gate_reward_index
 from hpt_trl.config import HPTConfig
-from hpt_trl.demonstrations import DemonstrationTokenizer, DemonstrationTokens, cut, is_missing, prompt_identifier
-from hpt_trl.estimator import OFF_POLICY, SFT, Tokens, demonstration_advantages, token_means, token_sums
+from hpt_trl.demonstrations import (
+    DemonstrationTokenizer,
+    DemonstrationTokens,
+    cut,
+    demonstration_text,
+    is_missing,
+    prompt_identifier,
+)
+from hpt_trl.estimator import (
+    ALGORITHMS,
+    OFF_POLICY,
+    SFT,
+    Algorithm,
+    Tokens,
+    demonstration_advantages,
+    group_advantages,
+    row_by_row,
+    token_means,
+    token_sums,
+)
 from hpt_trl.gate import Gate, GateWeights, gate_weights, is_shut, solve_rates
 from hpt_trl.history import GateHistory, GateHistoryCallback
 from hpt_trl.trl_hooks import acts_without_advantage, add_demonstration_head, passed_share
@@ -44,6 +63,8 @@ class HPTTrainer(GRPOTrainer):
             Your own gate, `(solve_rate_P, step) -> (rollouts_P, demonstration_P)`: (P,) float tensors of the solve rate
             in [0, 1] and of the weights. Replaces the gate that `args` names. It must give the same answer on every
             process.
+        algorithm (`Algorithm`, *optional*):
+            Your own composition of [`~hpt_trl.estimator.Estimator`]s, instead of the preset that `args` names.
 
     A demonstration is a text, one assistant message, or a list of messages. A prompt without one (None or empty) learns
     from its rollouts.
@@ -51,6 +72,8 @@ class HPTTrainer(GRPOTrainer):
 
     args: HPTConfig
     model: Any
+    num_generations: int
+    _rewards_B_F: Tensor  # (rows on all processes, reward functions) of the last generation
 
     _tag_names = ["trl", "hpt"]
     _name = "HPT"
@@ -75,6 +98,7 @@ class HPTTrainer(GRPOTrainer):
         train_dataset: Dataset | IterableDataset | None = None,
         *positional: Any,
         gate: Gate | None = None,
+        algorithm: Algorithm | None = None,
         **keywords: Any,
     ):
         if args is None:
@@ -86,8 +110,9 @@ class HPTTrainer(GRPOTrainer):
         super().__init__(model, reward_funcs, args, train_dataset, *positional, **keywords)
         check_launch(args, self.accelerator)
         check_tokenizer(self._tokenizer, train_dataset)
+        self.algorithm = algorithm or ALGORITHMS[args.algorithm]
         self.gate = gate or args.build_gate()
-        self._gate_is_off = gate is None and args.gate == "off"
+        self._gate_is_off = (gate is None and args.gate == "off") or not self.algorithm.demonstrations
         self._gate_reward_index = gate_reward_index(self.reward_func_names, args.gate_reward, self._gate_is_off)
         self._tokenize_demonstration = DemonstrationTokenizer(
             self._tokenizer,
@@ -100,7 +125,6 @@ class HPTTrainer(GRPOTrainer):
         add_demonstration_head(base_model, args.cast_lm_head_to_fp32)
         self.gate_history = GateHistory()
         self.add_callback(GateHistoryCallback(self.gate_history))
-        self._rewards_B_F: Tensor | None = None
 
     # 1. Keep the rewards.
 
@@ -111,43 +135,108 @@ class HPTTrainer(GRPOTrainer):
     # 2. Judge the groups. TRL shuffles rows after this: here, and only here, groups are whole.
 
     def _generate_and_score_completions(self, inputs):
+        if self.model.training and not self.algorithm.rollouts:
+            return self._score_without_rollouts(inputs)
         batch = super()._generate_and_score_completions(inputs)
         if self._gate_reward_index is None:
             return batch
-        is_training = self.model.training
-        group_size = self.num_generations if is_training else self.num_generations_eval
+        group_size = self.num_generations if self.model.training else self.num_generations_eval
         rewards_P_G = self._rewards_B_F[:, self._gate_reward_index].view(-1, group_size)
         solve_rate_P = solve_rates(rewards_P_G, self.args.gate_success_value)
         self._log_solve_rates(solve_rate_P)
-        if not is_training:
+        if not self.model.training:
             return batch
 
-        # Of this process's rows, those that open a group: a group may span processes, its first row is on one of them.
-        offset = self.accelerator.process_index * len(inputs)
-        first_rows = [row for row in range(len(inputs)) if (offset + row) % group_size == 0]
-        tokens = {} if self._gate_is_off else self._demonstrations(inputs, batch, first_rows)
-        has_demonstration_B = torch.zeros(len(inputs), device=self.accelerator.device)
-        has_demonstration_B[list(tokens)] = 1.0
-        has_demonstration_P = gather(has_demonstration_B)[::group_size] > 0
+        tokens, has_demonstration_P = self._demonstrations(inputs, batch)
         weights = gate_weights(self.gate, solve_rate_P, has_demonstration_P, self.state.global_step)
-        self._note_history([inputs[row] for row in first_rows], solve_rate_P, weights)
-
-        prompt_of_row_B = torch.arange(offset, offset + len(inputs), device=self.accelerator.device) // group_size
+        prompt_of_row_B = self._prompt_of_row(len(inputs))
+        scored_P = (~rewards_P_G.isnan()).sum(dim=1)
+        advantage_P = demonstration_advantages(solve_rate_P.nan_to_num() * scored_P, scored_P)
+        if self.algorithm.joint_group or not self.algorithm.trl_rollouts:
+            advantage_P = self._estimate_advantages(inputs, batch, has_demonstration_P)
         batch["advantages"] = batch["advantages"] * weights.rollouts_P[prompt_of_row_B]
         self._log_gate(weights, batch["advantages"])
+        self._note_history(inputs, solve_rate_P, weights)
         if not is_shut(weights):
-            scored_P = (~rewards_P_G.isnan()).sum(dim=1)
-            advantage_P = demonstration_advantages(solve_rate_P.nan_to_num() * scored_P, scored_P)
             self._attach(batch, tokens, weights, advantage_P, prompt_of_row_B)
         return batch
 
+    def _score_without_rollouts(self, inputs: list[dict[str, Any]]) -> Batch:
+        """A batch in TRL's form whose rows hold a prompt, no completion, and their group's demonstration."""
+        prompt_ids = [torch.tensor(ids) for ids in self._tokenize_prompts([example["prompt"] for example in inputs])[0]]
+        device, pad_id = self.accelerator.device, self._tokenizer.pad_token_id
+        no_tokens = torch.zeros(len(inputs), 1, dtype=torch.long, device=device)
+        batch: Batch = {
+            "prompt_ids": pad(prompt_ids, pad_id, padding_side="left").to(device),
+            "prompt_mask": pad([torch.ones_like(ids) for ids in prompt_ids], 0, padding_side="left").to(device),
+            "completion_ids": no_tokens + pad_id,
+            "completion_mask": no_tokens,
+            "advantages": torch.zeros(len(inputs), device=device),
+        }
+        tokens, has_demonstration_P = self._demonstrations(inputs, batch)
+        nothing_P = torch.zeros_like(has_demonstration_P, dtype=torch.float)
+        weights = GateWeights(nothing_P, has_demonstration_P.float(), nothing_P)
+        self._note_history(inputs, nothing_P + torch.nan, weights)  # nothing was tried: no solve rate
+        self._attach(batch, tokens, weights, nothing_P, self._prompt_of_row(len(inputs)))
+        return batch
+
+    def _estimate_advantages(self, inputs: list[dict[str, Any]], batch: Batch, has_demonstration_P: Tensor) -> Tensor:
+        """Replace TRL's advantages by the algorithm's, over groups that a demonstration may join.
+
+        Returns:
+            (P,) advantages of the demonstrations; 0 where none joined.
+        """
+        rewards_B = (self._rewards_B_F * self.reward_weights.to(self._rewards_B_F)).nansum(dim=1)
+        rewards_P_N = rewards_B.masked_fill(self._rewards_B_F.isnan().all(dim=1), torch.nan).view(
+            -1, self.num_generations
+        )
+        demonstration_P = torch.full_like(rewards_P_N[:, 0], torch.nan)
+        if self.algorithm.joint_group:
+            demonstration_P = torch.where(has_demonstration_P, self._demonstration_rewards(inputs), torch.nan)
+        part = self.algorithm.group_advantage()
+        if part is None or self.algorithm.trl_rollouts:
+            part = partial(group_advantages, scale=self.args.scale_rewards == "group")
+        joined = torch.cat([rewards_P_N, demonstration_P.unsqueeze(1)], dim=1)
+        nothing = joined.new_zeros(joined.numel(), 1)
+        rows = Tokens(nothing, nothing, rewards=joined.flatten(), group_size=joined.size(1))
+        advantages_P_N = part(rows).view_as(joined)
+        first = self.accelerator.process_index * len(inputs)
+        batch["advantages"] = advantages_P_N[:, :-1].flatten()[first : first + len(inputs)]
+        batch["rewards"] = rewards_P_N.flatten()[first : first + len(inputs)]
+        return advantages_P_N[:, -1]
+
+    def _demonstration_rewards(self, inputs: list[dict[str, Any]]) -> Tensor:
+        """(P,) rewards that the run's own reward functions give the demonstrations."""
+        texts = [demonstration_text(example.get("demonstration")) for example in inputs]
+        is_chat = not isinstance(inputs[0]["prompt"], str)
+        completions = [[{"role": "assistant", "content": text}] if is_chat else text for text in texts]
+        ids = [self._tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+        rewards_B_F = super()._calculate_rewards(inputs, [example["prompt"] for example in inputs], completions, ids)
+        # What reward functions log is of rollouts.
+        self._pending_extra_logs.clear()
+        self._pending_metrics.clear()
+        return (rewards_B_F * self.reward_weights.to(rewards_B_F)).nansum(dim=1)[:: self.num_generations]
+
+    def _prompt_of_row(self, rows: int) -> Tensor:
+        """(B,) number of each of this process's rows' prompt, counted over all processes."""
+        first = self.accelerator.process_index * rows
+        return torch.arange(first, first + rows, device=self.accelerator.device) // self.num_generations
+
+    def _first_rows(self, rows: int) -> list[int]:
+        """This process's rows that open a group: a group may span processes, its first row is on one of them."""
+        first = self.accelerator.process_index * rows
+        return [row for row in range(rows) if (first + row) % self.num_generations == 0]
+
     def _demonstrations(
-        self, inputs: list[dict[str, Any]], batch: Batch, first_rows: list[int]
-    ) -> dict[int, DemonstrationTokens]:
-        """Tokens of this process's usable demonstrations, by row; missing, cut and refused ones are counted."""
+        self, inputs: list[dict[str, Any]], batch: Batch
+    ) -> tuple[dict[int, DemonstrationTokens], Tensor]:
+        """Tokens of this process's usable demonstrations, by row, and (P,) which prompts have one anywhere.
+
+        Missing, cut and refused ones are counted.
+        """
         usable: dict[int, DemonstrationTokens] = {}
         counts = dict.fromkeys(("missing", "cut", "refused"), 0)
-        for row in first_rows:
+        for row in [] if self._gate_is_off else self._first_rows(len(inputs)):
             if is_missing(inputs[row].get("demonstration")):
                 counts["missing"] += 1
                 continue
@@ -160,7 +249,9 @@ class HPTTrainer(GRPOTrainer):
         totals = gather(torch.tensor([list(counts.values())], device=self.accelerator.device)).sum(dim=0).tolist()
         for name, total in zip(counts, totals):
             self._metrics["train"][f"demonstrations/{name}"].append(float(total))
-        return usable
+        has_one_B = torch.zeros(len(inputs), dtype=torch.long, device=self.accelerator.device)
+        has_one_B[list(usable)] = 1
+        return usable, gather(has_one_B)[:: self.num_generations] > 0
 
     def _demonstration(self, example: dict[str, Any], prompt_ids: Tensor) -> DemonstrationTokens | None:
         """Tokens of one demonstration, or None if it is malformed, or too long and to be refused or cut to nothing."""
@@ -187,8 +278,8 @@ class HPTTrainer(GRPOTrainer):
     ) -> None:
         """Attach each gated demonstration to the first row of its group, as per-row tensors that TRL will shuffle."""
         device, prompts = self.accelerator.device, prompt_of_row_B.tolist()
-        sft_P, off_policy_P = weights.demonstration_P, weights.off_policy_P * advantage_P
-        gated = {row: got for row, got in tokens.items() if sft_P[prompts[row]] > 0 or off_policy_P[prompts[row]] > 0}
+        is_wanted_P = (weights.demonstration_P > 0) | (weights.off_policy_P > 0)
+        gated = {row: got for row, got in tokens.items() if is_wanted_P[prompts[row]]}
         none = DemonstrationTokens([], [])
         rows = [gated.get(row, none) for row in range(len(prompts))]
         pad_id = self._tokenizer.pad_token_id
@@ -196,8 +287,9 @@ class HPTTrainer(GRPOTrainer):
         batch["demonstration_ids"] = pad([torch.tensor(row.ids or [pad_id]) for row in rows], pad_id).to(device)
         batch["demonstration_mask"] = pad([torch.tensor(row.mask or [0]) for row in rows], 0).to(device)
         is_gated_B = torch.tensor([row in gated for row in range(len(prompts))], device=device)
-        batch["demonstration_weight"] = sft_P[prompt_of_row_B] * is_gated_B
-        batch["off_policy_weight"] = off_policy_P[prompt_of_row_B] * is_gated_B
+        batch["demonstration_weight"] = weights.demonstration_P[prompt_of_row_B] * is_gated_B
+        batch["off_policy_weight"] = weights.off_policy_P[prompt_of_row_B] * is_gated_B
+        batch["demonstration_advantage"] = advantage_P[prompt_of_row_B]
         batch["demonstration_tokens"] = gather(batch["demonstration_mask"].sum().float()).sum()
 
     # 3. Mix the losses.
@@ -205,7 +297,7 @@ class HPTTrainer(GRPOTrainer):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         if "demonstration_ids" not in inputs:
             # Evaluation, or a step in which the gate did not act: TRL's batch, to the bit.
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            return self._policy_loss(model, inputs)
         signal = self._signal_mask(inputs)
         rows = signal.nonzero().flatten()
         demonstrations = ((inputs["demonstration_weight"] > 0) | (inputs["off_policy_weight"] > 0)).nonzero().flatten()
@@ -215,19 +307,43 @@ class HPTTrainer(GRPOTrainer):
         loss = torch.zeros((), device=rows.device)
         if most_rows:
             passed = inputs if len(rows) == len(signal) else rollout_rows(inputs, rows, most_rows)
-            policy_loss = super().compute_loss(model, passed, return_outputs, num_items_in_batch)
-            loss = loss + policy_loss * passed_share(self.loss_type, inputs, passed)
+            loss = loss + self._policy_loss(model, passed) * passed_share(self.loss_type, inputs, passed)
         # With nothing to learn anywhere, an empty demonstration is the cheapest zero with a gradient.
         if most_demonstrations or not most_rows:
             loss = loss + self._demonstration_loss(model, inputs, demonstrations)
         return loss
 
+    def _policy_loss(self, model: Any, inputs: Batch) -> Tensor:
+        """TRL's loss on rollouts, or the algorithm's."""
+        if self.algorithm.trl_rollouts or not self.model.training:
+            return super().compute_loss(model, inputs)
+        logps_B_T, entropies_B_T, _ = self._get_per_token_logps_and_entropies(
+            model,
+            torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1),
+            torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1),
+            inputs["completion_ids"].size(1),
+            compute_entropy=True,
+        )
+        mask_B_T = inputs["completion_mask"] * inputs.get("tool_mask", 1)
+        old_B_T, advantages_B, rewards_B = (inputs.get(key) for key in ("old_per_token_logps", "advantages", "rewards"))
+        tokens = Tokens(logps_B_T, mask_B_T, old_B_T, advantages_B, rewards_B, entropies=entropies_B_T)
+        losses_B_T = torch.stack([row_by_row(each).token_losses(tokens) for each in self.algorithm.rollouts]).sum(dim=0)
+        if self.loss_type == "grpo":
+            loss = token_means(losses_B_T, mask_B_T).mean()
+        else:  # "dr_grpo": HPTConfig allows no other here
+            loss = losses_B_T.sum() / (mask_B_T.size(0) * self.max_completion_length)
+        return loss / self.current_gradient_accumulation_steps
+
     def _signal_mask(self, inputs: Batch) -> Tensor:
         """(B,) True where a rollout can move the policy, or must be computed for another reason."""
+        everything = torch.ones_like(inputs["advantages"], dtype=torch.bool)
+        if not self.algorithm.rollouts:
+            return ~everything
+        learns_from_all = not self.algorithm.trl_rollouts and self.algorithm.group_advantage() is None
         # Pictures, and the token types that go with them, are laid out by TRL for the rows it made.
         has_pictures = not {"pixel_values", "token_type_ids", "mm_token_type_ids"}.isdisjoint(inputs)
-        if not self.args.drop_silent_rows or acts_without_advantage(self) or has_pictures:
-            return torch.ones_like(inputs["advantages"], dtype=torch.bool)
+        if learns_from_all or has_pictures or not self.args.drop_silent_rows or acts_without_advantage(self):
+            return everything
         return (inputs["advantages"] != 0) & inputs["completion_mask"].any(dim=1)
 
     def _demonstration_loss(self, model: Any, inputs: Batch, rows: Tensor) -> Tensor:
@@ -236,17 +352,18 @@ class HPTTrainer(GRPOTrainer):
         with self.accelerator.autocast():
             outputs = model(**batch, fused_lm_head=True, demonstration=True)
         mask_B_T = batch["labels"][:, 1:] != -100
-        weight_B, advantage_B = (
-            inputs[name][rows] if len(rows) else mask_B_T.new_zeros(1, dtype=torch.float32)
-            for name in ("demonstration_weight", "off_policy_weight")
+        names = ("demonstration_weight", "off_policy_weight", "demonstration_advantage")
+        weight_B, off_policy_weight_B, advantage_B = (
+            inputs[name][rows] if len(rows) else mask_B_T.new_zeros(1, dtype=torch.float32) for name in names
         )
-        tokens = Tokens(outputs.log_probs, mask_B_T, advantages=advantage_B)
-        nll_B_T = SFT.token_losses(tokens)
+        tokens = Tokens(outputs.log_probs, mask_B_T, advantages=advantage_B, entropies=outputs.entropy)
         reduce = token_means if self.args.sft_normalization == "prompt" else token_sums
-        sft_B = self.args.sft_weight * weight_B * reduce(nll_B_T, mask_B_T)
-        off_policy_B = reduce(OFF_POLICY.token_losses(tokens), mask_B_T)
-        self._demonstration_sums += torch.stack([nll_B_T.detach().sum(), mask_B_T.sum(), mask_B_T.any(dim=1).sum()])
-        return (sft_B + off_policy_B).sum() * self._share_of_step(inputs)
+        estimators = [row_by_row(each) for each in self.algorithm.demonstrations]
+        loss_B = torch.stack([reduce(each.token_losses(tokens), mask_B_T) for each in estimators]).sum(dim=0)
+        off_policy_B = off_policy_weight_B * reduce(OFF_POLICY.token_losses(tokens), mask_B_T)
+        nll = SFT.token_losses(tokens).detach().sum()
+        self._demonstration_sums += torch.stack([nll, mask_B_T.sum(), mask_B_T.any(dim=1).sum()])
+        return (self.args.sft_weight * weight_B * loss_B + off_policy_B).sum() * self._share_of_step(inputs)
 
     def _share_of_step(self, inputs: Batch) -> Tensor | float:
         """What a sum over this micro-batch is multiplied with to become a mean over the whole optimizer step.
@@ -278,8 +395,8 @@ class HPTTrainer(GRPOTrainer):
 
     # Metrics and history.
 
-    def _note_history(self, first_examples: list[dict[str, Any]], solve_rate_P: Tensor, weights: GateWeights) -> None:
-        prompt_ids = gather_object([prompt_identifier(example) for example in first_examples])
+    def _note_history(self, inputs: list[dict[str, Any]], solve_rate_P: Tensor, weights: GateWeights) -> None:
+        prompt_ids = gather_object([prompt_identifier(inputs[row]) for row in self._first_rows(len(inputs))])
         if self.accelerator.is_main_process:
             self.gate_history.add(self.state.global_step, prompt_ids, solve_rate_P.tolist(), weights)
 

@@ -51,7 +51,9 @@ def add_demonstration_head(model: PreTrainedModel, cast_lm_head_to_fp32: bool) -
         cast_lm_head_to_fp32: TRL's option of that name.
     """
     rollout_forward = model.forward
-    add_fused_lm_head(model, temperature=1.0, cast_lm_head_to_fp32=cast_lm_head_to_fp32)
+    add_fused_lm_head(
+        model, temperature=1.0, cast_lm_head_to_fp32=cast_lm_head_to_fp32, outputs=("log_probs", "entropy")
+    )
     demonstration_forward = model.forward
 
     # `generate` validates its model kwargs against this signature.

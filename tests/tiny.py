@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import AutoModelForCausalLM, Qwen2Config
+from transformers import AutoModelForCausalLM, Qwen2Config, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from hpt_trl import HPTConfig, HPTTrainer
@@ -107,13 +107,20 @@ def trained_parameters(model: str, folder: Path, **options: Any) -> torch.Tensor
     return parameters(trainer)
 
 
+class GradientCallback(TrainerCallback):
+    """Keeps the gradient that the optimizer is about to use."""
+
+    def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
+        self.gradient = torch.cat([parameter.grad.flatten().clone() for parameter in model.parameters()])
+
+
 def step_gradient(model: str, folder: Path, **options: Any) -> torch.Tensor:
-    """Gradient of one optimizer step: SGD with learning rate 1 moves the parameters by just that."""
-    sgd = {"optim": "sgd", "learning_rate": 1.0, "max_grad_norm": 0.0, "max_steps": 1}
-    trainer = make_trainer(model, folder, **(sgd | options))
-    before = parameters(trainer).clone()
+    """Gradient of one optimizer step, not clipped."""
+    trainer = make_trainer(model, folder, **({"max_grad_norm": 0.0, "max_steps": 1} | options))
+    callback = GradientCallback()
+    trainer.add_callback(callback)
     trainer.train()
-    return before - parameters(trainer)
+    return callback.gradient
 
 
 def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
