@@ -11,6 +11,7 @@ A part of your own is any function of the same form, and a preset is one line:
     register("squared", Algorithm(rollouts=(replace(GRPO, likelihood=my_likelihood),)))
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -121,7 +122,7 @@ def unit_policy(tokens: Tokens) -> Tensor:
 def clipped_old_policy(tokens: Tokens, *, max_ratio: float = 1.2) -> Tensor:
     """`pi_old`, raised where `pi_theta / pi_old` would pass `max_ratio`. Source: CISPO, arXiv 2506.13585, eq. 4."""
     log_ratio_B_T = tokens.logps.detach() - tokens.old()
-    return tokens.logps.detach() - log_ratio_B_T.clamp(max=torch.tensor(max_ratio).log().item())
+    return tokens.logps.detach() - log_ratio_B_T.clamp(max=math.log(max_ratio))
 
 
 def sequence_policy(tokens: Tokens) -> Tensor:
@@ -144,9 +145,9 @@ def given(tokens: Tokens) -> Tensor:
 
 
 def signs(tokens: Tokens) -> Tensor:
-    """+1 for a reward of 1, -1 for any below. Source: arXiv 2509.04419, table 1 (REINFORCE)."""
+    """+1 for a reward of 1, -1 for any below, 0 for NaN. Source: arXiv 2509.04419, table 1 (REINFORCE)."""
     rewards_B = _needed(tokens.rewards, "rewards")
-    return torch.where(rewards_B >= 1, 1.0, -1.0).to(rewards_B)
+    return torch.where(rewards_B >= 1, 1.0, -1.0).to(rewards_B).masked_fill(rewards_B.isnan(), 0.0)
 
 
 def group_advantages(tokens: Tokens, *, scale: bool = False, epsilon: float = 1e-6) -> Tensor:
@@ -169,18 +170,20 @@ def group_advantages(tokens: Tokens, *, scale: bool = False, epsilon: float = 1e
 
 
 def srft_rollout(tokens: Tokens) -> Tensor:
-    """`0.1 exp(H)` for a right rollout, -1 for a wrong one; H is the row's mean token entropy. Returns (B,).
+    """`0.1 exp(H)` for a right rollout, -1 for a wrong one, 0 for a reward of NaN; H is the row's mean token entropy.
 
-    Source: SRFT, arXiv 2506.19767, eq. 11 to 13.
+    Returns (B,).
+
+    Source: SRFT, arXiv 2506.19767, as in the reference code of arXiv 2509.04419.
     """
     rewards_B = _needed(tokens.rewards, "rewards")
-    return torch.where(rewards_B >= 1, 0.1 * _row_entropy(tokens).exp(), -1.0)
+    return torch.where(rewards_B >= 1, 0.1 * _row_entropy(tokens).exp(), -1.0).masked_fill(rewards_B.isnan(), 0.0)
 
 
 def srft_demonstration(tokens: Tokens) -> Tensor:
     """`0.5 exp(-H)`: a demonstration weighs less where the policy is unsure. Returns (B,).
 
-    Source: SRFT, arXiv 2506.19767, eq. 7.
+    Source: SRFT, arXiv 2506.19767, as in the reference code of arXiv 2509.04419.
     """
     return 0.5 * (-_row_entropy(tokens)).exp()
 
@@ -269,16 +272,28 @@ class Estimator:
 
         Its gradient is `-1_stable * A / pi_ref * grad pi_theta`. Half precision is computed in float32.
         """
-        if tokens.logps.dtype in (torch.bfloat16, torch.float16):
-            old = None if tokens.old_logps is None else tokens.old_logps.float()
-            tokens = replace(tokens, logps=tokens.logps.float(), old_logps=old)
+        tokens = _cleaned(tokens)
         advantage = self.advantage(tokens).detach()
         advantage_B_T = (advantage.unsqueeze(1) if advantage.ndim == 1 else advantage).expand_as(tokens.logps)
-        surrogate_B_T = self.likelihood(tokens.logps, self.reference(tokens))
-        stable_B_T, frozen_B_T = self.stabilization(surrogate_B_T.detach(), advantage_B_T)
-        surrogate_B_T = torch.where(stable_B_T, surrogate_B_T, frozen_B_T)
-        # Padding may hold anything, and 0 times inf is NaN: choose, do not multiply.
+        reference_B_T = self.reference(tokens)
+        stable_B_T, frozen_B_T = self.stabilization(_safe_exp(tokens.logps.detach() - reference_B_T), advantage_B_T)
+        # A token that does not learn has the value it would have at its frozen ratio: where TRL's and the reference
+        # code's clipped losses stand too.
+        frozen_logps_B_T = reference_B_T + frozen_B_T.log()
+        logps_B_T = torch.where(stable_B_T, tokens.logps, frozen_logps_B_T)
+        surrogate_B_T = self.likelihood(logps_B_T, reference_B_T)
         return torch.where(tokens.mask.bool(), -advantage_B_T * surrogate_B_T, 0.0)
+
+
+def _cleaned(tokens: Tokens) -> Tokens:
+    """Half precision in float32, and zeros on masked tokens: padding may hold anything, and 0 times inf is NaN."""
+    is_half = tokens.logps.dtype in (torch.bfloat16, torch.float16)
+
+    def clean(logps_B_T: Tensor) -> Tensor:
+        return torch.where(tokens.mask.bool(), logps_B_T.float() if is_half else logps_B_T, 0.0)
+
+    old = None if tokens.old_logps is None else clean(tokens.old_logps)
+    return replace(tokens, logps=clean(tokens.logps), old_logps=old)
 
 
 SFT = Estimator(current_policy, ones, log_likelihood)

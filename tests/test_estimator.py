@@ -23,7 +23,9 @@ from hpt_trl.estimator import (
     given,
     group_advantages,
     log_likelihood,
+    ratio,
     register,
+    shaped,
     srft_demonstration,
     srft_rollout,
     token_means,
@@ -201,10 +203,33 @@ def test_ratios_of_1e30_come_through():
     assert losses.item() == pytest.approx(-1e30, rel=1e-4)
 
 
+@pytest.mark.parametrize("likelihood", [ratio, log_likelihood, shaped])
+def test_the_clip_acts_on_the_ratio_whatever_the_likelihood(likelihood):
+    # Ratios 1.5, 1 and 0.5: of a good row the first is frozen, of a bad one the last.
+    logps = torch.log(torch.tensor([[1.5, 1.0, 0.5]] * 2)).requires_grad_()
+    tokens = Tokens(logps, torch.ones(2, 3), torch.zeros(2, 3), torch.tensor([1.0, -1.0]))
+    learns = gradient(replace(PPO, likelihood=likelihood), tokens) != 0
+    assert learns.tolist() == [[False, True, True], [True, True, False]]
+
+
+def test_unscorable_rollouts_teach_nothing():
+    tokens = Tokens(
+        torch.full((4, 1), -0.5, requires_grad=True), torch.ones(4, 1), group_size=4, entropies=torch.ones(4, 1),
+        rewards=torch.tensor([1.0, 0.0, 1.0, math.nan]),
+    )  # fmt: skip
+    for algorithm in ("reinforce", "srft", "grpo", "dr_grpo"):
+        assert gradient(ALGORITHMS[algorithm].rollouts[0], tokens)[3].item() == 0
+    # The mean of the three others.
+    assert group_advantages(tokens).tolist() == pytest.approx([1 / 3, -2 / 3, 1 / 3, 0.0])
+
+
 def test_padding_may_hold_anything():
     logps = torch.tensor([[-1.0, float("nan")]], requires_grad=True)
     tokens = Tokens(logps, torch.tensor([[1, 0]]), torch.tensor([[-1.0, float("-inf")]]), torch.ones(1))
     assert PPO.token_losses(tokens).tolist() == [[-1.0, 0.0]]
+    unlikely = replace(tokens, logps=torch.tensor([[-1.0, -math.inf]], requires_grad=True))
+    for estimator in (PPO, SFT, OFF_POLICY):
+        assert gradient(estimator, unlikely).isfinite().all()
 
 
 def test_a_part_and_a_preset_of_ones_own_take_a_few_lines():

@@ -17,12 +17,15 @@ EQUAL_TO_GRPO = {
     "bnpo_kl": {"loss_type": "bnpo", "beta": 0.1},
     "dapo_regenerates_less": {"loss_type": "dapo", "steps_per_generation": 8},
 }
-SGD = {"optim": "sgd", "learning_rate": 1e-2, "max_grad_norm": 0.0}
+SGD = {"optim": "sgd", "learning_rate": 1e-1, "max_grad_norm": 0.0}
 EQUAL_TO_ONE_PROCESS = {
     "prompt": {"gate": "linear", "max_steps": 1},
     "token": {"gate": "linear", "max_steps": 1, "sft_normalization": "token"},
     "dapo": {"gate": "linear", "max_steps": 1, "loss_type": "dapo"},
     "patterns": {"max_steps": 8},
+    "luffy": {"algorithm": "luffy", "max_steps": 1},
+    "srft": {"algorithm": "srft", "max_steps": 1},
+    "sft": {"algorithm": "sft", "max_steps": 1},
     "checkpointing": {"gate": "linear", "max_steps": 1, "gradient_checkpointing": True},
     # Groups of 16 rows span both processes, of which one owns no first row.
     "spanning": {"gate": "linear", "max_steps": 1, "num_generations": 16},
