@@ -8,6 +8,7 @@ from datasets import Dataset, IterableDataset
 
 from hpt_trl.config import HPTConfig
 from hpt_trl.demonstrations import is_missing
+from hpt_trl.estimator import Algorithm
 from hpt_trl.gate import Gate
 
 
@@ -22,7 +23,40 @@ def check_arguments(args: HPTConfig, gate: Gate | None) -> None:
         )
 
 
-def check_dataset(dataset: Dataset | IterableDataset, args: HPTConfig, needs_prompt: bool) -> None:
+# What TRL's loss on rollouts does beyond the estimator's, and the value at which it does nothing.
+_TRL_ONLY = {
+    "beta": 0.0,
+    "entropy_coef": 0.0,
+    "use_adaptive_entropy": False,
+    "top_entropy_quantile": 1.0,
+    "off_policy_mask_threshold": None,
+    "delta": None,
+    "epsilon": 0.2,
+    "epsilon_high": None,
+    "importance_sampling_level": "token",
+}
+
+
+def check_algorithm(args: HPTConfig, algorithm: Algorithm) -> None:
+    """Refuse options that the estimator's loss on rollouts would ignore."""
+    if algorithm.trl_rollouts or not algorithm.rollouts:
+        return
+    if args.loss_type not in ("grpo", "dr_grpo"):
+        raise ValueError(
+            "This algorithm computes the rollouts' loss itself and averages it as loss_type 'grpo' or 'dr_grpo', got "
+            f"{args.loss_type!r}."
+        )
+    ignored = {name: getattr(args, name) for name, neutral in _TRL_ONLY.items() if getattr(args, name) != neutral}
+    if ignored:
+        raise ValueError(
+            f"This algorithm computes the rollouts' loss itself, without {ignored}. Leave these at their defaults, set "
+            "them in an Estimator of your own, or take an algorithm with TRL's loss: 'hpt', 'luffy' or 'chord'."
+        )
+
+
+def check_dataset(
+    dataset: Dataset | IterableDataset, args: HPTConfig, needs_prompt: bool, needs_demonstrations: bool
+) -> None:
     """Refuse data without rows, prompts or demonstrations, or too little for one generation.
 
     Of a stream only the columns can be checked, and those only if it knows them before it is read.
@@ -35,7 +69,7 @@ def check_dataset(dataset: Dataset | IterableDataset, args: HPTConfig, needs_pro
             f"The training data has no 'prompt' column, only {columns}. Rename the one that holds the question, or let "
             "`hpt-trl prepare` make the columns."
         )
-    if args.gate != "off" and columns is not None:
+    if needs_demonstrations and columns is not None:
         _check_demonstrations(dataset, columns)
     prompts = (args.generation_batch_size or 0) // (args.num_generations or 1)
     if isinstance(dataset, Dataset) and len(dataset) < prompts:

@@ -155,12 +155,6 @@ class HPTConfig(GRPOConfig):
             )
         if self.algorithm == "chord" and self.max_steps <= 0:
             raise ValueError("algorithm='chord' anneals its mixture over the first half of max_steps: set max_steps.")
-        preset = ALGORITHMS[self.algorithm]
-        if preset.rollouts and not preset.trl_rollouts and self.loss_type not in ("grpo", "dr_grpo"):
-            raise ValueError(
-                f"algorithm={self.algorithm!r} computes the rollouts' loss itself and averages it as loss_type 'grpo' "
-                f"or 'dr_grpo', got {self.loss_type!r}."
-            )
 
     def _check_gate(self) -> None:
         if not 0 <= self.gate_threshold <= 1:

@@ -20,7 +20,14 @@ from trl import GRPOTrainer
 from trl.trainer.utils import get_config_model_id, pad
 
 from hpt_trl.batching import Batch, demonstration_rows, rollout_rows
-from hpt_trl.checks import check_arguments, check_dataset, check_launch, check_tokenizer, gate_reward_index
+from hpt_trl.checks import (
+    check_algorithm,
+    check_arguments,
+    check_dataset,
+    check_launch,
+    check_tokenizer,
+    gate_reward_index,
+)
 from hpt_trl.config import HPTConfig
 from hpt_trl.demonstrations import (
     DemonstrationTokenizer,
@@ -105,14 +112,16 @@ class HPTTrainer(GRPOTrainer):
             name = model if isinstance(model, str) else get_config_model_id(model.config)
             args = HPTConfig(f"{name.split('/')[-1]}-HPT")
         check_arguments(args, gate)
+        self.algorithm = algorithm or ALGORITHMS[args.algorithm]
+        check_algorithm(args, self.algorithm)
+        self._gate_is_off = (gate is None and args.gate == "off") or not self.algorithm.demonstrations
         if train_dataset is not None:
-            check_dataset(train_dataset, args, needs_prompt=keywords.get("environment_factory") is None)
+            needs_prompt = keywords.get("environment_factory") is None
+            check_dataset(train_dataset, args, needs_prompt, needs_demonstrations=not self._gate_is_off)
         super().__init__(model, reward_funcs, args, train_dataset, *positional, **keywords)
         check_launch(args, self.accelerator)
         check_tokenizer(self._tokenizer, train_dataset)
-        self.algorithm = algorithm or ALGORITHMS[args.algorithm]
         self.gate = gate or args.build_gate()
-        self._gate_is_off = (gate is None and args.gate == "off") or not self.algorithm.demonstrations
         self._gate_reward_index = gate_reward_index(self.reward_func_names, args.gate_reward, self._gate_is_off)
         self._tokenize_demonstration = DemonstrationTokenizer(
             self._tokenizer,
@@ -328,9 +337,12 @@ class HPTTrainer(GRPOTrainer):
         old_B_T, advantages_B, rewards_B = (inputs.get(key) for key in ("old_per_token_logps", "advantages", "rewards"))
         tokens = Tokens(logps_B_T, mask_B_T, old_B_T, advantages_B, rewards_B, entropies=entropies_B_T)
         losses_B_T = torch.stack([row_by_row(each).token_losses(tokens) for each in self.algorithm.rollouts]).sum(dim=0)
+        if "importance_sampling_ratio" in inputs:
+            # TRL's correction for vLLM, which sampled with other weights in other precision.
+            losses_B_T = losses_B_T * inputs["importance_sampling_ratio"]
         if self.loss_type == "grpo":
             loss = token_means(losses_B_T, mask_B_T).mean()
-        else:  # "dr_grpo": HPTConfig allows no other here
+        else:  # "dr_grpo": `check_algorithm` allows no other
             loss = losses_B_T.sum() / (mask_B_T.size(0) * self.max_completion_length)
         return loss / self.current_gradient_accumulation_steps
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import ModelConfig
 
@@ -171,11 +172,27 @@ def test_an_algorithm_of_ones_own(tiny_model, tmp_path):
         ({"algorithm": "luffy", "gate_threshold": 0.5}, "has no gate to set"),
         ({"algorithm": "srft", "loss_type": "dapo"}, "averages it as loss_type"),
         ({"algorithm": "chord", "max_steps": -1}, "set max_steps"),
+        ({"algorithm": "srft", "beta": 0.1}, r"without \{'beta': 0.1\}"),
+        ({"algorithm": "cispo", "epsilon_high": 0.3}, r"without \{'epsilon_high': 0.3\}"),
     ],
 )
 def test_options_an_algorithm_would_ignore_are_refused(tiny_model, tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         make_trainer(tiny_model, tmp_path, **options)
+
+
+def test_algorithms_without_demonstrations_need_none(tiny_model, tmp_path):
+    rows = ROWS.remove_columns("demonstration")
+    make_trainer(tiny_model, tmp_path, rows=rows, algorithm="cispo", max_steps=1).train()
+
+
+def test_prompts_without_a_demonstration_keep_their_own_group(tiny_model, tmp_path):
+    rows = ROWS.map(lambda row: {"demonstration": ""})
+    rows = Dataset.from_list([*rows.select(range(15)), ROWS[15]])  # one that the first step does not reach
+    trainer = {"rollout_func": fixed_rollouts}
+    found = step_gradient(tiny_model, tmp_path, rows=rows, algorithm="luffy", trainer=trainer)
+    expected = step_gradient(tiny_model, tmp_path, gate="off", trainer=trainer)
+    assert relative_error(found, expected) < 1e-5
 
 
 def test_every_preset_has_its_config():

@@ -1,0 +1,38 @@
+"""The README's numbers are those of the committed results."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "notebooks" / "results"
+README = (ROOT / "README.md").read_text()
+
+
+def percent(share: float) -> str:
+    return f"{share:.1%}".replace("%", " %")
+
+
+def test_the_quickstart_table():
+    before, after = json.loads((RESULTS / "quickstart" / "quickstart.json").read_text()).values()
+    for score in (before, after):
+        interval = f"{percent(score['low'])} to {percent(score['high'])}"
+        assert f"| {score['problems']} | {percent(score['accuracy'])} | {interval} |" in README
+    assert after["accuracy"] > before["accuracy"] + 0.15
+    assert after["low"] > before["high"]
+
+
+def test_the_real_run():
+    folder = RESULTS / "smollm2_135m_gsm8k"
+    history = pd.read_parquet(folder / "gate.parquet")
+    steps = [entry for entry in json.loads((folder / "log.json").read_text()) if "loss" in entry]
+    assert len(steps) == history["step"].nunique() >= 40
+    assert f"{(history['solve_rate'] > 0).sum()} of {len(history)} prompts" in README
+    for name in ("before", "after"):
+        score = json.loads((folder / f"{name}.json").read_text())
+        assert score["problems"] == 200
+        interval = f"{percent(score['low'])} to {percent(score['high'])}"
+        assert f"| {score['problems']} | {percent(score['accuracy'])} | {interval} |" in README
+        right = [verdict for row in score["verdicts"] for verdict in row]
+        assert sum(right) / len(right) == score["accuracy"]
