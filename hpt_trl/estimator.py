@@ -12,7 +12,7 @@ A part of your own is any function of the same form, and a preset is one line:
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -335,9 +335,30 @@ def needs_groups(estimator: Estimator) -> bool:
     return getattr(estimator.advantage, "func", estimator.advantage) is group_advantages
 
 
-def row_by_row(estimator: Estimator) -> Estimator:
-    """The estimator for rows torn from their groups: advantages that need whole groups are given to it."""
-    return replace(estimator, advantage=given) if needs_groups(estimator) else estimator
+def summed_losses(estimators: Sequence[Estimator], tokens: Tokens) -> Tensor:
+    """(B, T) losses of several estimators on rows torn from their groups, whose advantages `tokens` holds."""
+    row_by_row = [replace(each, advantage=given) if needs_groups(each) else each for each in estimators]
+    return torch.stack([each.token_losses(tokens) for each in row_by_row]).sum(dim=0)
+
+
+def joint_advantages(rewards_P_G: Tensor, demonstration_P: Tensor, part: Advantage) -> tuple[Tensor, Tensor]:
+    """Advantages of groups that a demonstration may join.
+
+    Args:
+        rewards_P_G: (P, G) rewards of the rollouts, NaN where there is none.
+        demonstration_P: (P,) rewards of the demonstrations, NaN where none joins.
+        part: `group_advantages`, scaled or not.
+
+    Returns:
+        (P, G) advantages of the rollouts and (P,) of the demonstrations, 0 where the reward is NaN.
+
+    Source: LUFFY, arXiv 2504.14945, eq. 4.
+    """
+    joined = torch.cat([rewards_P_G, demonstration_P.unsqueeze(1)], dim=1)
+    nothing = joined.new_zeros(joined.numel(), 1)
+    tokens = Tokens(nothing, nothing, rewards=joined.flatten(), group_size=joined.size(1))
+    advantages = part(tokens).view_as(joined)
+    return advantages[:, :-1], advantages[:, -1]
 
 
 ALGORITHMS: dict[str, Algorithm] = {}

@@ -45,7 +45,8 @@ from hpt_trl.estimator import (
     Tokens,
     demonstration_advantages,
     group_advantages,
-    row_by_row,
+    joint_advantages,
+    summed_losses,
     token_means,
     token_sums,
 )
@@ -196,23 +197,19 @@ class HPTTrainer(GRPOTrainer):
             (P,) advantages of the demonstrations; 0 where none joined.
         """
         rewards_B = (self._rewards_B_F * self.reward_weights.to(self._rewards_B_F)).nansum(dim=1)
-        rewards_P_N = rewards_B.masked_fill(self._rewards_B_F.isnan().all(dim=1), torch.nan).view(
-            -1, self.num_generations
-        )
-        demonstration_P = torch.full_like(rewards_P_N[:, 0], torch.nan)
+        rewards_B = rewards_B.masked_fill(self._rewards_B_F.isnan().all(dim=1), torch.nan)
+        rewards_P_G = rewards_B.view(-1, self.num_generations)
+        demonstration_P = torch.full_like(rewards_P_G[:, 0], torch.nan)
         if self.algorithm.joint_group:
             demonstration_P = torch.where(has_demonstration_P, self._demonstration_rewards(inputs), torch.nan)
         part = self.algorithm.group_advantage()
         if part is None or self.algorithm.trl_rollouts:
             part = partial(group_advantages, scale=self.args.scale_rewards == "group")
-        joined = torch.cat([rewards_P_N, demonstration_P.unsqueeze(1)], dim=1)
-        nothing = joined.new_zeros(joined.numel(), 1)
-        rows = Tokens(nothing, nothing, rewards=joined.flatten(), group_size=joined.size(1))
-        advantages_P_N = part(rows).view_as(joined)
+        advantages_P_G, advantage_P = joint_advantages(rewards_P_G, demonstration_P, part)
         first = self.accelerator.process_index * len(inputs)
-        batch["advantages"] = advantages_P_N[:, :-1].flatten()[first : first + len(inputs)]
-        batch["rewards"] = rewards_P_N.flatten()[first : first + len(inputs)]
-        return advantages_P_N[:, -1]
+        batch["advantages"] = advantages_P_G.flatten()[first : first + len(inputs)]
+        batch["rewards"] = rewards_B[first : first + len(inputs)]
+        return advantage_P
 
     def _demonstration_rewards(self, inputs: list[dict[str, Any]]) -> Tensor:
         """(P,) rewards that the run's own reward functions give the demonstrations."""
@@ -336,7 +333,7 @@ class HPTTrainer(GRPOTrainer):
         mask_B_T = inputs["completion_mask"] * inputs.get("tool_mask", 1)
         old_B_T, advantages_B, rewards_B = (inputs.get(key) for key in ("old_per_token_logps", "advantages", "rewards"))
         tokens = Tokens(logps_B_T, mask_B_T, old_B_T, advantages_B, rewards_B, entropies=entropies_B_T)
-        losses_B_T = torch.stack([row_by_row(each).token_losses(tokens) for each in self.algorithm.rollouts]).sum(dim=0)
+        losses_B_T = summed_losses(self.algorithm.rollouts, tokens)
         if "importance_sampling_ratio" in inputs:
             # TRL's correction for vLLM, which sampled with other weights in other precision.
             losses_B_T = losses_B_T * inputs["importance_sampling_ratio"]
@@ -370,8 +367,7 @@ class HPTTrainer(GRPOTrainer):
         )
         tokens = Tokens(outputs.log_probs, mask_B_T, advantages=advantage_B, entropies=outputs.entropy)
         reduce = token_means if self.args.sft_normalization == "prompt" else token_sums
-        estimators = [row_by_row(each) for each in self.algorithm.demonstrations]
-        loss_B = torch.stack([reduce(each.token_losses(tokens), mask_B_T) for each in estimators]).sum(dim=0)
+        loss_B = reduce(summed_losses(self.algorithm.demonstrations, tokens), mask_B_T)
         off_policy_B = off_policy_weight_B * reduce(OFF_POLICY.token_losses(tokens), mask_B_T)
         nll = SFT.token_losses(tokens).detach().sum()
         self._demonstration_sums += torch.stack([nll, mask_B_T.sum(), mask_B_T.any(dim=1).sum()])
