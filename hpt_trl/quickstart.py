@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import torch
 from rich.console import Console
 from trl import ModelConfig
 
@@ -67,6 +68,8 @@ def quickstart(args: QuickstartArguments, trainer: HPTTrainer) -> None:
 def main(argv: Sequence[str]) -> None:
     """Run the command line `hpt-trl quickstart`."""
     prog = "hpt-trl quickstart"
+    # A model this small gains nothing from a second thread, and beside other work it loses minutes.
+    torch.set_num_threads(1)
     with user_errors(prog):
         (args,) = parse((QuickstartArguments,), argv, prog)
         trainer = quickstart_trainer(args)

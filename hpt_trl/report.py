@@ -55,7 +55,7 @@ def plot_run(run_dir: str | Path, picture: str | Path) -> None:
             axes.plot([step for step, _ in points], [value for _, value in points], label=label, markersize=4, **line)
         axes.set(title=title, xlabel="optimizer step", ylabel=unit)
         # Shares are read against the whole.
-        axes.set_ylim(0, 1 if unit.startswith("share") else None)
+        axes.set_ylim(0, 1.02 if unit.startswith("share") else None)
         axes.spines[["top", "right"]].set_visible(False)
         if len(curves) > 1:
             axes.legend(frameon=False)

@@ -36,3 +36,11 @@ def test_the_real_run():
         assert f"| {score['problems']} | {percent(score['accuracy'])} | {interval} |" in README
         right = [verdict for row in score["verdicts"] for verdict in row]
         assert sum(right) / len(right) == score["accuracy"]
+
+
+def test_the_share_of_boxed_answers():
+    for name in ("before", "after"):
+        rows = json.loads((RESULTS / "smollm2_135m_gsm8k" / f"{name}.json").read_text())["completions"]
+        texts = [text for row in rows for text in row]
+        boxed = sum("\\boxed" in text for text in texts) / len(texts)
+        assert f"| {percent(boxed)} | {sum(map(len, texts)) / len(texts):.0f} |" in README
