@@ -8,12 +8,12 @@ from datasets import Dataset, IterableDataset
 
 from hpt_trl.config import HPTConfig
 from hpt_trl.demonstrations import is_missing
-from hpt_trl.estimator import Algorithm
+from hpt_trl.estimator import ALGORITHMS, Algorithm, given
 from hpt_trl.gate import Gate
 
 
-def check_arguments(args: HPTConfig, gate: Gate | None) -> None:
-    """Refuse another trainer's config, and a gate that is given twice."""
+def check_arguments(args: HPTConfig, gate: Gate | None, algorithm: Algorithm | None) -> None:
+    """Refuse another trainer's config, and a gate or an algorithm that is given twice."""
     if not isinstance(args, HPTConfig):
         raise TypeError(f"HPTTrainer takes an HPTConfig, got {type(args).__name__}: rename it, all its options hold.")
     if gate is not None and (args.gate != "switch" or args.gate_threshold or args.gate_off_policy_threshold):
@@ -21,6 +21,14 @@ def check_arguments(args: HPTConfig, gate: Gate | None) -> None:
             f"HPTTrainer got a gate of its own and args that name another (gate={args.gate!r}, gate_threshold="
             f"{args.gate_threshold}). Leave the gate options of HPTConfig at their defaults."
         )
+    if algorithm is not None and args.algorithm != "hpt":
+        raise ValueError(
+            f"HPTTrainer got an algorithm of its own and args that name {args.algorithm!r}. Leave HPTConfig's "
+            "algorithm at its default."
+        )
+    preset = algorithm or ALGORITHMS[args.algorithm]
+    if (gate is not None or args.gate == "off") and not (preset.rollouts and preset.demonstrations):
+        raise ValueError("A gate chooses between rollouts and demonstrations, and this algorithm has but one of them.")
 
 
 # What TRL's loss on rollouts does beyond the estimator's, and the value at which it does nothing.
@@ -38,20 +46,28 @@ _TRL_ONLY = {
 
 
 def check_algorithm(args: HPTConfig, algorithm: Algorithm) -> None:
-    """Refuse options that the estimator's loss on rollouts would ignore."""
-    if algorithm.trl_rollouts or not algorithm.rollouts:
-        return
-    if args.loss_type not in ("grpo", "dr_grpo"):
+    """Refuse options that the algorithm would ignore, and an algorithm that cannot be trained by."""
+    by_trl = algorithm.trl_rollouts and not algorithm.joint_group
+    if algorithm.rollouts and not by_trl and args.loss_type not in ("grpo", "dr_grpo"):
         raise ValueError(
-            "This algorithm computes the rollouts' loss itself and averages it as loss_type 'grpo' or 'dr_grpo', got "
-            f"{args.loss_type!r}."
+            f"This algorithm averages rows as loss_type 'grpo' or 'dr_grpo' does, and no other: got {args.loss_type!r}."
         )
-    ignored = {name: getattr(args, name) for name, neutral in _TRL_ONLY.items() if getattr(args, name) != neutral}
+    neutral = {} if algorithm.trl_rollouts else _TRL_ONLY
+    neutral = neutral if by_trl else neutral | {"multi_objective_aggregation": "sum_then_normalize"}
+    neutral = neutral if algorithm.rollouts else neutral | {"use_vllm": False}
+    ignored = {name: getattr(args, name) for name, value in neutral.items() if getattr(args, name) != value}
+    if not by_trl and args.scale_rewards == "batch":
+        ignored["scale_rewards"] = "batch"
     if ignored:
         raise ValueError(
-            f"This algorithm computes the rollouts' loss itself, without {ignored}. Leave these at their defaults, set "
-            "them in an Estimator of your own, or take an algorithm with TRL's loss: 'hpt', 'luffy' or 'chord'."
+            f"This algorithm would ignore {ignored}: it does not take TRL's advantages or loss on rollouts. Leave these "
+            "at their defaults, set them in an Estimator of your own, or take algorithm='hpt'."
         )
+    needs_rollouts = any(each.needs_groups or each.advantage is given for each in algorithm.demonstrations)
+    if not algorithm.rollouts and needs_rollouts:
+        raise ValueError("An algorithm without rollouts has no groups to take its demonstrations' advantages from.")
+    if sum(each.needs_groups for each in algorithm.rollouts) > 1:
+        raise ValueError("Only one of an algorithm's estimators on rollouts may take its advantages over groups.")
 
 
 def check_dataset(
@@ -127,11 +143,11 @@ def check_launch(args: HPTConfig, accelerator: Accelerator) -> None:
         )
 
 
-def gate_reward_index(names: list[str], wanted: str | None, gate_is_off: bool) -> int | None:
-    """Column of the one reward function the gate listens to; None for a gate that listens to nothing."""
+def gate_reward_index(names: list[str], wanted: str | None, is_needed: bool) -> int | None:
+    """Column of the one reward function that says whether a prompt was solved; None if nobody needs to know."""
     if wanted is None and len(names) == 1:
         return 0
-    if wanted is None and gate_is_off:
+    if wanted is None and not is_needed:
         return None
     if wanted not in names:
         raise ValueError(

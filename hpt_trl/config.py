@@ -27,9 +27,9 @@ class HPTConfig(GRPOConfig):
     Args:
         algorithm (`str`, *optional*, defaults to `"hpt"`):
             Which of the unified estimator's presets to train by (arXiv 2509.04419, table 1). `"hpt"`, `"luffy"` and
-            `"chord"` take TRL's own loss on rollouts; `"srft"`, `"reinforce"`, `"ppo"`, `"grpo"`, `"dr_grpo"`,
-            `"cispo"` and `"gspo"` the estimator's, averaged as `loss_type` "grpo" or "dr_grpo" says; `"sft"` generates
-            nothing. Only `"hpt"` has a gate to set. An `Algorithm` of your own is passed to
+            `"chord"` take TRL's own loss on rollouts, its clip included; `"srft"`, `"reinforce"`, `"ppo"`, `"grpo"`,
+            `"dr_grpo"`, `"cispo"` and `"gspo"` the estimator's, averaged as `loss_type` "grpo" or "dr_grpo" says;
+            `"sft"` generates nothing. Only `"hpt"` has a gate to set. An `Algorithm` of your own is passed to
             `HPTTrainer(algorithm=...)`.
         gate (`str`, *optional*, defaults to `"switch"`):
             How a prompt's solve rate becomes the weights of its rollouts and its demonstration: `"switch"`
@@ -52,7 +52,8 @@ class HPTConfig(GRPOConfig):
             A rollout solved its prompt if that reward is at least this. `None`: the solve rate is the mean reward, as
             in the paper's text; 1.0 counts successes, as in its code.
         sft_weight (`float`, *optional*, defaults to `1.0`):
-            Factor on the demonstrations' likelihood loss. The paper's 1.0; 0.3 for Qwen2.5-Math-1.5B.
+            Factor on the demonstrations' loss, but for off-policy gradients. The paper's 1.0; 0.3 for
+            Qwen2.5-Math-1.5B.
         sft_normalization (`str`, *optional*, defaults to `"prompt"`):
             Denominator of the demonstrations' loss over one optimizer step on all processes. `"prompt"`: the sum of
             each demonstration's token mean over the number of all prompts, so that a demonstration weighs as much as

@@ -31,14 +31,6 @@ def is_missing(demonstration: Demonstration) -> bool:
     return not demonstration or all(is_missing(message) for message in demonstration)
 
 
-def demonstration_text(demonstration: Demonstration) -> str:
-    """What a verifier is to judge: the text, or that of the last message; empty where there is none."""
-    if is_missing(demonstration) or isinstance(demonstration, str):
-        return demonstration if isinstance(demonstration, str) else ""
-    last = demonstration if isinstance(demonstration, Mapping) else demonstration[-1]  # type: ignore[index]
-    return str(_text_message(last).get("content", ""))
-
-
 def prompt_identifier(example: Mapping[str, Any]) -> str:
     """The example's `prompt_id` if its data set has that column, else a checksum of its prompt, or of all it has."""
     if example.get("prompt_id") is not None:

@@ -36,7 +36,7 @@ class Tokens:
         old_logps: (B, T) of the policy that sampled them, without gradient; None: the current policy, detached.
         advantages: (B,) or (B, T), for algorithms that are given theirs.
         rewards: (B,), for algorithms that estimate their own.
-        group_size: rows of one prompt, which stand together.
+        group_size: rows of one prompt, which stand together; None where rows are torn from their groups.
         entropies: (B, T) in nats, for SRFT.
     """
 
@@ -45,7 +45,7 @@ class Tokens:
     old_logps: Tensor | None = None
     advantages: Tensor | None = None
     rewards: Tensor | None = None
-    group_size: int = 1
+    group_size: int | None = None
     entropies: Tensor | None = None
 
     def old(self) -> Tensor:
@@ -160,6 +160,10 @@ def group_advantages(tokens: Tokens, *, scale: bool = False, epsilon: float = 1e
 
     Source: GRPO, arXiv 2402.03300, section 4.1.2; without `scale` Dr. GRPO, arXiv 2503.20783.
     """
+    if tokens.group_size is None:
+        raise ValueError(
+            "Group advantages need whole groups, Tokens(group_size=...): set Estimator(needs_groups=True)."
+        )
     rewards_P_G = _needed(tokens.rewards, "rewards").view(-1, tokens.group_size)
     advantages_P_G = rewards_P_G - rewards_P_G.nanmean(dim=1, keepdim=True)
     if scale:
@@ -260,12 +264,15 @@ class Estimator:
         advantage: the advantage estimate.
         likelihood: the likelihood gradient.
         stabilization: the mask.
+        needs_groups: whether the advantage is taken over whole groups, which a micro-batch does not hold. The trainer
+            then computes it where groups are whole and gives it to the loss.
     """
 
     reference: Reference = old_policy
     advantage: Advantage = given
     likelihood: Likelihood = ratio
     stabilization: Stabilization = unstabilized
+    needs_groups: bool = False
 
     def token_losses(self, tokens: Tokens) -> Tensor:
         """Surrogate loss of each token, (B, T), 0 where `tokens.mask` is.
@@ -299,14 +306,19 @@ def _cleaned(tokens: Tokens) -> Tokens:
 SFT = Estimator(current_policy, ones, log_likelihood)
 REINFORCE = Estimator(current_policy, signs, log_likelihood)
 PPO = Estimator(old_policy, given, ratio, clip)
-GRPO = replace(PPO, advantage=partial(group_advantages, scale=True))
-DR_GRPO = replace(PPO, advantage=group_advantages)
-CISPO = Estimator(clipped_old_policy, partial(group_advantages, scale=True), log_likelihood)
+GRPO = replace(PPO, advantage=partial(group_advantages, scale=True), needs_groups=True)
+DR_GRPO = replace(PPO, advantage=group_advantages, needs_groups=True)
+CISPO = Estimator(clipped_old_policy, partial(group_advantages, scale=True), log_likelihood, needs_groups=True)
 GSPO = Estimator(
-    sequence_policy, partial(group_advantages, scale=True), ratio, partial(clip, epsilon_low=3e-4, epsilon_high=4e-4)
+    sequence_policy,
+    partial(group_advantages, scale=True),
+    ratio,
+    partial(clip, epsilon_low=3e-4, epsilon_high=4e-4),
+    needs_groups=True,
 )
 UNCLIPPED = replace(DR_GRPO, stabilization=unstabilized)
 OFF_POLICY = Estimator(unit_policy, given, shaped)
+JOINT_OFF_POLICY = replace(OFF_POLICY, advantage=group_advantages, needs_groups=True)
 
 
 @dataclass(frozen=True)
@@ -327,18 +339,13 @@ class Algorithm:
 
     def group_advantage(self) -> Advantage | None:
         """The part that needs whole groups, if the rollouts' estimators have one."""
-        return next((each.advantage for each in self.rollouts if needs_groups(each)), None)
-
-
-def needs_groups(estimator: Estimator) -> bool:
-    """Whether the advantage is taken over whole groups, which a micro-batch does not hold."""
-    return getattr(estimator.advantage, "func", estimator.advantage) is group_advantages
+        return next((each.advantage for each in self.rollouts if each.needs_groups), None)
 
 
 def summed_losses(estimators: Sequence[Estimator], tokens: Tokens) -> Tensor:
     """(B, T) losses of several estimators on rows torn from their groups, whose advantages `tokens` holds."""
-    row_by_row = [replace(each, advantage=given) if needs_groups(each) else each for each in estimators]
-    return torch.stack([each.token_losses(tokens) for each in row_by_row]).sum(dim=0)
+    row_by_row = [replace(each, advantage=given) if each.needs_groups else each for each in estimators]
+    return sum((each.token_losses(tokens) for each in row_by_row), torch.zeros_like(tokens.logps))
 
 
 def joint_advantages(rewards_P_G: Tensor, demonstration_P: Tensor, part: Advantage) -> tuple[Tensor, Tensor]:
@@ -384,12 +391,10 @@ for _name, _algorithm in {
     "dr_grpo": Algorithm(rollouts=(DR_GRPO,)),
     "cispo": Algorithm(rollouts=(CISPO,)),
     "gspo": Algorithm(rollouts=(GSPO,)),
-    "luffy": Algorithm(
-        (UNCLIPPED,), (replace(OFF_POLICY, advantage=group_advantages),), joint_group=True, trl_rollouts=True
-    ),
+    "luffy": Algorithm((UNCLIPPED,), (JOINT_OFF_POLICY,), joint_group=True, trl_rollouts=True),
     "srft": Algorithm(
         (Estimator(current_policy, srft_rollout, log_likelihood),),
-        (replace(SFT, advantage=srft_demonstration), replace(OFF_POLICY, advantage=group_advantages)),
+        (replace(SFT, advantage=srft_demonstration), JOINT_OFF_POLICY),
         joint_group=True,
     ),
     "chord": Algorithm((GRPO,), (replace(SFT, advantage=token_uncertainty),), trl_rollouts=True),

@@ -33,7 +33,6 @@ from hpt_trl.demonstrations import (
     DemonstrationTokenizer,
     DemonstrationTokens,
     cut,
-    demonstration_text,
     is_missing,
     prompt_identifier,
 )
@@ -50,7 +49,7 @@ from hpt_trl.estimator import (
     token_means,
     token_sums,
 )
-from hpt_trl.gate import Gate, GateWeights, gate_weights, is_shut, solve_rates
+from hpt_trl.gate import Gate, GateWeights, constant_gate, gate_weights, is_shut, solve_rates
 from hpt_trl.history import GateHistory, GateHistoryCallback
 from hpt_trl.trl_hooks import acts_without_advantage, add_demonstration_head, passed_share
 
@@ -81,6 +80,7 @@ class HPTTrainer(GRPOTrainer):
     args: HPTConfig
     model: Any
     num_generations: int
+    max_completion_length: int
     _rewards_B_F: Tensor  # (rows on all processes, reward functions) of the last generation
 
     _tag_names = ["trl", "hpt"]
@@ -112,7 +112,7 @@ class HPTTrainer(GRPOTrainer):
         if args is None:
             name = model if isinstance(model, str) else get_config_model_id(model.config)
             args = HPTConfig(f"{name.split('/')[-1]}-HPT")
-        check_arguments(args, gate)
+        check_arguments(args, gate, algorithm)
         self.algorithm = algorithm or ALGORITHMS[args.algorithm]
         check_algorithm(args, self.algorithm)
         self._gate_is_off = (gate is None and args.gate == "off") or not self.algorithm.demonstrations
@@ -122,8 +122,18 @@ class HPTTrainer(GRPOTrainer):
         super().__init__(model, reward_funcs, args, train_dataset, *positional, **keywords)
         check_launch(args, self.accelerator)
         check_tokenizer(self._tokenizer, train_dataset)
-        self.gate = gate or args.build_gate()
-        self._gate_reward_index = gate_reward_index(self.reward_func_names, args.gate_reward, self._gate_is_off)
+        if self.aux_loss_enabled and not self.algorithm.trl_rollouts:
+            raise ValueError("This algorithm would ignore the router's auxiliary loss: set router_aux_loss_coef to 0.")
+        if self.algorithm.joint_group and self.environment_factories is not None:
+            raise ValueError("An environment scores its own rollouts only: it cannot score a demonstration in a group.")
+        is_joint_object = algorithm is not None and algorithm.joint_group
+        self.gate = gate or (
+            partial(constant_gate, rollouts=1, demonstration=1) if is_joint_object else args.build_gate()
+        )
+        # The mixtures of other algorithms hold whatever the verdicts, and where there is none.
+        self._gate_reads_verdicts = gate is not None or (args.algorithm == "hpt" and not is_joint_object)
+        needs_verdicts = bool(self.algorithm.rollouts) and not (self._gate_is_off and self.algorithm.trl_rollouts)
+        self._gate_reward_index = gate_reward_index(self.reward_func_names, args.gate_reward, needs_verdicts)
         self._tokenize_demonstration = DemonstrationTokenizer(
             self._tokenizer,
             self.eos_token_ids,
@@ -158,13 +168,20 @@ class HPTTrainer(GRPOTrainer):
             return batch
 
         tokens, has_demonstration_P = self._demonstrations(inputs, batch)
-        weights = gate_weights(self.gate, solve_rate_P, has_demonstration_P, self.state.global_step)
+        rate_P = solve_rate_P if self._gate_reads_verdicts else solve_rate_P.nan_to_num()
+        weights = gate_weights(self.gate, rate_P, has_demonstration_P, self.state.global_step)
         prompt_of_row_B = self._prompt_of_row(len(inputs))
         scored_P = (~rewards_P_G.isnan()).sum(dim=1)
         advantage_P = demonstration_advantages(solve_rate_P.nan_to_num() * scored_P, scored_P)
-        if self.algorithm.joint_group or not self.algorithm.trl_rollouts:
-            advantage_P = self._estimate_advantages(inputs, batch, has_demonstration_P)
+        if self.algorithm.joint_group:
+            advantage_P = self._estimate_advantages(batch, self._demonstration_rewards(inputs, tokens))
+        elif not self.algorithm.trl_rollouts and self.algorithm.group_advantage() is not None:
+            self._estimate_advantages(batch, torch.full_like(solve_rate_P, torch.nan))
         batch["advantages"] = batch["advantages"] * weights.rollouts_P[prompt_of_row_B]
+        if not self.algorithm.trl_rollouts:
+            # For advantages that are taken row by row: the verdict, and the gate's weight.
+            batch["rewards"] = self._own_rows(solve_rates(rewards_P_G.view(-1, 1), self.args.gate_success_value))
+            batch["rollout_weight"] = weights.rollouts_P[prompt_of_row_B]
         self._log_gate(weights, batch["advantages"])
         self._note_history(inputs, solve_rate_P, weights)
         if not is_shut(weights):
@@ -173,7 +190,8 @@ class HPTTrainer(GRPOTrainer):
 
     def _score_without_rollouts(self, inputs: list[dict[str, Any]]) -> Batch:
         """A batch in TRL's form whose rows hold a prompt, no completion, and their group's demonstration."""
-        prompt_ids = [torch.tensor(ids) for ids in self._tokenize_prompts([example["prompt"] for example in inputs])[0]]
+        ids = self._tokenize_prompts([example["prompt"] for example in inputs])[0]
+        prompt_ids = [torch.tensor(each, dtype=torch.long) for each in ids]
         device, pad_id = self.accelerator.device, self._tokenizer.pad_token_id
         no_tokens = torch.zeros(len(inputs), 1, dtype=torch.long, device=device)
         batch: Batch = {
@@ -186,42 +204,53 @@ class HPTTrainer(GRPOTrainer):
         tokens, has_demonstration_P = self._demonstrations(inputs, batch)
         nothing_P = torch.zeros_like(has_demonstration_P, dtype=torch.float)
         weights = GateWeights(nothing_P, has_demonstration_P.float(), nothing_P)
+        self._log_gate(weights, batch["advantages"])
         self._note_history(inputs, nothing_P + torch.nan, weights)  # nothing was tried: no solve rate
         self._attach(batch, tokens, weights, nothing_P, self._prompt_of_row(len(inputs)))
         return batch
 
-    def _estimate_advantages(self, inputs: list[dict[str, Any]], batch: Batch, has_demonstration_P: Tensor) -> Tensor:
+    def _estimate_advantages(self, batch: Batch, demonstration_P: Tensor) -> Tensor:
         """Replace TRL's advantages by the algorithm's, over groups that a demonstration may join.
+
+        Args:
+            batch: TRL's batch, whose `advantages` are replaced.
+            demonstration_P: (P,) rewards of the demonstrations, NaN where none joins.
 
         Returns:
             (P,) advantages of the demonstrations; 0 where none joined.
         """
-        rewards_B = (self._rewards_B_F * self.reward_weights.to(self._rewards_B_F)).nansum(dim=1)
-        rewards_B = rewards_B.masked_fill(self._rewards_B_F.isnan().all(dim=1), torch.nan)
-        rewards_P_G = rewards_B.view(-1, self.num_generations)
-        demonstration_P = torch.full_like(rewards_P_G[:, 0], torch.nan)
-        if self.algorithm.joint_group:
-            demonstration_P = torch.where(has_demonstration_P, self._demonstration_rewards(inputs), torch.nan)
+        rewards_P_G = self._total_rewards(self._rewards_B_F).view(-1, self.num_generations)
         part = self.algorithm.group_advantage()
         if part is None or self.algorithm.trl_rollouts:
             part = partial(group_advantages, scale=self.args.scale_rewards == "group")
         advantages_P_G, advantage_P = joint_advantages(rewards_P_G, demonstration_P, part)
-        first = self.accelerator.process_index * len(inputs)
-        batch["advantages"] = advantages_P_G.flatten()[first : first + len(inputs)]
-        batch["rewards"] = rewards_B[first : first + len(inputs)]
+        batch["advantages"] = self._own_rows(advantages_P_G.flatten())
         return advantage_P
 
-    def _demonstration_rewards(self, inputs: list[dict[str, Any]]) -> Tensor:
-        """(P,) rewards that the run's own reward functions give the demonstrations."""
-        texts = [demonstration_text(example.get("demonstration")) for example in inputs]
+    def _demonstration_rewards(self, inputs: list[dict[str, Any]], tokens: Mapping[int, DemonstrationTokens]) -> Tensor:
+        """(P,) rewards that the run's own reward functions give the demonstrations as trained on; NaN without one."""
+        ids = [tokens[row].ids if row in tokens else [] for row in range(len(inputs))]
+        texts = self._tokenizer.batch_decode(ids, skip_special_tokens=True)
         is_chat = not isinstance(inputs[0]["prompt"], str)
         completions = [[{"role": "assistant", "content": text}] if is_chat else text for text in texts]
-        ids = [self._tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
         rewards_B_F = super()._calculate_rewards(inputs, [example["prompt"] for example in inputs], completions, ids)
         # What reward functions log is of rollouts.
         self._pending_extra_logs.clear()
         self._pending_metrics.clear()
-        return (rewards_B_F * self.reward_weights.to(rewards_B_F)).nansum(dim=1)[:: self.num_generations]
+        is_there_B = torch.tensor([row in tokens for row in range(len(inputs))], device=self.accelerator.device)
+        rewards_B = self._total_rewards(rewards_B_F).masked_fill(~gather(is_there_B), torch.nan)
+        return rewards_B[:: self.num_generations]
+
+    def _total_rewards(self, rewards_B_F: Tensor) -> Tensor:
+        """Weighted sum over reward functions, as TRL takes it; NaN where none could score."""
+        rewards_B = (rewards_B_F * self.reward_weights.to(rewards_B_F)).nansum(dim=1)
+        return rewards_B.masked_fill(rewards_B_F.isnan().all(dim=1), torch.nan)
+
+    def _own_rows(self, values_B: Tensor) -> Tensor:
+        """This process's part of what is known of all rows."""
+        rows = len(values_B) // self.accelerator.num_processes
+        first = self.accelerator.process_index * rows
+        return values_B[first : first + rows]
 
     def _prompt_of_row(self, rows: int) -> Tensor:
         """(B,) number of each of this process's rows' prompt, counted over all processes."""
@@ -334,14 +363,19 @@ class HPTTrainer(GRPOTrainer):
         old_B_T, advantages_B, rewards_B = (inputs.get(key) for key in ("old_per_token_logps", "advantages", "rewards"))
         tokens = Tokens(logps_B_T, mask_B_T, old_B_T, advantages_B, rewards_B, entropies=entropies_B_T)
         losses_B_T = summed_losses(self.algorithm.rollouts, tokens)
+        if self.algorithm.group_advantage() is None:
+            # The gate has weighed group advantages already.
+            losses_B_T = losses_B_T * inputs["rollout_weight"].unsqueeze(1)
         if "importance_sampling_ratio" in inputs:
             # TRL's correction for vLLM, which sampled with other weights in other precision.
             losses_B_T = losses_B_T * inputs["importance_sampling_ratio"]
+        return self._row_losses(losses_B_T, mask_B_T).mean() / self.current_gradient_accumulation_steps
+
+    def _row_losses(self, losses_B_T: Tensor, mask_B_T: Tensor) -> Tensor:
+        """(B,) losses of rows, averaged over tokens as TRL's `loss_type` "grpo" or "dr_grpo" does."""
         if self.loss_type == "grpo":
-            loss = token_means(losses_B_T, mask_B_T).mean()
-        else:  # "dr_grpo": `check_algorithm` allows no other
-            loss = losses_B_T.sum() / (mask_B_T.size(0) * self.max_completion_length)
-        return loss / self.current_gradient_accumulation_steps
+            return token_means(losses_B_T, mask_B_T)
+        return token_sums(losses_B_T, mask_B_T) / self.max_completion_length
 
     def _signal_mask(self, inputs: Batch) -> Tensor:
         """(B,) True where a rollout can move the policy, or must be computed for another reason."""
@@ -351,7 +385,9 @@ class HPTTrainer(GRPOTrainer):
         learns_from_all = not self.algorithm.trl_rollouts and self.algorithm.group_advantage() is None
         # Pictures, and the token types that go with them, are laid out by TRL for the rows it made.
         has_pictures = not {"pixel_values", "token_type_ids", "mm_token_type_ids"}.isdisjoint(inputs)
-        if learns_from_all or has_pictures or not self.args.drop_silent_rows or acts_without_advantage(self):
+        if learns_from_all:
+            return inputs["rollout_weight"] != 0
+        if has_pictures or not self.args.drop_silent_rows or acts_without_advantage(self):
             return everything
         return (inputs["advantages"] != 0) & inputs["completion_mask"].any(dim=1)
 
@@ -367,11 +403,18 @@ class HPTTrainer(GRPOTrainer):
         )
         tokens = Tokens(outputs.log_probs, mask_B_T, advantages=advantage_B, entropies=outputs.entropy)
         reduce = token_means if self.args.sft_normalization == "prompt" else token_sums
-        loss_B = reduce(summed_losses(self.algorithm.demonstrations, tokens), mask_B_T)
+        alone = [each for each in self.algorithm.demonstrations if not each.needs_groups]
+        joint = [each for each in self.algorithm.demonstrations if each.needs_groups]
+        sft_B = self.args.sft_weight * weight_B * reduce(summed_losses(alone, tokens), mask_B_T)
         off_policy_B = off_policy_weight_B * reduce(OFF_POLICY.token_losses(tokens), mask_B_T)
+        loss = (sft_B + off_policy_B).sum() * self._share_of_step(inputs)
+        if joint:
+            # A demonstration that joins its group is a row of it, and weighs what a rollout weighs.
+            joint_B = weight_B * self._row_losses(summed_losses(joint, tokens), mask_B_T)
+            loss = loss + joint_B.sum() / (inputs["advantages"].size(0) * self.current_gradient_accumulation_steps)
         nll = SFT.token_losses(tokens).detach().sum()
         self._demonstration_sums += torch.stack([nll, mask_B_T.sum(), mask_B_T.any(dim=1).sum()])
-        return (self.args.sft_weight * weight_B * loss_B + off_policy_B).sum() * self._share_of_step(inputs)
+        return loss
 
     def _share_of_step(self, inputs: Batch) -> Tensor | float:
         """What a sum over this micro-batch is multiplied with to become a mean over the whole optimizer step.

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -13,9 +14,27 @@ from trl import ModelConfig
 
 from hpt_trl.config import HPTConfig
 from hpt_trl.console import parse
-from hpt_trl.estimator import ALGORITHMS, GRPO, SFT, Algorithm
+from hpt_trl.estimator import (
+    ALGORITHMS,
+    DR_GRPO,
+    GRPO,
+    OFF_POLICY,
+    REINFORCE,
+    SFT,
+    Algorithm,
+    group_advantages,
+)
 from hpt_trl.train import HPTScriptArguments, build_trainer
-from tests.tiny import ROWS, fixed_rollouts, make_trainer, parity_reward, relative_error, step_gradient
+from tests.tiny import (
+    ROWS,
+    fixed_rollouts,
+    make_trainer,
+    parameters,
+    parity_reward,
+    relative_error,
+    step_gradient,
+    trained_parameters,
+)
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "algorithms"
 LONGEST = 8  # max_completion_length of `make_trainer`
@@ -44,18 +63,18 @@ class Rollouts:
 
     def demonstration(self, prompt):
         row = ROWS[prompt]
-        ids = self.tokenizer(row["demonstration"])["input_ids"]
-        return row["prompt"], [*ids, self.tokenizer.eos_token_id], parity_reward([ids])[0]
+        ids = [*self.tokenizer(row["demonstration"])["input_ids"], self.tokenizer.eos_token_id]
+        return row["prompt"], ids, parity_reward([ids])[0]
 
     def gradient(self, rollout_loss, demonstration_loss):
-        """Of the sum over 16 rollouts / (16 * longest) and the mean of the 4 demonstrations' token means."""
+        """Of the sum over 16 rollouts / (16 * longest), and what each of 4 demonstrations adds."""
         loss = sum(
             rollout_loss(self, row // 4, row, self.logps(self.rows[row]["prompt"], self.completions[row])).sum()
             for row in range(16)
         ) / (16 * LONGEST)
         for prompt in range(4):
             text, answer, _ = self.demonstration(prompt)
-            loss = loss + demonstration_loss(self, prompt, self.logps(text, answer), text, answer).mean() / 4
+            loss = loss + demonstration_loss(self, prompt, self.logps(text, answer), text, answer)
         loss.backward()
         return torch.cat([parameter.grad.flatten() for parameter in self.model.parameters()])
 
@@ -70,7 +89,8 @@ def luffy_rollout(run, prompt, row, logps):
 
 
 def luffy_demonstration(run, prompt, logps, text, answer):
-    return -run.joint(prompt)[4] * logps.exp() / (logps.exp() + 0.1)
+    # A row like any other, as in the reference: sum over tokens / longest, over the 16 rows.
+    return (-run.joint(prompt)[4] * logps.exp() / (logps.exp() + 0.1)).sum() / (16 * LONGEST)
 
 
 def srft_rollout(run, prompt, row, logps):
@@ -80,7 +100,7 @@ def srft_rollout(run, prompt, row, logps):
 
 def srft_demonstration(run, prompt, logps, text, answer):
     likelihood = -0.5 * (-run.entropy(text, answer)).exp() * logps
-    return likelihood + luffy_demonstration(run, prompt, logps, text, answer)
+    return likelihood.mean() / 4 + luffy_demonstration(run, prompt, logps, text, answer)
 
 
 def chord_rollout(run, prompt, row, logps):
@@ -90,7 +110,7 @@ def chord_rollout(run, prompt, row, logps):
 
 def chord_demonstration(run, prompt, logps, text, answer):
     probs = logps.detach().exp()
-    return -0.9 * probs * (1 - probs) * logps
+    return (-0.9 * probs * (1 - probs) * logps).mean() / 4
 
 
 def nothing(run, prompt, *rest):
@@ -98,7 +118,7 @@ def nothing(run, prompt, *rest):
 
 
 def sft_demonstration(run, prompt, logps, text, answer):
-    return -logps
+    return -logps.mean() / 4
 
 
 BY_HAND = {
@@ -141,7 +161,7 @@ def test_sft_generates_nothing(tiny_model, tmp_path):
     def never(prompts, trainer):
         raise AssertionError("SFT generated")
 
-    trainer = make_trainer(tiny_model, tmp_path, algorithm="sft", beta=0.1, trainer={"rollout_func": never})
+    trainer = make_trainer(tiny_model, tmp_path, algorithm="sft", trainer={"rollout_func": never})
     trainer.train()
     history = pd.read_parquet(tmp_path / "gate.parquet")
     assert history["solve_rate"].isna().all()
@@ -170,10 +190,10 @@ def test_an_algorithm_of_ones_own(tiny_model, tmp_path):
     [
         ({"algorithm": "dpo"}, "algorithm must be one of"),
         ({"algorithm": "luffy", "gate_threshold": 0.5}, "has no gate to set"),
-        ({"algorithm": "srft", "loss_type": "dapo"}, "averages it as loss_type"),
+        ({"algorithm": "srft", "loss_type": "dapo"}, "averages rows as loss_type"),
         ({"algorithm": "chord", "max_steps": -1}, "set max_steps"),
-        ({"algorithm": "srft", "beta": 0.1}, r"without \{'beta': 0.1\}"),
-        ({"algorithm": "cispo", "epsilon_high": 0.3}, r"without \{'epsilon_high': 0.3\}"),
+        ({"algorithm": "srft", "beta": 0.1}, r"would ignore \{'beta': 0.1\}"),
+        ({"algorithm": "cispo", "epsilon_high": 0.3}, r"would ignore \{'epsilon_high': 0.3\}"),
     ],
 )
 def test_options_an_algorithm_would_ignore_are_refused(tiny_model, tmp_path, options, message):
@@ -193,6 +213,128 @@ def test_prompts_without_a_demonstration_keep_their_own_group(tiny_model, tmp_pa
     found = step_gradient(tiny_model, tmp_path, rows=rows, algorithm="luffy", trainer=trainer)
     expected = step_gradient(tiny_model, tmp_path, gate="off", trainer=trainer)
     assert relative_error(found, expected) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("dr_grpo", {}),
+        ("dr_grpo", {"num_iterations": 2, "max_steps": 4}),
+        ("dr_grpo", {"steps_per_generation": 8, "max_steps": 4}),
+        ("dr_grpo", {"mask_truncated_completions": True}),
+    ],
+)
+def test_off_policy_steps_by_the_estimator_are_trls(tiny_model, tmp_path, name, options):
+    """Ratios leave the clip: a large learning rate, and rollouts used more than once."""
+    options = {"learning_rate": 0.05} | options
+    found = trained_parameters(tiny_model, tmp_path, algorithm=name, **options)
+    expected = trained_parameters(tiny_model, tmp_path, gate="off", **options)
+    start = parameters(make_trainer(tiny_model, tmp_path))
+    assert relative_error(found - start, expected - start) < 1e-3
+
+
+def test_weighted_and_unscorable_rewards_are_summed_as_trl_sums_them(tiny_model, tmp_path):
+    def sometimes(completion_ids, **kwargs):
+        return [None if row % 3 == 0 else float(row % 2) for row in range(len(completion_ids))]
+
+    options = {
+        "reward": [parity_reward, sometimes],
+        "reward_weights": [0.5, 2.0],
+        "gate_reward": "parity_reward",
+        "trainer": {"rollout_func": fixed_rollouts},
+    }
+    found = step_gradient(tiny_model, tmp_path, algorithm="dr_grpo", **options)
+    assert relative_error(found, step_gradient(tiny_model, tmp_path, gate="off", **options)) < 1e-5
+
+
+def test_row_by_row_advantages_listen_to_the_named_reward(tiny_model, tmp_path):
+    def bonus(completion_ids, **kwargs):
+        return [1.0] * len(completion_ids)
+
+    alone = gradient_of(tiny_model, tmp_path, "reinforce")
+    options = {"reward": [parity_reward, bonus], "gate_reward": "parity_reward"}
+    assert relative_error(gradient_of(tiny_model, tmp_path, "reinforce", **options), alone) == 0
+
+
+def test_a_demonstration_that_cannot_be_scored_joins_no_group(tiny_model, tmp_path):
+    def only_rollouts(completion_ids, **kwargs):
+        # The fixed rollouts never hold EOS; demonstrations end with it.
+        return [None if 1 in ids else reward for ids, reward in zip(completion_ids, parity_reward(completion_ids))]
+
+    found = gradient_of(tiny_model, tmp_path, "luffy", reward=only_rollouts)
+    expected = gradient_of(tiny_model, tmp_path, "hpt", gate="off")
+    assert relative_error(found, expected) < 1e-5
+
+
+def test_a_malformed_demonstration_does_not_end_a_luffy_run(tiny_model, tmp_path):
+    part = [{"type": "image", "image": "x"}]
+    rows = [
+        {"prompt": [{"role": "user", "content": str(i)}], "demonstration": [{"role": "assistant", "content": part}]}
+        for i in range(16)
+    ]
+    make_trainer(tiny_model, tmp_path, rows=Dataset.from_list(rows), algorithm="luffy", max_steps=1).train()
+    assert (pd.read_parquet(tmp_path / "gate.parquet")["demonstration"] == 0).all()
+
+
+@pytest.mark.parametrize("name", ["chord", "srft"])
+def test_demonstrations_need_no_verdict_on_rollouts(tiny_model, tmp_path, name):
+    def silent(completion_ids, **kwargs):
+        return [None] * len(completion_ids)
+
+    assert gradient_of(tiny_model, tmp_path, name, reward=silent).norm() > 0
+
+
+@pytest.mark.parametrize("rollouts", [REINFORCE, DR_GRPO])
+def test_the_gate_silences_the_rollouts_of_an_algorithm_of_ones_own(tiny_model, tmp_path, rollouts):
+    def demonstrations_only(rate_P, step):
+        return torch.zeros_like(rate_P), torch.ones_like(rate_P)
+
+    trainer = {"algorithm": Algorithm((rollouts,), (SFT,)), "gate": demonstrations_only}
+    found = step_gradient(tiny_model, tmp_path, trainer=trainer | {"rollout_func": fixed_rollouts})
+    assert relative_error(found, gradient_of(tiny_model, tmp_path, "sft")) < 1e-5
+
+
+def test_the_off_policy_arm_is_the_same_under_rollouts_of_ones_own(tiny_model, tmp_path):
+    options = {"gate_off_policy_threshold": 0.6}
+    trainer = {"rollout_func": fixed_rollouts}
+    mine = trainer | {"algorithm": Algorithm((DR_GRPO,), (SFT,))}
+    found = step_gradient(tiny_model, tmp_path, trainer=mine, **options)
+    assert relative_error(found, step_gradient(tiny_model, tmp_path, trainer=trainer, **options)) < 1e-5
+
+
+def test_a_preset_by_name_and_as_an_object_are_one(tiny_model, tmp_path):
+    trainer = {"rollout_func": fixed_rollouts, "algorithm": ALGORITHMS["luffy"]}
+    found = step_gradient(tiny_model, tmp_path, trainer=trainer)
+    assert relative_error(found, gradient_of(tiny_model, tmp_path, "luffy")) == 0
+
+
+def test_an_advantage_of_ones_own_sees_whole_groups(tiny_model, tmp_path):
+    mine = replace(GRPO, advantage=lambda tokens: group_advantages(tokens, scale=True))
+    trainer = {"rollout_func": fixed_rollouts, "algorithm": Algorithm((mine,))}
+    assert (
+        relative_error(step_gradient(tiny_model, tmp_path, trainer=trainer), gradient_of(tiny_model, tmp_path, "grpo"))
+        == 0
+    )
+    torn = replace(mine, needs_groups=False)
+    with pytest.raises(ValueError, match=r"set Estimator\(needs_groups=True\)"):
+        step_gradient(tiny_model, tmp_path, trainer=trainer | {"algorithm": Algorithm((torn,))})
+
+
+@pytest.mark.parametrize(
+    ("options", "trainer", "message"),
+    [
+        ({"algorithm": "luffy"}, {"algorithm": ALGORITHMS["srft"]}, "an algorithm of its own and args that name"),
+        ({"algorithm": "sft"}, {"gate": lambda rate_P, step: (rate_P, rate_P)}, "has but one of them"),
+        ({"gate": "off"}, {"algorithm": Algorithm(demonstrations=(SFT,))}, "has but one of them"),
+        ({}, {"algorithm": Algorithm(demonstrations=(OFF_POLICY,))}, "has no groups"),
+        ({}, {"algorithm": Algorithm(rollouts=(GRPO, DR_GRPO))}, "Only one"),
+        ({"algorithm": "sft", "beta": 0.1}, {}, r"would ignore \{'beta': 0.1\}"),
+        ({"algorithm": "luffy", "scale_rewards": "batch"}, {}, r"would ignore \{'scale_rewards': 'batch'\}"),
+    ],
+)
+def test_what_cannot_go_together_is_refused(tiny_model, tmp_path, options, trainer, message):
+    with pytest.raises(ValueError, match=message):
+        make_trainer(tiny_model, tmp_path, trainer=trainer, **options)
 
 
 def test_every_preset_has_its_config():
