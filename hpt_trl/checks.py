@@ -60,8 +60,8 @@ def check_algorithm(args: HPTConfig, algorithm: Algorithm) -> None:
         ignored["scale_rewards"] = "batch"
     if ignored:
         raise ValueError(
-            f"This algorithm would ignore {ignored}: it does not take TRL's advantages or loss on rollouts. Leave these "
-            "at their defaults, set them in an Estimator of your own, or take algorithm='hpt'."
+            f"This algorithm would ignore {ignored}: it takes neither TRL's advantages nor its loss on rollouts. Leave "
+            "these at their defaults, set them in an Estimator of your own, or take algorithm='hpt'."
         )
     needs_rollouts = any(each.needs_groups or each.advantage is given for each in algorithm.demonstrations)
     if not algorithm.rollouts and needs_rollouts:

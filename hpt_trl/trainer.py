@@ -2,7 +2,8 @@
 
 The seam with TRL is four overrides, each of which calls `super()` first: `_calculate_rewards` keeps the rewards,
 `_generate_and_score_completions` judges the groups and attaches the demonstrations, `compute_loss` adds their loss, and
-`_get_grad_norm` guards the optimizer step. A little over 300 lines: the seam is read best in one piece.
+`_get_grad_norm` guards the optimizer step. Over 300 lines, for TRL's private names may stand here and in `trl_hooks.py`
+only: what touches them cannot move out.
 """
 
 import math
