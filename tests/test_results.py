@@ -1,6 +1,9 @@
 """The README's numbers are those of the committed results."""
 
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -21,6 +24,14 @@ def test_the_quickstart_table():
         assert f"| {score['problems']} | {percent(score['accuracy'])} | {interval} |" in README
     assert after["accuracy"] > before["accuracy"] + 0.15
     assert after["low"] > before["high"]
+
+
+def test_the_python_examples_run():
+    examples = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    assert len(examples) == 2
+    for example in examples:
+        done = subprocess.run([sys.executable, "-c", example], cwd=ROOT, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_the_real_run():
