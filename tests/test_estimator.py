@@ -32,6 +32,7 @@ from hpt_trl.estimator import (
     token_sums,
     token_uncertainty,
 )
+from hpt_trl.gate import linear_gate
 
 EVERY = [
     pytest.param(estimator, id=f"{name}-{index}")
@@ -144,6 +145,22 @@ def test_clip_mask_is_zero_exactly_beyond_the_bound_on_the_side_of_the_advantage
     beyond = ratio > torch.tensor(1.2).item() if advantage > 0 else ratio < torch.tensor(0.8).item()
     assert stable.item() is not beyond
     assert 0.8 <= round(frozen.item(), 6) <= 1.2
+
+
+@drawn(random_seeds, st.lists(st.floats(0, 1), min_size=2, max_size=2))
+@settings(deadline=None, max_examples=25)
+def test_soft_weights_interpolate_between_sft_and_rl(seed, rates):
+    """By the linear gate a prompt's gradient is its solve rate times RL's and the rest times SFT's."""
+    tokens = random_tokens(seed)
+    weights = linear_gate(torch.tensor(rates, dtype=torch.float64), 0)
+    rollouts_B, demonstration_B = (w.repeat_interleave(4).unsqueeze(1) for w in weights[:2])
+    rl, sft = ALGORITHMS["hpt"].rollouts[0], ALGORITHMS["hpt"].demonstrations[0]
+    loss = rollouts_B * rl.token_losses(tokens) + demonstration_B * sft.token_losses(tokens)
+    (found,) = torch.autograd.grad(loss.sum(), tokens.logps)
+    for prompt, rate in enumerate(rates):
+        rows = slice(4 * prompt, 4 * prompt + 4)
+        expected = rate * gradient(rl, tokens)[rows] + (1 - rate) * gradient(sft, tokens)[rows]
+        torch.testing.assert_close(found[rows], expected)
 
 
 @pytest.mark.parametrize("estimator", EVERY)

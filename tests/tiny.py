@@ -123,6 +123,11 @@ def step_gradient(model: str, folder: Path, **options: Any) -> torch.Tensor:
     return callback.gradient
 
 
+def gradient_of(model: str, folder: Path, algorithm: str, **options: Any) -> torch.Tensor:
+    """Gradient of one step of a preset on the fixed rollouts."""
+    return step_gradient(model, folder, algorithm=algorithm, trainer={"rollout_func": fixed_rollouts}, **options)
+
+
 def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
     """Norm of the difference over the norm of what was expected."""
     return ((found - expected).norm() / expected.norm()).item()
