@@ -16,6 +16,7 @@ EQUAL_TO_GRPO = {
     "grpo": {"loss_type": "grpo"},
     "bnpo_kl": {"loss_type": "bnpo", "beta": 0.1},
     "dapo_regenerates_less": {"loss_type": "dapo", "steps_per_generation": 8},
+    **{loss_type: {"loss_type": loss_type} for loss_type in ("bnpo", "dapo", "cispo", "sapo", "luspo", "vespo")},
 }
 SGD = {"optim": "sgd", "learning_rate": 1e-1, "max_grad_norm": 0.0}
 EQUAL_TO_ONE_PROCESS = {
