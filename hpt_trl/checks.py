@@ -11,26 +11,6 @@ from hpt_trl.demonstrations import is_missing
 from hpt_trl.estimator import ALGORITHMS, Algorithm, given
 from hpt_trl.gate import Gate
 
-
-def check_arguments(args: HPTConfig, gate: Gate | None, algorithm: Algorithm | None) -> None:
-    """Refuse another trainer's config, and a gate or an algorithm that is given twice."""
-    if not isinstance(args, HPTConfig):
-        raise TypeError(f"HPTTrainer takes an HPTConfig, got {type(args).__name__}: rename it, all its options hold.")
-    if gate is not None and (args.gate != "switch" or args.gate_threshold or args.gate_off_policy_threshold):
-        raise ValueError(
-            f"HPTTrainer got a gate of its own and args that name another (gate={args.gate!r}, gate_threshold="
-            f"{args.gate_threshold}). Leave the gate options of HPTConfig at their defaults."
-        )
-    if algorithm is not None and args.algorithm != "hpt":
-        raise ValueError(
-            f"HPTTrainer got an algorithm of its own and args that name {args.algorithm!r}. Leave HPTConfig's "
-            "algorithm at its default."
-        )
-    preset = algorithm or ALGORITHMS[args.algorithm]
-    if (gate is not None or args.gate == "off") and not (preset.rollouts and preset.demonstrations):
-        raise ValueError("A gate chooses between rollouts and demonstrations, and this algorithm has but one of them.")
-
-
 # What TRL's loss on rollouts does beyond the estimator's, and the value at which it does nothing.
 _TRL_ONLY = {
     "beta": 0.0,
@@ -45,6 +25,31 @@ _TRL_ONLY = {
 }
 
 
+def check_arguments(args: HPTConfig, gate: Gate | None, algorithm: Algorithm | None) -> None:
+    """Refuse another trainer's config, and a gate or an algorithm that is given twice."""
+    if not isinstance(args, HPTConfig):
+        raise TypeError(f"HPTTrainer takes an HPTConfig, got {type(args).__name__}: rename it, all its options hold.")
+    has_gate_options = args.gate != "switch" or args.gate_threshold or args.gate_off_policy_threshold is not None
+    if gate is not None and has_gate_options:
+        raise ValueError(
+            f"HPTTrainer got a gate of its own and args that name another (gate={args.gate!r}, gate_threshold="
+            f"{args.gate_threshold}). Leave the gate options of HPTConfig at their defaults."
+        )
+    if algorithm is not None and args.algorithm != "hpt":
+        raise ValueError(
+            f"HPTTrainer got an algorithm of its own and args that name {args.algorithm!r}. Leave HPTConfig's "
+            "algorithm at its default."
+        )
+    preset = algorithm or ALGORITHMS[args.algorithm]
+    if preset.joint_group and has_gate_options:
+        raise ValueError(
+            "In an algorithm with joint groups every demonstration joins its group, whatever the gate options say: got "
+            f"gate={args.gate!r}, gate_threshold={args.gate_threshold}. Leave them at their defaults."
+        )
+    if (gate is not None or args.gate == "off") and not (preset.rollouts and preset.demonstrations):
+        raise ValueError("A gate chooses between rollouts and demonstrations, and this algorithm has but one of them.")
+
+
 def check_algorithm(args: HPTConfig, algorithm: Algorithm) -> None:
     """Refuse options that the algorithm would ignore, and an algorithm that cannot be trained by."""
     by_trl = algorithm.trl_rollouts and not algorithm.joint_group
@@ -52,9 +57,13 @@ def check_algorithm(args: HPTConfig, algorithm: Algorithm) -> None:
         raise ValueError(
             f"This algorithm averages rows as loss_type 'grpo' or 'dr_grpo' does, and no other: got {args.loss_type!r}."
         )
-    neutral = {} if algorithm.trl_rollouts else _TRL_ONLY
-    neutral = neutral if by_trl else neutral | {"multi_objective_aggregation": "sum_then_normalize"}
-    neutral = neutral if algorithm.rollouts else neutral | {"use_vllm": False}
+    neutral: dict[str, Any] = {}
+    if not algorithm.trl_rollouts:
+        neutral |= _TRL_ONLY
+    if not by_trl:
+        neutral["multi_objective_aggregation"] = "sum_then_normalize"
+    if not algorithm.rollouts:
+        neutral["use_vllm"] = False
     ignored = {name: getattr(args, name) for name, value in neutral.items() if getattr(args, name) != value}
     if not by_trl and args.scale_rewards == "batch":
         ignored["scale_rewards"] = "batch"
@@ -71,9 +80,13 @@ def check_algorithm(args: HPTConfig, algorithm: Algorithm) -> None:
 
 
 def check_dataset(
-    dataset: Dataset | IterableDataset, args: HPTConfig, needs_prompt: bool, needs_demonstrations: bool
+    dataset: Dataset | IterableDataset,
+    args: HPTConfig,
+    needs_prompt: bool,
+    needs_demonstrations: bool,
+    sees_pictures: bool,
 ) -> None:
-    """Refuse data without rows, prompts or demonstrations, or too little for one generation.
+    """Refuse data without rows, prompts or demonstrations, too little for one generation, or with unseen pictures.
 
     Of a stream only the columns can be checked, and those only if it knows them before it is read.
     """
@@ -87,6 +100,12 @@ def check_dataset(
         )
     if needs_demonstrations and columns is not None:
         _check_demonstrations(dataset, columns)
+    pictures = {"image", "images"} & set(columns or [])
+    if pictures and not sees_pictures:
+        raise ValueError(
+            f"Prompts with pictures are not supported here (columns {sorted(pictures)}): only TRL's own forward sees "
+            "them. Remove the columns, or set gate='off' for plain GRPO."
+        )
     prompts = (args.generation_batch_size or 0) // (args.num_generations or 1)
     if isinstance(dataset, Dataset) and len(dataset) < prompts:
         raise ValueError(
@@ -102,12 +121,6 @@ def _check_demonstrations(dataset: Dataset | IterableDataset, columns: list[str]
         raise ValueError(
             f"No row of the training data has a demonstration (columns: {columns}): the gate would have nothing to "
             "turn to. Add a 'demonstration' column (`hpt-trl prepare` makes one), or set gate='off' for plain GRPO."
-        )
-    pictures = {"image", "images"} & set(columns)
-    if pictures:
-        raise ValueError(
-            f"Demonstrations for prompts with pictures are not supported (columns {sorted(pictures)}): their forward "
-            "would not see the picture. Remove the columns, or set gate='off' for plain GRPO."
         )
 
 
@@ -141,6 +154,14 @@ def check_launch(args: HPTConfig, accelerator: Accelerator) -> None:
             "demonstrations are two forwards in one backward, which reentrant checkpointing cannot do under DDP. "
             "Remove it; the default is not reentrant."
         )
+
+
+def check_support(algorithm: Algorithm, has_router_loss: bool, has_environment: bool) -> None:
+    """Refuse models and environments that the algorithm cannot do justice to."""
+    if has_router_loss and not algorithm.trl_rollouts:
+        raise ValueError("This algorithm would ignore the router's auxiliary loss: set router_aux_loss_coef to 0.")
+    if has_environment and algorithm.joint_group:
+        raise ValueError("An environment scores its own rollouts only: it cannot score a demonstration in a group.")
 
 
 def gate_reward_index(names: list[str], wanted: str | None, is_needed: bool) -> int | None:

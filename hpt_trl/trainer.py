@@ -26,6 +26,7 @@ from hpt_trl.checks import (
     check_arguments,
     check_dataset,
     check_launch,
+    check_support,
     check_tokenizer,
     gate_reward_index,
 )
@@ -118,15 +119,17 @@ class HPTTrainer(GRPOTrainer):
         check_algorithm(args, self.algorithm)
         self._gate_is_off = (gate is None and args.gate == "off") or not self.algorithm.demonstrations
         if train_dataset is not None:
-            needs_prompt = keywords.get("environment_factory") is None
-            check_dataset(train_dataset, args, needs_prompt, needs_demonstrations=not self._gate_is_off)
+            check_dataset(
+                train_dataset,
+                args,
+                needs_prompt=keywords.get("environment_factory") is None,
+                needs_demonstrations=not self._gate_is_off,
+                sees_pictures=self._gate_is_off and self.algorithm.trl_rollouts,
+            )
         super().__init__(model, reward_funcs, args, train_dataset, *positional, **keywords)
         check_launch(args, self.accelerator)
         check_tokenizer(self._tokenizer, train_dataset)
-        if self.aux_loss_enabled and not self.algorithm.trl_rollouts:
-            raise ValueError("This algorithm would ignore the router's auxiliary loss: set router_aux_loss_coef to 0.")
-        if self.algorithm.joint_group and self.environment_factories is not None:
-            raise ValueError("An environment scores its own rollouts only: it cannot score a demonstration in a group.")
+        check_support(self.algorithm, self.aux_loss_enabled, self.environment_factories is not None)
         is_joint_object = algorithm is not None and algorithm.joint_group
         self.gate = gate or (
             partial(constant_gate, rollouts=1, demonstration=1) if is_joint_object else args.build_gate()
@@ -183,7 +186,7 @@ class HPTTrainer(GRPOTrainer):
             # For advantages that are taken row by row: the verdict, and the gate's weight.
             batch["rewards"] = self._own_rows(solve_rates(rewards_P_G.view(-1, 1), self.args.gate_success_value))
             batch["rollout_weight"] = weights.rollouts_P[prompt_of_row_B]
-        self._log_gate(weights, batch["advantages"])
+        self._log_gate(weights, batch)
         self._note_history(inputs, solve_rate_P, weights)
         if not is_shut(weights):
             self._attach(batch, tokens, weights, advantage_P, prompt_of_row_B)
@@ -205,7 +208,7 @@ class HPTTrainer(GRPOTrainer):
         tokens, has_demonstration_P = self._demonstrations(inputs, batch)
         nothing_P = torch.zeros_like(has_demonstration_P, dtype=torch.float)
         weights = GateWeights(nothing_P, has_demonstration_P.float(), nothing_P)
-        self._log_gate(weights, batch["advantages"])
+        self._log_gate(weights, batch)
         self._note_history(inputs, nothing_P + torch.nan, weights)  # nothing was tried: no solve rate
         self._attach(batch, tokens, weights, nothing_P, self._prompt_of_row(len(inputs)))
         return batch
@@ -334,15 +337,15 @@ class HPTTrainer(GRPOTrainer):
         if "demonstration_ids" not in inputs:
             # Evaluation, or a step in which the gate did not act: TRL's batch, to the bit.
             return self._policy_loss(model, inputs)
-        signal = self._signal_mask(inputs)
-        rows = signal.nonzero().flatten()
+        is_passed = self._signal_mask(inputs) | (not self._may_drop(inputs))
+        rows = is_passed.nonzero().flatten()
         demonstrations = ((inputs["demonstration_weight"] > 0) | (inputs["off_policy_weight"] > 0)).nonzero().flatten()
         # Ranks must make the same forwards in the same order: decide from the largest counts, not from our own.
         counts = torch.tensor([[len(rows), len(demonstrations)]], device=rows.device)
         most_rows, most_demonstrations = gather(counts).amax(dim=0).tolist()
         loss = torch.zeros((), device=rows.device)
         if most_rows:
-            passed = inputs if len(rows) == len(signal) else rollout_rows(inputs, rows, most_rows)
+            passed = inputs if is_passed.all() else rollout_rows(inputs, rows, most_rows)
             loss = loss + self._policy_loss(model, passed) * passed_share(self.loss_type, inputs, passed)
         # With nothing to learn anywhere, an empty demonstration is the cheapest zero with a gradient.
         if most_demonstrations or not most_rows:
@@ -378,18 +381,20 @@ class HPTTrainer(GRPOTrainer):
             return token_means(losses_B_T, mask_B_T)
         return token_sums(losses_B_T, mask_B_T) / self.max_completion_length
 
-    def _signal_mask(self, inputs: Batch) -> Tensor:
-        """(B,) True where a rollout can move the policy, or must be computed for another reason."""
-        everything = torch.ones_like(inputs["advantages"], dtype=torch.bool)
-        if not self.algorithm.rollouts:
-            return ~everything
-        learns_from_all = not self.algorithm.trl_rollouts and self.algorithm.group_advantage() is None
+    def _may_drop(self, inputs: Batch) -> bool:
+        """Whether rows without signal may be left out of the forward."""
         # Pictures, and the token types that go with them, are laid out by TRL for the rows it made.
         has_pictures = not {"pixel_values", "token_type_ids", "mm_token_type_ids"}.isdisjoint(inputs)
-        if learns_from_all:
+        return not self.algorithm.rollouts or (self.args.drop_silent_rows and not has_pictures)
+
+    def _signal_mask(self, inputs: Batch) -> Tensor:
+        """(B,) True where a rollout can move the policy, or what another rollout does to it."""
+        if not self.algorithm.rollouts:
+            return torch.zeros_like(inputs["advantages"], dtype=torch.bool)
+        if not self.algorithm.trl_rollouts and self.algorithm.group_advantage() is None:
             return inputs["rollout_weight"] != 0
-        if has_pictures or not self.args.drop_silent_rows or acts_without_advantage(self):
-            return everything
+        if acts_without_advantage(self):
+            return torch.ones_like(inputs["advantages"], dtype=torch.bool)
         return (inputs["advantages"] != 0) & inputs["completion_mask"].any(dim=1)
 
     def _demonstration_loss(self, model: Any, inputs: Batch, rows: Tensor) -> Tensor:
@@ -458,12 +463,11 @@ class HPTTrainer(GRPOTrainer):
         metrics["hpt/all_solved"].append((solve_rate_P == 1).float().mean().item())
         metrics["hpt/none_solved"].append((solve_rate_P == 0).float().mean().item())
 
-    def _log_gate(self, weights: GateWeights, advantages_B: Tensor) -> None:
+    def _log_gate(self, weights: GateWeights, batch: Batch) -> None:
         metrics = self._metrics["train"]
         on_demonstration_P = (weights.demonstration_P > 0) | (weights.off_policy_P > 0)
         metrics["hpt/demonstration_share"].append(on_demonstration_P.float().mean().item())
-        signal_B = torch.ones_like(advantages_B) if acts_without_advantage(self) else (advantages_B != 0).float()
-        metrics["hpt/signal_share"].append(gather(signal_B).mean().item())
+        metrics["hpt/signal_share"].append(gather(self._signal_mask(batch).float()).mean().item())
 
     def _log_demonstrations(self) -> None:
         """Mean NLL in nats a token and mean length in trained tokens, of the optimizer step on all processes."""

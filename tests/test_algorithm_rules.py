@@ -7,6 +7,7 @@ import pytest
 import torch
 from datasets import Dataset
 
+from hpt_trl.checks import check_support
 from hpt_trl.estimator import (
     ALGORITHMS,
     DR_GRPO,
@@ -17,7 +18,7 @@ from hpt_trl.estimator import (
     Algorithm,
     group_advantages,
 )
-from tests.tiny import fixed_rollouts, gradient_of, make_trainer, parity_reward, relative_error, step_gradient
+from tests.tiny import ROWS, fixed_rollouts, gradient_of, make_trainer, parity_reward, relative_error, step_gradient
 
 
 def test_weighted_and_unscorable_rewards_are_summed_as_trl_sums_them(tiny_model, tmp_path):
@@ -107,6 +108,31 @@ def test_an_advantage_of_ones_own_sees_whole_groups(tiny_model, tmp_path):
         step_gradient(tiny_model, tmp_path, trainer=trainer | {"algorithm": Algorithm((torn,))})
 
 
+def test_pictures_the_estimators_forward_would_not_see_are_refused(tiny_model, tmp_path):
+    rows = ROWS.remove_columns("demonstration").add_column("image", ["x"] * len(ROWS))
+    with pytest.raises(ValueError, match="only TRL's own forward sees them"):
+        make_trainer(tiny_model, tmp_path, rows=rows, algorithm="cispo")
+
+
+@pytest.mark.parametrize(("name", "share"), [("reinforce", 1.0), ("srft", 1.0), ("sft", 0.0), ("dr_grpo", 0.0)])
+def test_signal_share_is_of_the_rows_the_algorithm_learns_from(tiny_model, tmp_path, name, share):
+    """Rollouts that are all wrong teach REINFORCE and SRFT, but nothing that compares them with each other."""
+
+    def all_wrong(completion_ids, **kwargs):
+        return [0.0] * len(completion_ids)
+
+    trainer = make_trainer(tiny_model, tmp_path, algorithm=name, reward=all_wrong, max_steps=1)
+    trainer.train()
+    assert trainer.state.log_history[0]["hpt/signal_share"] == share
+
+
+@pytest.mark.parametrize(("has_router_loss", "has_environment"), [(True, False), (False, True)])
+def test_models_and_environments_an_algorithm_cannot_serve_are_refused(has_router_loss, has_environment):
+    check_support(ALGORITHMS["hpt"], has_router_loss, has_environment)
+    with pytest.raises(ValueError, match="router's auxiliary loss|scores its own rollouts only"):
+        check_support(ALGORITHMS["srft"], has_router_loss, has_environment)
+
+
 @pytest.mark.parametrize(
     ("options", "trainer", "message"),
     [
@@ -115,6 +141,7 @@ def test_an_advantage_of_ones_own_sees_whole_groups(tiny_model, tmp_path):
         ({"gate": "off"}, {"algorithm": Algorithm(demonstrations=(SFT,))}, "has but one of them"),
         ({}, {"algorithm": Algorithm(demonstrations=(OFF_POLICY,))}, "has no groups"),
         ({}, {"algorithm": Algorithm(rollouts=(GRPO, DR_GRPO))}, "Only one"),
+        ({"gate_threshold": 0.5}, {"algorithm": ALGORITHMS["luffy"]}, "every demonstration joins its group"),
         ({"algorithm": "sft", "beta": 0.1}, {}, r"would ignore \{'beta': 0.1\}"),
         ({"algorithm": "luffy", "scale_rewards": "batch"}, {}, r"would ignore \{'scale_rewards': 'batch'\}"),
     ],

@@ -257,7 +257,7 @@ def test_a_config_of_grpo_is_refused_by_name(tiny_model, tmp_path):
         (Dataset.from_dict({"question": ["?"], "demonstration": ["!"]}), "no 'prompt' column"),
         (Dataset.from_dict({"prompt": ["?"]}), "No row of the training data has a demonstration"),
         (Dataset.from_dict({"prompt": ["?"], "demonstration": [""]}), "No row of the training data has a demonst"),
-        (Dataset.from_dict({"prompt": ["?"], "demonstration": ["!"], "image": ["x"]}), "pictures"),
+        (Dataset.from_dict({"prompt": ["?"], "demonstration": ["!"], "image": ["x"]}), "with pictures are not supp"),
         (Dataset.from_dict({"prompt": ["?"], "demonstration": ["!"]}), "One generation takes 4 prompts"),
         (Dataset.from_dict({"prompt": ["?"]}).to_iterable_dataset(), "No row of the training data has a demonst"),
     ],
