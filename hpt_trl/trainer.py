@@ -334,6 +334,9 @@ class HPTTrainer(GRPOTrainer):
     # 3. Mix the losses.
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        if return_outputs:
+            # TRL refuses, in its own words.
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         if "demonstration_ids" not in inputs:
             # Evaluation, or a step in which the gate did not act: TRL's batch, to the bit.
             return self._policy_loss(model, inputs)
