@@ -83,6 +83,12 @@ def test_fewer_rows_are_computed_where_the_gate_acts(tiny_model, tmp_path, monke
     assert sum(rows) == 16  # KL acts on every row
 
 
+def test_outputs_are_refused_as_trl_refuses_them(tiny_model, tmp_path):
+    trainer = make_trainer(tiny_model, tmp_path)
+    with pytest.raises(ValueError, match="does not support returning outputs"):
+        trainer.compute_loss(trainer.model, {}, return_outputs=True)
+
+
 def test_defaults_are_the_papers_recipe():
     args = HPTConfig("out", use_cpu=True, bf16=False)
     assert (args.num_generations, args.temperature, args.beta) == (8, 1.0, 0.0)

@@ -222,12 +222,6 @@ def test_resumed_history_holds_every_step_once(tiny_model, tmp_path):
     assert history.groupby("step").size().to_dict() == {0: 4, 1: 4, 2: 4, 3: 4}
 
 
-def test_outputs_are_refused_as_trl_refuses_them(tiny_model, tmp_path):
-    trainer = make_trainer(tiny_model, tmp_path)
-    with pytest.raises(ValueError, match="does not support returning outputs"):
-        trainer.compute_loss(trainer.model, {}, return_outputs=True)
-
-
 def test_training_twice_starts_the_history_anew(tiny_model, tmp_path):
     trainer = make_trainer(tiny_model, tmp_path)
     trainer.train()
