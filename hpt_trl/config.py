@@ -66,6 +66,11 @@ class HPTConfig(GRPOConfig):
         drop_silent_rows (`bool`, *optional*, defaults to `True`):
             In a step where the gate acts, compute only the rollouts that can move the policy. The same gradient for
             less work; entropy and clip metrics are then of those rollouts.
+        max_tokens_per_forward (`int`, *optional*):
+            Most tokens, prompts and padding included, that one forward computes; a longer row goes alone. Bounds
+            memory whatever `per_device_train_batch_size` is, and applies to every training step, so that a step is
+            GRPO's to rounding and no longer to the bit. `None`: at most one forward of rollouts and one of
+            demonstrations a micro-batch.
         skip_grad_norm_above (`float`, *optional*):
             Skip the optimizer step if the gradient norm (before clipping) is above this. The reference code's 80. A
             step whose norm is not finite is always skipped. DeepSpeed steps inside backward: there its own overflow
@@ -126,6 +131,9 @@ class HPTConfig(GRPOConfig):
     drop_silent_rows: bool = field(
         default=True, metadata={"help": "Where the gate acts, compute only rollouts that can move the policy."}
     )
+    max_tokens_per_forward: int | None = field(
+        default=None, metadata={"help": "Most tokens, padding included, that one forward computes; none: no limit."}
+    )
     skip_grad_norm_above: float | None = field(
         default=None, metadata={"help": "Skip the optimizer step if the gradient norm is above this."}
     )
@@ -137,9 +145,24 @@ class HPTConfig(GRPOConfig):
         self._check_demonstrations()
         if self.skip_grad_norm_above is not None and not self.skip_grad_norm_above > 0:
             raise ValueError(f"skip_grad_norm_above must be above 0, got {self.skip_grad_norm_above}: it is a norm.")
+        self._check_forwards()
         if self.remove_unused_columns:
             raise ValueError(
                 "remove_unused_columns=True would drop the 'demonstration' column before HPT sees it. Leave it False."
+            )
+
+    def _check_forwards(self) -> None:
+        if self.max_tokens_per_forward is None:
+            return
+        if self.max_tokens_per_forward < 1:
+            raise ValueError(f"max_tokens_per_forward must be at least 1 token, got {self.max_tokens_per_forward}.")
+        acts = {"entropy_coef": self.entropy_coef != 0.0, "use_adaptive_entropy": self.use_adaptive_entropy}
+        acts |= {"top_entropy_quantile": self.top_entropy_quantile < 1.0, "loss_type": self.loss_type == "bnpo"}
+        if any(acts.values()) or not self.drop_silent_rows:
+            raise ValueError(
+                "max_tokens_per_forward cuts micro-batches into forwards, but some options act on a micro-batch as a "
+                f"whole: {[name for name, does in acts.items() if does] or ['drop_silent_rows=False']}. Unset it, or "
+                "those."
             )
 
     def _check_algorithm(self) -> None:

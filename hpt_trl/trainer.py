@@ -1,14 +1,16 @@
 """HPTTrainer: GRPOTrainer in which every prompt decides whether it learns from its rollouts or a demonstration.
 
-The seam with TRL is four overrides, each of which calls `super()` first: `_calculate_rewards` keeps the rewards,
-`_generate_and_score_completions` judges the groups and attaches the demonstrations, `compute_loss` adds their loss, and
-`_get_grad_norm` guards the optimizer step. Over 300 lines, for TRL's private names may stand here and in `trl_hooks.py`
-only: what touches them cannot move out.
+The seam with TRL is six overrides, each of which calls `super()` first or last: `_calculate_rewards` keeps the rewards,
+`_generate_and_score_completions` judges the groups and attaches the demonstrations, `_prepare_inputs` spreads the rows
+that carry signal over forwards, `_get_per_token_logps_and_entropies` waits until these are known, `compute_loss` adds
+the demonstrations' loss, and `_get_grad_norm` guards the step. Over 300 lines, for TRL's private names may stand here
+and in `trl_hooks.py` only: what touches them cannot move out.
 """
 
 import math
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, cast
 
@@ -20,7 +22,7 @@ from torch import Tensor
 from trl import GRPOTrainer
 from trl.trainer.utils import get_config_model_id, pad
 
-from hpt_trl.batching import Batch, demonstration_rows, rollout_rows
+from hpt_trl.batching import Batch, rollout_rows
 from hpt_trl.checks import (
     check_algorithm,
     check_arguments,
@@ -53,7 +55,8 @@ from hpt_trl.estimator import (
 )
 from hpt_trl.gate import Gate, GateWeights, constant_gate, gate_weights, is_shut, solve_rates
 from hpt_trl.history import GateHistory, GateHistoryCallback
-from hpt_trl.trl_hooks import acts_without_advantage, add_demonstration_head, passed_share
+from hpt_trl.spread import spread, stay
+from hpt_trl.trl_hooks import acts_without_advantage, add_demonstration_head, rows_are_independent
 
 logger = get_logger(__name__)
 
@@ -83,6 +86,7 @@ class HPTTrainer(GRPOTrainer):
     model: Any
     num_generations: int
     max_completion_length: int
+    _deferred: list[Callable] | None = None
     _rewards_B_F: Tensor  # (rows on all processes, reward functions) of the last generation
 
     _tag_names = ["trl", "hpt"]
@@ -161,7 +165,8 @@ class HPTTrainer(GRPOTrainer):
     def _generate_and_score_completions(self, inputs):
         if self.model.training and not self.algorithm.rollouts:
             return self._score_without_rollouts(inputs)
-        batch = super()._generate_and_score_completions(inputs)
+        with self._deferred_logps() as deferred:
+            batch = super()._generate_and_score_completions(inputs)
         if self._gate_reward_index is None:
             return batch
         group_size = self.num_generations if self.model.training else self.num_generations_eval
@@ -190,7 +195,52 @@ class HPTTrainer(GRPOTrainer):
         self._note_history(inputs, solve_rate_P, weights)
         if not is_shut(weights):
             self._attach(batch, tokens, weights, advantage_P, prompt_of_row_B)
+        for later in deferred:
+            self._fill_old_logps(later, batch)
         return batch
+
+    @contextmanager
+    def _deferred_logps(self) -> Iterator[list[Callable]]:
+        """Put off what TRL computes of all rows before their verdicts are known, where only some rows will need it.
+
+        With vLLM, TRL takes its importance ratio from it at once; with KL, every row needs it.
+        """
+        deferred: list[Callable] = []
+        cannot_wait = self._gate_is_off or self._gate_reward_index is None or self.use_vllm
+        if self.model.training and not (cannot_wait or acts_without_advantage(self)):
+            self._deferred = deferred
+        try:
+            yield deferred
+        finally:
+            self._deferred = None
+
+    def _get_per_token_logps_and_entropies(self, model, input_ids, attention_mask, logits_to_keep, *args, **kwargs):
+        compute = super()._get_per_token_logps_and_entropies
+        if self._deferred is None:
+            return compute(model, input_ids, attention_mask, logits_to_keep, *args, **kwargs)
+
+        def later(small: Batch | None) -> Tensor:
+            if small is None:
+                return compute(model, input_ids, attention_mask, logits_to_keep, *args, **kwargs)[0]
+            ids = torch.cat([small["prompt_ids"], small["completion_ids"]], dim=1)
+            mask = torch.cat([small["prompt_mask"], small["completion_mask"]], dim=1)
+            return compute(model, ids, mask, small["completion_ids"].size(1), *args, **kwargs)[0]
+
+        self._deferred.append(later)
+        return input_ids.new_zeros(len(input_ids), logits_to_keep, dtype=torch.float32), None, None
+
+    @torch.no_grad()
+    def _fill_old_logps(self, later: Callable, batch: Batch) -> None:
+        """Compute the old policy's log-probabilities of the rows that will be computed: TRL's to the bit if all are."""
+        if "demonstration_ids" not in batch or not self._may_drop(batch):
+            batch["old_per_token_logps"] = later(None)
+            return
+        rows = self._signal_mask(batch).nonzero().flatten()
+        most = int(gather(torch.tensor([len(rows)], device=rows.device)).max())
+        if most:
+            columns = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")
+            logps = later(rollout_rows({name: batch[name] for name in columns}, rows, most))
+            batch["old_per_token_logps"][rows, : logps.size(1)] = logps[: len(rows)].float()
 
     def _score_without_rollouts(self, inputs: list[dict[str, Any]]) -> Batch:
         """A batch in TRL's form whose rows hold a prompt, no completion, and their group's demonstration."""
@@ -331,29 +381,69 @@ class HPTTrainer(GRPOTrainer):
         batch["demonstration_advantage"] = advantage_P[prompt_of_row_B]
         batch["demonstration_tokens"] = gather(batch["demonstration_mask"].sum().float()).sum()
 
-    # 3. Mix the losses.
+    # 3. Spread the rows that carry signal over forwards.
+
+    def _prepare_inputs(self, generation_batch):
+        generated_before = self._buffered_inputs
+        inputs = super()._prepare_inputs(generation_batch)
+        if self._buffered_inputs is generated_before:
+            return inputs
+        if "demonstration_ids" not in inputs and self.args.max_tokens_per_forward is None:
+            # The gate did not act: TRL's micro-batches, to the bit.
+            return inputs
+        self._buffered_inputs = self._spread(self._buffered_inputs)
+        return self._buffered_inputs[self._step % self.args.steps_per_generation]
+
+    def _spread(self, batches: list[Batch]) -> list[Batch]:
+        """Micro-batches of forwards, from those of one generation."""
+        signals = [self._signal_mask(batch) | (not self._may_drop(batch)) for batch in batches]
+        if not (rows_are_independent(self) and self._may_drop(batches[0])):
+            return [stay(batch, signal, self.loss_type) for batch, signal in zip(batches, signals)]
+        # Rows stay in their optimizer step, whose boundaries lie on multiples of this.
+        size = math.gcd(len(batches), self.args.gradient_accumulation_steps)
+        return [
+            batch
+            for start in range(0, len(batches), size)
+            for batch in spread(
+                batches[start : start + size],
+                signals[start : start + size],
+                self.loss_type,
+                self.args.max_tokens_per_forward,
+            )
+        ]
+
+    # 4. Mix the losses.
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         if return_outputs:
             # TRL refuses, in its own words.
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        if "demonstration_ids" not in inputs:
-            # Evaluation, or a step in which the gate did not act: TRL's batch, to the bit.
+        if "generated_rows" not in inputs:
+            # Evaluation, or a step in which the gate did not act.
             return self._policy_loss(model, inputs)
-        is_passed = self._signal_mask(inputs) | (not self._may_drop(inputs))
-        rows = is_passed.nonzero().flatten()
-        demonstrations = ((inputs["demonstration_weight"] > 0) | (inputs["off_policy_weight"] > 0)).nonzero().flatten()
-        # Ranks must make the same forwards in the same order: decide from the largest counts, not from our own.
-        counts = torch.tensor([[len(rows), len(demonstrations)]], device=rows.device)
-        most_rows, most_demonstrations = gather(counts).amax(dim=0).tolist()
-        loss = torch.zeros((), device=rows.device)
-        if most_rows:
-            passed = inputs if is_passed.all() else rollout_rows(inputs, rows, most_rows)
-            loss = loss + self._policy_loss(model, passed) * passed_share(self.loss_type, inputs, passed)
-        # With nothing to learn anywhere, an empty demonstration is the cheapest zero with a gradient.
-        if most_demonstrations or not most_rows:
-            loss = loss + self._demonstration_loss(model, inputs, demonstrations)
-        return loss
+        forwards = [partial(self._rollout_loss, model, forward) for forward in inputs["rollouts"]]
+        rows = inputs["generated_rows"]
+        forwards += [partial(self._demonstration_loss, model, forward, rows) for forward in inputs["demonstrations"]]
+        *others, last = forwards
+        done = sum(self._backward(model, forward) for forward in others)
+        return last() + done
+
+    def _backward(self, model: Any, forward: Callable[[], Tensor]) -> Tensor:
+        """Backpropagate one forward of several, so that no two graphs are held at a time; returns its loss."""
+        state = self.accelerator.gradient_state
+        steps = state.sync_gradients
+        with nullcontext() if self.is_deepspeed_enabled or not steps else self.accelerator.no_sync(model):
+            loss = forward()
+            # DeepSpeed's engine would take its step in the backward of the step's last micro-batch.
+            state._set_sync_gradients(False)
+            try:
+                self.accelerator.backward(loss, **({"scale_wrt_gas": False} if self.is_deepspeed_enabled else {}))
+            finally:
+                state._set_sync_gradients(steps)
+        return loss.detach()
+
+    def _rollout_loss(self, model: Any, forward: Batch) -> Tensor:
+        return self._policy_loss(model, forward) * forward["share"]
 
     def _policy_loss(self, model: Any, inputs: Batch) -> Tensor:
         """TRL's loss on rollouts, or the algorithm's."""
@@ -400,44 +490,51 @@ class HPTTrainer(GRPOTrainer):
             return torch.ones_like(inputs["advantages"], dtype=torch.bool)
         return (inputs["advantages"] != 0) & inputs["completion_mask"].any(dim=1)
 
-    def _demonstration_loss(self, model: Any, inputs: Batch, rows: Tensor) -> Tensor:
-        """Loss of this micro-batch's demonstrations, scaled to its share of the optimizer step's loss."""
-        batch = demonstration_rows(inputs, rows)
+    def _demonstration_loss(self, model: Any, batch: Batch, rows: int) -> Tensor:
+        """Loss of one forward of demonstrations, scaled to its share of the optimizer step's loss.
+
+        Args:
+            batch: `input_ids`, `attention_mask`, `labels` (R, L), and (R,) weights.
+            rows: rollouts generated for a micro-batch.
+        """
         with self.accelerator.autocast():
-            outputs = model(**batch, fused_lm_head=True, demonstration=True)
+            outputs = model(
+                input_ids=batch["input_ids"],
+                attention_mask=batch["attention_mask"],
+                labels=batch["labels"],
+                fused_lm_head=True,
+                demonstration=True,
+            )
         mask_B_T = batch["labels"][:, 1:] != -100
-        names = ("demonstration_weight", "off_policy_weight", "demonstration_advantage")
-        weight_B, off_policy_weight_B, advantage_B = (
-            inputs[name][rows] if len(rows) else mask_B_T.new_zeros(1, dtype=torch.float32) for name in names
+        tokens = Tokens(
+            outputs.log_probs, mask_B_T, advantages=batch["demonstration_advantage"], entropies=outputs.entropy
         )
-        tokens = Tokens(outputs.log_probs, mask_B_T, advantages=advantage_B, entropies=outputs.entropy)
         reduce = token_means if self.args.sft_normalization == "prompt" else token_sums
         alone = [each for each in self.algorithm.demonstrations if not each.needs_groups]
         joint = [each for each in self.algorithm.demonstrations if each.needs_groups]
+        weight_B = batch["demonstration_weight"]
         sft_B = self.args.sft_weight * weight_B * reduce(summed_losses(alone, tokens), mask_B_T)
-        off_policy_B = off_policy_weight_B * reduce(OFF_POLICY.token_losses(tokens), mask_B_T)
-        loss = (sft_B + off_policy_B).sum() * self._share_of_step(inputs)
+        off_policy_B = batch["off_policy_weight"] * reduce(OFF_POLICY.token_losses(tokens), mask_B_T)
+        loss = (sft_B + off_policy_B).sum() * self._share_of_step(batch, rows)
         if joint:
             # A demonstration that joins its group is a row of it, and weighs what a rollout weighs.
             joint_B = weight_B * self._row_losses(summed_losses(joint, tokens), mask_B_T)
-            loss = loss + joint_B.sum() / (inputs["advantages"].size(0) * self.current_gradient_accumulation_steps)
+            loss = loss + joint_B.sum() / (rows * self.current_gradient_accumulation_steps)
         nll = SFT.token_losses(tokens).detach().sum()
         self._demonstration_sums += torch.stack([nll, mask_B_T.sum(), mask_B_T.any(dim=1).sum()])
         return loss
 
-    def _share_of_step(self, inputs: Batch) -> Tensor | float:
-        """What a sum over this micro-batch is multiplied with to become a mean over the whole optimizer step.
+    def _share_of_step(self, batch: Batch, rows: int) -> Tensor | float:
+        """What a sum over this forward is multiplied with to become a mean over the whole optimizer step.
 
         Trainers average gradients over processes and, since TRL scales its own loss, add them over micro-batches.
         """
-        micro_batches = self.current_gradient_accumulation_steps
-        rows = inputs["advantages"].size(0)
         if self.args.sft_normalization == "prompt":
-            return self.num_generations / (rows * micro_batches)
+            return self.num_generations / (rows * self.current_gradient_accumulation_steps)
         # HPTConfig has made sure that this generation is this step.
-        return self.accelerator.num_processes / inputs["demonstration_tokens"].clamp(min=1.0)
+        return self.accelerator.num_processes / batch["demonstration_tokens"].clamp(min=1.0)
 
-    # 4. Guard the optimizer step.
+    # 5. Guard the optimizer step.
 
     def _get_grad_norm(self, model, grad_norm=None):
         grad_norm = super()._get_grad_norm(model, grad_norm=grad_norm)

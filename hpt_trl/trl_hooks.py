@@ -20,6 +20,7 @@ TESTED_TRL = "1.16.0"
 _SIGNATURES = {
     (GRPOTrainer, "_calculate_rewards"): ["self", "inputs", "prompts", "completions", "completion_ids_list"],
     (GRPOTrainer, "_generate_and_score_completions"): ["self", "inputs"],
+    (GRPOTrainer, "_prepare_inputs"): ["self", "generation_batch"],
     (GRPOTrainer, "compute_loss"): ["self", "model", "inputs", "return_outputs", "num_items_in_batch"],
     (Trainer, "_get_grad_norm"): ["self", "model", "grad_norm"],
 }
@@ -77,13 +78,22 @@ def acts_without_advantage(trainer: GRPOTrainer) -> bool:
     )
 
 
+def rows_are_independent(trainer: GRPOTrainer) -> bool:
+    """Whether a rollout's loss is the same in any micro-batch.
+
+    `bnpo`, entropy bonus and auxiliary loss average the micro-batch's tokens, the entropy quantile is taken over them.
+    """
+    averages = trainer._entropy_bonus_enabled or trainer.aux_loss_enabled or trainer.top_entropy_quantile < 1.0
+    return not averages and trainer.loss_type != "bnpo"
+
+
 def passed_share(loss_type: str, generated: Mapping[str, Any], passed: Mapping[str, Any]) -> Tensor | float:
     """Factor that gives TRL's loss of some rows the denominator of all rows that were generated.
 
     Args:
         loss_type: TRL's `loss_type`.
-        generated: the micro-batch as TRL cut it, B rows.
-        passed: the rows handed to TRL's loss.
+        generated: a micro-batch as TRL cut it, B rows.
+        passed: the rows handed to TRL's loss in its stead, or as a part of it.
 
     Returns:
         Rows passed over rows generated where TRL averages rows, token shares where it averages the micro-batch's

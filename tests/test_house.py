@@ -23,8 +23,9 @@ CONFIGS = [
 # Each module may import only what stands above it.
 ORDER = [
     "miniature", "miniature.tasks", "miniature.build",
-    "gate", "estimator", "batching", "rewards", "data", "demonstrations", "trl_hooks", "history",
-    "config", "checks", "trainer", "console", "sources", "report", "evaluate", "prepare", "train", "quickstart", "cli",
+    "gate", "estimator", "batching", "rewards", "data", "demonstrations", "trl_hooks", "spread", "history",
+    "config", "checks", "trainer", "console", "sources", "report", "evaluate", "prepare", "train", "quickstart",
+    "workload", "benchmark", "cli",
 ]  # fmt: skip
 LEAVES = {"gate", "estimator", "batching", "rewards", "demonstrations", "trl_hooks"}
 
