@@ -17,11 +17,12 @@ from rich.table import Table
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config
 from transformers.utils import logging as transformers_logging
 from trl import GRPOTrainer
+from trl.import_utils import is_vllm_available
 
 from hpt_trl.console import parse, user_errors
 from hpt_trl.sources import MINIATURE, resolve_model
 from hpt_trl.trainer import HPTTrainer
-from hpt_trl.workload import Group, Mix, floor, measure
+from hpt_trl.workload import Group, Mix, floor, measure, tokens_per_second
 
 PARTS = ("training", "generation")
 FLOOR_PARAMETERS = 30_000_000
@@ -195,6 +196,45 @@ def doubling(bench: Bench) -> Result:
     return bench.result("doubling", ratio, 2.1, what, tokens, other, memory_ratio=round(memory, 4), memory_goal=1.05)
 
 
+GENERATION: dict[str, tuple[type, dict[str, Any]]] = {
+    "float32, as TRL": (GRPOTrainer, {}),
+    "bf16 autocast, as TRL": (GRPOTrainer, {"bf16": True}),
+    "bf16 autocast, as hpt_trl": (HPTTrainer, {"bf16": True}),
+    "bf16 weights": (HPTTrainer, {"bf16": True, "model_init_kwargs": {"dtype": "bfloat16"}}),
+    "static cache": (HPTTrainer, {"cache_implementation": "static"}),
+    "continuous batching": (HPTTrainer, {"use_transformers_continuous_batching": True}),
+    "vLLM": (HPTTrainer, {"use_vllm": True, "vllm_mode": "colocate"}),
+}
+
+
+def generation(bench: Bench) -> Iterator[dict[str, Any]]:
+    """Tokens per second of each way to generate 32 rollouts, and the ratio to the first."""
+    mix = Mix([Group(32, [bench.length] * 8, [1.0] * 8, bench.length)] * 4, 32)
+    speeds: dict[str, list[float]] = {name: [] for name in GENERATION if name != "vLLM" or is_vllm_available()}
+    for _ in range(bench.repeats):
+        for name in speeds:
+            kind, options = GENERATION[name]
+            options = {"model_init_kwargs": {"dtype": "float32"}} | options
+            speeds[name].append(tokens_per_second(kind, bench.model, mix, options))
+    plain = next(iter(speeds.values()))
+    for name, found in speeds.items():
+        ratio = median(one / other for one, other in zip(found, plain))
+        yield {
+            "name": name,
+            "ratio": round(ratio, 3),
+            "tokens_per_second": round(median(found), 1),
+            "model": bench.name,
+        }
+
+
+def generation_table(results: Sequence[dict[str, Any]]) -> Table:
+    """A rich table with one row a way to generate."""
+    shown = Table("generation", "tokens/s", "ratio")
+    for result in results:
+        shown.add_row(result["name"], str(result["tokens_per_second"]), f"{result['ratio']:.2f}")
+    return shown
+
+
 def training(bench: Bench, larger: Bench) -> Iterator[Result]:
     """All ratios; the one against the floor on a model large enough for it to mean something."""
     bench.cost(GRPOTrainer, Mix(bench.groups(["mixed"]), 8))  # the first step of a process pays for imports
@@ -251,17 +291,21 @@ def benchmark(args: BenchmarkArguments) -> list[dict[str, Any]]:
     """Measure, print a table, and return what goes into the JSON file."""
     quiet()
     path = resolve_model(args.model)
+    bench = Bench(path, args.model, args.length, args.repeats, args.dtype)
+    if args.part == "generation":
+        speeds = list(generation(bench))
+        Console().print(generation_table(speeds))
+        return speeds
+    results = []
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(path, args.model, args.length, args.repeats, args.dtype)
         larger = replace(bench, model=model_for_floor(path, folder))
         if larger.model != path:
             larger.name = "random Qwen2 of 31M parameters"
-        results = []
         for result in training(bench, larger):
             results.append(result)
             print(f"{result.name}: {result.ratio:.3f}", file=sys.stderr, flush=True)
     Console().print(table(results))
-    return [asdict(result) | asdict(result).pop("more") for result in results]
+    return [{key: value for key, value in asdict(each).items() if key != "more"} | each.more for each in results]
 
 
 def main(argv: Sequence[str]) -> None:

@@ -104,7 +104,7 @@ def check_dataset(
     if pictures and not sees_pictures:
         raise ValueError(
             f"Prompts with pictures are not supported here (columns {sorted(pictures)}): only TRL's own forward sees "
-            "them. Remove the columns, or set gate='off' for plain GRPO."
+            "them, of a whole micro-batch. Remove the columns, or set gate='off' and no max_tokens_per_forward."
         )
     prompts = (args.generation_batch_size or 0) // (args.num_generations or 1)
     if isinstance(dataset, Dataset) and len(dataset) < prompts:
@@ -139,27 +139,22 @@ def check_tokenizer(tokenizer: Any, dataset: Dataset | IterableDataset | None) -
 
 def check_launch(args: HPTConfig, accelerator: Accelerator) -> None:
     """Refuse what the way this run was launched cannot do."""
-    if accelerator.distributed_type == DistributedType.DEEPSPEED:
-        if args.skip_grad_norm_above is not None:
-            raise ValueError(
-                "skip_grad_norm_above does not work under DeepSpeed, whose engine steps the optimizer inside backward. "
-                "Unset it; DeepSpeed's gradient_clipping bounds the norm."
-            )
-        return
-    options = args.gradient_checkpointing_kwargs
-    is_reentrant = args.gradient_checkpointing and isinstance(options, dict) and options.get("use_reentrant")
-    if is_reentrant and accelerator.num_processes > 1:
+    if accelerator.distributed_type == DistributedType.DEEPSPEED and args.skip_grad_norm_above is not None:
         raise ValueError(
-            "gradient_checkpointing_kwargs={'use_reentrant': True} does not go with several processes: rollouts and "
-            "demonstrations are two forwards in one backward, which reentrant checkpointing cannot do under DDP. "
-            "Remove it; the default is not reentrant."
+            "skip_grad_norm_above does not work under DeepSpeed, whose engine steps the optimizer inside backward. "
+            "Unset it; DeepSpeed's gradient_clipping bounds the norm."
         )
 
 
-def check_support(algorithm: Algorithm, has_router_loss: bool, has_environment: bool) -> None:
+def check_support(args: HPTConfig, algorithm: Algorithm, has_router_loss: bool, has_environment: bool) -> None:
     """Refuse models and environments that the algorithm cannot do justice to."""
     if has_router_loss and not algorithm.trl_rollouts:
         raise ValueError("This algorithm would ignore the router's auxiliary loss: set router_aux_loss_coef to 0.")
+    if has_router_loss and args.max_tokens_per_forward is not None:
+        raise ValueError(
+            "The router's auxiliary loss acts on a micro-batch as a whole, which max_tokens_per_forward would cut. Unset "
+            "it, or set router_aux_loss_coef to 0."
+        )
     if has_environment and algorithm.joint_group:
         raise ValueError("An environment scores its own rollouts only: it cannot score a demonstration in a group.")
 

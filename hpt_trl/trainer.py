@@ -1,9 +1,10 @@
 """HPTTrainer: GRPOTrainer in which every prompt decides whether it learns from its rollouts or a demonstration.
 
-The seam with TRL is six overrides, each of which calls `super()` first or last: `_calculate_rewards` keeps the rewards,
+The seam with TRL is a few overrides, each of which calls `super()`: `_calculate_rewards` keeps the rewards,
 `_generate_and_score_completions` judges the groups and attaches the demonstrations, `_prepare_inputs` spreads the rows
-that carry signal over forwards, `_get_per_token_logps_and_entropies` waits until these are known, `compute_loss` adds
-the demonstrations' loss, and `_get_grad_norm` guards the step. Over 300 lines, for TRL's private names may stand here
+that carry signal over forwards, `compute_loss` adds the demonstrations' loss, `_get_grad_norm` guards the step. Two
+more save time: `_get_per_token_logps_and_entropies` waits until it is known which rows carry signal, and
+`_generate_single_turn` keeps the weights that autocast has cast. Over 300 lines, for TRL's private names may stand here
 and in `trl_hooks.py` only: what touches them cannot move out.
 """
 
@@ -56,7 +57,7 @@ from hpt_trl.estimator import (
 from hpt_trl.gate import Gate, GateWeights, constant_gate, gate_weights, is_shut, solve_rates
 from hpt_trl.history import GateHistory, GateHistoryCallback
 from hpt_trl.spread import spread, stay
-from hpt_trl.trl_hooks import acts_without_advantage, add_demonstration_head, rows_are_independent
+from hpt_trl.trl_hooks import acts_without_advantage, add_demonstration_head, rows_are_independent, weights_are_sharded
 
 logger = get_logger(__name__)
 
@@ -128,12 +129,12 @@ class HPTTrainer(GRPOTrainer):
                 args,
                 needs_prompt=keywords.get("environment_factory") is None,
                 needs_demonstrations=not self._gate_is_off,
-                sees_pictures=self._gate_is_off and self.algorithm.trl_rollouts,
+                sees_pictures=self._gate_is_off and self.algorithm.trl_rollouts and args.max_tokens_per_forward is None,
             )
         super().__init__(model, reward_funcs, args, train_dataset, *positional, **keywords)
         check_launch(args, self.accelerator)
         check_tokenizer(self._tokenizer, train_dataset)
-        check_support(self.algorithm, self.aux_loss_enabled, self.environment_factories is not None)
+        check_support(args, self.algorithm, self.aux_loss_enabled, self.environment_factories is not None)
         is_joint_object = algorithm is not None and algorithm.joint_group
         self.gate = gate or (
             partial(constant_gate, rollouts=1, demonstration=1) if is_joint_object else args.build_gate()
@@ -198,6 +199,14 @@ class HPTTrainer(GRPOTrainer):
         for later in deferred:
             self._fill_old_logps(later, batch)
         return batch
+
+    def _generate_single_turn(self, *args, **kwargs):
+        if self.use_vllm or self.use_transformers_continuous_batching or weights_are_sharded(self):
+            return super()._generate_single_turn(*args, **kwargs)
+        # Every forward has its own autocast context, and casts all weights anew for each token. Within one context for
+        # the whole generation they are cast once: the same numbers, for a second copy of the weights meanwhile.
+        with self.accelerator.autocast():
+            return super()._generate_single_turn(*args, **kwargs)
 
     @contextmanager
     def _deferred_logps(self) -> Iterator[list[Callable]]:

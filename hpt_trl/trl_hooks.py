@@ -12,14 +12,26 @@ from typing import Any
 import trl
 from torch import Tensor
 from transformers import PreTrainedModel, Trainer
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from trl import GRPOTrainer
 from trl.trainer.utils import add_fused_lm_head
 
 TESTED_TRL = "1.16.0"
 
+_ANY = "..."  # what follows is handed on as it comes
+
 _SIGNATURES = {
     (GRPOTrainer, "_calculate_rewards"): ["self", "inputs", "prompts", "completions", "completion_ids_list"],
     (GRPOTrainer, "_generate_and_score_completions"): ["self", "inputs"],
+    (GRPOTrainer, "_generate_single_turn"): ["self", _ANY],
+    (GRPOTrainer, "_get_per_token_logps_and_entropies"): [
+        "self",
+        "model",
+        "input_ids",
+        "attention_mask",
+        "logits_to_keep",
+        _ANY,
+    ],
     (GRPOTrainer, "_prepare_inputs"): ["self", "generation_batch"],
     (GRPOTrainer, "compute_loss"): ["self", "model", "inputs", "return_outputs", "num_items_in_batch"],
     (Trainer, "_get_grad_norm"): ["self", "model", "grad_norm"],
@@ -31,7 +43,8 @@ def check_signatures() -> None:
     for (owner, name), expected in _SIGNATURES.items():
         method = getattr(owner, name, None)
         found = list(inspect.signature(method).parameters) if method else None
-        if found != expected:
+        hands_on = expected[-1] == _ANY
+        if not found or (found[: len(expected) - 1] != expected[:-1] if hands_on else found != expected):
             raise ImportError(
                 f"hpt_trl overrides {owner.__name__}.{name}({', '.join(expected)}), but trl {trl.__version__} has "
                 f"{found or 'no such method'}. Install the tested release: pip install 'trl=={TESTED_TRL}'."
@@ -85,6 +98,11 @@ def rows_are_independent(trainer: GRPOTrainer) -> bool:
     """
     averages = trainer._entropy_bonus_enabled or trainer.aux_loss_enabled or trainer.top_entropy_quantile < 1.0
     return not averages and trainer.loss_type != "bnpo"
+
+
+def weights_are_sharded(trainer: GRPOTrainer) -> bool:
+    """Whether parameters are gathered from other ranks for every forward."""
+    return trainer.is_fsdp_enabled or is_deepspeed_zero3_enabled()
 
 
 def passed_share(loss_type: str, generated: Mapping[str, Any], passed: Mapping[str, Any]) -> Tensor | float:

@@ -17,7 +17,7 @@ from datasets import Dataset
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, TrainerCallback
-from trl import GRPOConfig, GRPOTrainer
+from trl import GRPOConfig
 
 from hpt_trl.config import HPTConfig
 from hpt_trl.trainer import HPTTrainer
@@ -167,7 +167,7 @@ class Script:
 
 
 def measure(kind: type, model: str, mix: Mix, dtype: str = "float32", has_profile: bool = False) -> Cost:
-    """Take one optimizer step of a new trainer.
+    """Take one optimizer step of a new trainer on a script.
 
     Args:
         kind: GRPOTrainer or HPTTrainer.
@@ -177,8 +177,9 @@ def measure(kind: type, model: str, mix: Mix, dtype: str = "float32", has_profil
         has_profile: whether to follow memory, which slows the step down.
     """
     script = Script(mix, AutoTokenizer.from_pretrained(model))
+    options = {"model_init_kwargs": {"dtype": dtype}} | (mix.options if kind is HPTTrainer else {})
     with tempfile.TemporaryDirectory() as folder:
-        trainer = _trainer(kind, model, mix, dtype, script, folder)
+        trainer = make_trainer(kind, model, script, folder, options, script.verdict, rollout_func=script.rollouts)
         meter = Meter(trainer.accelerator.device, has_profile)
         trainer.add_callback(meter)
         hook = trainer.model.register_forward_pre_hook(meter.count, with_kwargs=True)
@@ -187,16 +188,43 @@ def measure(kind: type, model: str, mix: Mix, dtype: str = "float32", has_profil
     return Cost(meter.seconds, trainer.state.log_history[0]["step_time"], meter.tokens, meter.peak)
 
 
-def _trainer(kind: type, model: str, mix: Mix, dtype: str, script: Script, folder: str) -> Any:
-    processes = int(os.environ.get("WORLD_SIZE", 1))  # the launcher's: there is no process group yet
-    options: dict[str, Any] = {
+def tokens_per_second(kind: type, model: str, mix: Mix, options: dict[str, Any]) -> float:
+    """How fast a new trainer generates: from the start of a step to the call of the reward function.
+
+    Args:
+        kind: GRPOTrainer or HPTTrainer.
+        model: a folder or a Hub id.
+        mix: how many rollouts, and how long they may become.
+        options: options of the trainer's config.
+    """
+    script = Script(mix, AutoTokenizer.from_pretrained(model))
+    generated, end = 0, 0.0
+
+    def verdict(completion_ids: list[list[int]], **kwargs: Any) -> list[float]:
+        nonlocal generated, end
+        generated, end = sum(map(len, completion_ids)), time.perf_counter()
+        return [float(row % 2) for row in range(len(completion_ids))]
+
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = make_trainer(kind, model, script, folder, options, verdict)
+        meter = Meter(trainer.accelerator.device, has_profile=False)
+        trainer.add_callback(meter)
+        trainer.train()
+    return generated / (end - meter.begin)
+
+
+def make_trainer(
+    kind: type, model: str, script: Script, folder: str, options: dict[str, Any], reward: Callable, **keywords: Any
+) -> Any:
+    """A trainer for one step of a script's prompts."""
+    mix, processes = script.mix, int(os.environ.get("WORLD_SIZE", 1))  # there is no process group yet
+    defaults: dict[str, Any] = {
         "output_dir": folder,
         "max_steps": 1,
         "per_device_train_batch_size": mix.rows,
         "gradient_accumulation_steps": mix.total_rows // (mix.rows * processes),
         "num_generations": mix.group_size,
         "max_completion_length": max(max(*group.rollouts, group.demonstration) for group in mix.groups),
-        "model_init_kwargs": {"dtype": dtype},
         "use_cpu": not torch.cuda.is_available(),
         "bf16": False,
         "gradient_checkpointing": False,
@@ -207,8 +235,7 @@ def _trainer(kind: type, model: str, mix: Mix, dtype: str, script: Script, folde
         "disable_tqdm": True,
     }
     config = HPTConfig if kind is HPTTrainer else GRPOConfig
-    own = mix.options if kind is HPTTrainer else {}
-    trainer = kind(model, script.verdict, config(**(options | RECIPE | own)), script.rows, rollout_func=script.rollouts)
+    trainer = kind(model, reward, config(**(defaults | RECIPE | options)), script.rows, **keywords)
     trainer.remove_callback(PrinterCallback)
     return trainer
 

@@ -1,6 +1,14 @@
 import torch
 
-from hpt_trl.batching import demonstration_rows, rollout_rows, select_rows
+from hpt_trl.batching import (
+    concatenate,
+    cut_into,
+    cut_to_budget,
+    deal,
+    demonstration_rows,
+    rollout_rows,
+    select_rows,
+)
 
 BATCH = {
     "prompt_ids": torch.tensor([[0, 0, 11], [0, 12, 13], [14, 15, 16]]),
@@ -57,8 +65,32 @@ def test_demonstration_rows_continue_their_own_prompt_from_position_0():
     assert rows["labels"].tolist() == [[-100, 31, 32, -100, -100, -100], [-100, -100, -100, -100, 34, 35]]
 
 
-def test_no_demonstration_is_one_row_of_two_tokens_without_a_label():
-    rows = demonstration_rows(BATCH, torch.tensor([], dtype=torch.long))
-    assert rows["input_ids"].tolist() == [[11, 11]]
-    assert rows["attention_mask"].tolist() == [[1, 1]]
-    assert (rows["labels"] == -100).all()
+def test_rows_are_dealt_longest_first_to_the_rank_with_the_fewest_tokens():
+    # 9 to the empty rank, 7 to the one that has 5, 4 to that with 9 < 12, 3 to that with 12 < 13.
+    assert deal([3, 9, 4, 7], loads=[0, 5]) == [[1, 2], [3, 0]]
+    # At most two rows each: the third longest may not go where two are.
+    assert deal([9, 1, 1, 1], loads=[0, 0], most=2) == [[0, 3], [1, 2]]
+    assert deal([], loads=[0, 0]) == [[], []]
+
+
+def test_runs_stay_within_the_budget_padding_included():
+    # (2 + 6) = 8; with the second row 2 x (3 + 6) = 18 > 16, so it stands alone with the third: 2 x (3 + 4) = 14.
+    assert cut_to_budget([(2, 6), (3, 4), (1, 2)], 16) == [range(1), range(1, 3)]
+    assert cut_to_budget([(2, 60)], 16) == [range(1)]  # longer than the budget: alone
+    assert cut_to_budget([], 16) == []
+
+
+def test_cutting_into_runs_makes_the_largest_as_small_as_it_can_be():
+    # One row of 10, then 2 x 5 and 2 x 5: nothing larger than 10 tokens in three runs.
+    assert cut_into([(0, 10), (0, 5), (0, 5), (0, 5), (0, 5)], 3) == [range(1), range(1, 3), range(3, 5)]
+    assert cut_into([(0, 1)], 4) == [range(1)]
+    assert cut_into([], 4) == []
+
+
+def test_micro_batches_are_put_together_again():
+    joined = concatenate([select_rows(BATCH, torch.tensor([0])), select_rows(BATCH, torch.tensor([1, 2]))])
+    assert joined.keys() == BATCH.keys()
+    assert joined["num_images"] == [1, 2, 3]
+    assert joined["tool_mask"] is None
+    assert torch.equal(joined["completion_ids"], BATCH["completion_ids"])
+    assert joined["num_items_in_batch"] == 6

@@ -15,6 +15,7 @@ VARIANTS = {
     "two_epochs": {"num_iterations": 2},
     "entropy_bonus": {"entropy_coef": 0.01},
     "temperature": {"temperature": 0.7},
+    "bf16": {"bf16": True},
 }
 
 

@@ -28,6 +28,15 @@ EQUAL_TO_ONE_PROCESS = {
     "srft": {"algorithm": "srft", "max_steps": 1},
     "sft": {"algorithm": "sft", "max_steps": 1},
     "checkpointing": {"gate": "linear", "max_steps": 1, "gradient_checkpointing": True},
+    "reentrant": {
+        "gate": "linear",
+        "max_steps": 1,
+        "gradient_checkpointing": True,
+        "gradient_checkpointing_kwargs": {"use_reentrant": True},
+    },
+    "budget": {"gate": "linear", "max_steps": 1, "max_tokens_per_forward": 24},
+    "budget_one_row": {"max_steps": 8, "max_tokens_per_forward": 1},
+    "old_logps": {"max_steps": 2, "num_iterations": 2},
     # Groups of 16 rows span both processes, of which one owns no first row.
     "spanning": {"gate": "linear", "max_steps": 1, "num_generations": 16},
 }
@@ -45,7 +54,7 @@ def random_gate(solve_rate_P, step):
 def moved_parameters(model: str, folder: Path, processes: int, name: str) -> torch.Tensor:
     """How far the parameters move in a run on the same rollouts, whatever the number of processes."""
     options = SGD | {"gradient_accumulation_steps": 4 // processes} | EQUAL_TO_ONE_PROCESS[name]
-    gate = {"gate": random_gate} if name == "patterns" else {}
+    gate = {"gate": random_gate} if name in ("patterns", "budget_one_row") else {}
     trainer = make_trainer(model, folder, trainer={"rollout_func": fixed_rollouts, **gate}, **options)
     assert trainer.accelerator.num_processes == processes
     before = parameters(trainer).clone()

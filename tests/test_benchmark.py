@@ -1,0 +1,57 @@
+"""What `hpt-trl benchmark` measures without a clock: tokens and bytes. Machines are too noisy to test times."""
+
+import json
+
+import pytest
+from trl import GRPOTrainer
+
+from hpt_trl.benchmark import Bench, BenchmarkArguments, doubling, long_demonstration, main, rank_imbalance
+from hpt_trl.trainer import HPTTrainer
+from hpt_trl.workload import Group, Mix, floor
+
+
+@pytest.fixture
+def bench(tiny_model):
+    return Bench(tiny_model, "tiny", 32, 1, "float32")
+
+
+def test_only_tokens_with_signal_are_computed(bench):
+    # Two prompts of 10 tokens with 2 rollouts of 20: one mixed, one unsolved, with a demonstration of 30.
+    groups = [Group(10, [20, 20], [1.0, 0.0]), Group(10, [20, 20], [0.0, 0.0], 30)]
+    mix = Mix(groups, 4)
+    assert bench.cost(GRPOTrainer, mix).tokens == 4 * (10 + 20)
+    assert bench.cost(HPTTrainer, mix).tokens == 2 * (10 + 20) + (10 + 30) == floor(bench.model, mix).tokens
+
+
+def test_two_ranks_compute_as_many_tokens(bench):
+    result = rank_imbalance(bench)
+    assert result.ratio <= 1.10
+    assert result.holds
+
+
+def test_memory_of_a_long_demonstration_and_under_a_budget(bench):
+    results = {result.name: result for result in long_demonstration(bench)}
+    assert results["long_demonstration_memory"].ratio <= 0.6
+    assert doubling(bench).more["memory_ratio"] <= 1.05
+
+
+def test_bad_options_are_told(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["--part", "everything"])
+    assert "part must be one of" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="does not exist"):
+        BenchmarkArguments(json=str(tmp_path / "gone" / "out.json"))
+    assert BenchmarkArguments(quick=True).repeats == 3
+
+
+def test_committed_ratios_hold_their_goals():
+    from pathlib import Path
+
+    path = Path(__file__).parents[1] / "notebooks" / "results" / "benchmark" / "training.json"
+    results = {result["name"]: result for result in json.loads(path.read_text())}
+    assert list(results) == [
+        "no_waste", "wasteful", "long_demonstration_time", "long_demonstration_memory", "over_floor",
+        "rank_imbalance", "doubling",
+    ]  # fmt: skip
+    for result in results.values():
+        assert result["holds"] == (result["ratio"] <= result["goal"])
