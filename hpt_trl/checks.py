@@ -152,8 +152,8 @@ def check_support(args: HPTConfig, algorithm: Algorithm, has_router_loss: bool, 
         raise ValueError("This algorithm would ignore the router's auxiliary loss: set router_aux_loss_coef to 0.")
     if has_router_loss and args.max_tokens_per_forward is not None:
         raise ValueError(
-            "The router's auxiliary loss acts on a micro-batch as a whole, which max_tokens_per_forward would cut. Unset "
-            "it, or set router_aux_loss_coef to 0."
+            "The router's auxiliary loss acts on a micro-batch as a whole, which max_tokens_per_forward would cut. "
+            "Unset it, or set router_aux_loss_coef to 0."
         )
     if has_environment and algorithm.joint_group:
         raise ValueError("An environment scores its own rollouts only: it cannot score a demonstration in a group.")

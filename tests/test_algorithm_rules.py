@@ -7,6 +7,7 @@ import pytest
 import torch
 from datasets import Dataset
 
+from hpt_trl import HPTConfig
 from hpt_trl.checks import check_support
 from hpt_trl.estimator import (
     ALGORITHMS,
