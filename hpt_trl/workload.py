@@ -254,6 +254,22 @@ def floor(model: str, mix: Mix, dtype: str = "float32") -> Cost:
     return Cost(seconds, seconds, sum(ids.numel() for ids, _ in rows))
 
 
+@torch.no_grad()
+def forward_of_all(model: str, mix: Mix, dtype: str = "float32") -> Cost:
+    """Cost of a forward over all rollouts, silent ones too, padded as TRL pads them: old log-probabilities."""
+    policy: Any = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, dtype))
+    policy.to("cuda" if torch.cuda.is_available() else "cpu")
+    width = max(group.prompt for group in mix.groups) + max(max(group.rollouts) for group in mix.groups)
+    ids = torch.full((mix.rows, width), 7, device=policy.device)
+    begin = time.perf_counter()
+    for _ in range(mix.total_rows // mix.rows):
+        policy(input_ids=ids)
+    if policy.device.type == "cuda":
+        torch.cuda.synchronize()
+    seconds = time.perf_counter() - begin
+    return Cost(seconds, seconds, ids.numel() * mix.total_rows // mix.rows)
+
+
 def _rows_with_signal(mix: Mix, tokenizer: Any) -> Sequence[tuple[Tensor, Tensor]]:
     """(1, L) ids and labels of every rollout and demonstration that HPT learns from."""
     script = Script(mix, tokenizer)

@@ -3,10 +3,8 @@
 import json
 
 import pytest
-from trl import GRPOTrainer
 
 from hpt_trl.benchmark import Bench, BenchmarkArguments, doubling, long_demonstration, main, rank_imbalance
-from hpt_trl.trainer import HPTTrainer
 from hpt_trl.workload import Group, Mix, floor
 
 
@@ -19,8 +17,8 @@ def test_only_tokens_with_signal_are_computed(bench):
     # Two prompts of 10 tokens with 2 rollouts of 20: one mixed, one unsolved, with a demonstration of 30.
     groups = [Group(10, [20, 20], [1.0, 0.0]), Group(10, [20, 20], [0.0, 0.0], 30)]
     mix = Mix(groups, 4)
-    assert bench.cost(GRPOTrainer, mix).tokens == 4 * (10 + 20)
-    assert bench.cost(HPTTrainer, mix).tokens == 2 * (10 + 20) + (10 + 30) == floor(bench.model, mix).tokens
+    assert bench.theirs(mix).tokens == 4 * (10 + 20)
+    assert bench.ours(mix).tokens == 2 * (10 + 20) + (10 + 30) == floor(bench.model, mix).tokens
 
 
 def test_two_ranks_compute_as_many_tokens(bench):
