@@ -1,0 +1,191 @@
+"""Verdicts -> avg@k, unbiased pass@k, and what is known about them from so many problems."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+RIGHT = "right"
+UNPARSEABLE_GOLD = "unparseable gold"
+
+RESAMPLES = 2000
+"""Bootstrap resamples of an interval: its ends wander by a twentieth of its width from seed to seed."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One completion, judged: of which problem, its how-manieth sample, its length in tokens, its verdict."""
+
+    problem: int
+    sample: int
+    text: str
+    tokens: int
+    cut: bool
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A share in [0, 1] and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.1%} [{self.low:.1%}, {self.high:.1%}]"
+
+
+@dataclass(frozen=True)
+class SuiteScore:
+    """The scores of one suite, and what they were counted from.
+
+    Args:
+        right: how many of a problem's samples were right, a problem.
+        samples: completions a problem.
+        average: avg@k, with k = samples.
+        pass_at: pass@k for each k that the samples allow.
+        verdicts: how many completions got which verdict.
+        unreadable_golds: problems whose solution the verifier cannot read; they count as not solved.
+        cut_share: completions that reached the longest length allowed, in [0, 1].
+        mean_tokens: length of a completion.
+    """
+
+    title: str
+    group: str
+    right: list[int]
+    samples: int
+    average: Estimate
+    pass_at: dict[int, Estimate]
+    verdicts: dict[str, int]
+    unreadable_golds: int
+    cut_share: float
+    mean_tokens: float
+
+
+def pass_at_k(samples: int, right: int, k: int) -> float:
+    """Chance that of k samples, drawn from `samples` of which `right` are right, at least one is right.
+
+    Args:
+        samples: completions of the problem (n).
+        right: right ones among them (c).
+        k: completions drawn, from 1 to `samples`.
+
+    Returns:
+        1 - C(n - c, k) / C(n, k), as a product: the binomials overflow, the product does not.
+
+    Raises:
+        ValueError: for counts that cannot be.
+
+    Source: arXiv 2107.03374, eq. 1.
+    """
+    if not 1 <= k <= samples:
+        raise ValueError(f"pass@{k} needs k from 1 to the {samples} samples of a problem: draw more samples.")
+    if not 0 <= right <= samples:
+        raise ValueError(f"{right} of {samples} samples cannot be right.")
+    if samples - right < k:
+        return 1.0
+    return 1.0 - float(np.prod(1.0 - k / np.arange(samples - right + 1, samples + 1)))
+
+
+def wilson_interval(share: float, problems: int) -> tuple[float, float]:
+    """95 % interval of a share of `problems` independent problems.
+
+    Source: Wilson, "Probable inference", JASA 22 (1927).
+    """
+    z = 1.96
+    centre = (share + z**2 / (2 * problems)) / (1 + z**2 / problems)
+    spread = z * math.sqrt(share * (1 - share) / problems + z**2 / (4 * problems**2)) / (1 + z**2 / problems)
+    return max(0.0, centre - spread), min(1.0, centre + spread)
+
+
+def estimate(shares_P: np.ndarray, seed: int) -> Estimate:
+    """Mean over problems, with the percentile bootstrap over problems as its interval.
+
+    Where all problems score alike, resampling them shows no spread, which is no proof that there is none: there
+    Wilson's interval stands in, which errs on the wide side for shares between 0 and 1.
+
+    Args:
+        shares_P: (P,) share solved of each problem, in [0, 1].
+        seed: of the resampling.
+    """
+    value = float(shares_P.mean())
+    if np.ptp(shares_P) == 0.0:
+        return Estimate(value, *wilson_interval(value, len(shares_P)))
+    low, high = np.percentile(bootstrap_means(shares_P, seed), [2.5, 97.5])
+    return Estimate(value, float(low), float(high))
+
+
+def bootstrap_means(shares_P: np.ndarray, seed: int) -> np.ndarray:
+    """Means of `RESAMPLES` draws of P problems with replacement: (RESAMPLES,).
+
+    Source: Efron and Tibshirani, "An Introduction to the Bootstrap", chapter 13.
+    """
+    problems = len(shares_P)
+    drawn = np.random.default_rng(seed).integers(problems, size=(RESAMPLES, problems))
+    return shares_P[drawn].mean(axis=1)
+
+
+def solved_shares(right_P: Sequence[int], samples: int, k: int) -> np.ndarray:
+    """pass@k of every problem: (P,). At k = 1 that is the share of right samples."""
+    return np.array([pass_at_k(samples, right, k) for right in right_P])
+
+
+def score_suite(
+    title: str, group: str, answers: Sequence[Answer], samples: int, pass_at: Sequence[int], seed: int = 0
+) -> SuiteScore:
+    """Count the answers to one suite.
+
+    Args:
+        title, group: shown in the table.
+        answers: `samples` a problem, in any order.
+        samples: completions a problem.
+        pass_at: the k of pass@k; those above `samples` are left out.
+        seed: of the bootstrap.
+    """
+    problems = len(answers) // samples
+    right = Counter(answer.problem for answer in answers if answer.verdict == RIGHT)
+    right_P = [right[problem] for problem in range(problems)]
+    return SuiteScore(
+        title=title,
+        group=group,
+        right=right_P,
+        samples=samples,
+        average=estimate(solved_shares(right_P, samples, 1), seed),
+        pass_at={k: estimate(solved_shares(right_P, samples, k), seed) for k in pass_at if k <= samples},
+        verdicts=dict(sorted(Counter(str(answer.verdict) for answer in answers).items())),
+        unreadable_golds=len({answer.problem for answer in answers if answer.verdict == UNPARSEABLE_GOLD}),
+        cut_share=sum(answer.cut for answer in answers) / len(answers),
+        mean_tokens=sum(answer.tokens for answer in answers) / len(answers),
+    )
+
+
+def group_average(scores: Sequence[SuiteScore], k: int = 1, seed: int = 0) -> Estimate | None:
+    """Mean of the suites' pass@k, each suite as one; problems are resampled within their suites.
+
+    Args:
+        scores: of the suites of a group.
+        k: 1 for avg@k.
+        seed: of the bootstrap.
+
+    Returns:
+        None if a suite has fewer than k samples, or there are fewer than two suites.
+    """
+    if len(scores) < 2 or any(k > score.samples for score in scores):
+        return None
+    shares = [solved_shares(score.right, score.samples, k) for score in scores]
+    value = float(np.mean([share_P.mean() for share_P in shares]))
+    # A seed of its own a suite: drawn alike, suites of one size would seem to vary together.
+    means = np.mean([bootstrap_means(share_P, seed + number) for number, share_P in enumerate(shares)], axis=0)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return Estimate(value, float(low), float(high))
+
+
+def by_group(scores: Mapping[str, SuiteScore]) -> dict[str, list[SuiteScore]]:
+    """Suites of each group, in the order they came."""
+    groups: dict[str, list[SuiteScore]] = {}
+    for score in scores.values():
+        groups.setdefault(score.group, []).append(score)
+    return groups
