@@ -1,166 +1,139 @@
-"""How many problems does a model solve? Sampled completions, verdicts, accuracy with a 95 % interval."""
+"""`hpt-trl evaluate`: avg@k and pass@k of a model on the paper's suites, or on problems of your own."""
 
 import json
-import math
+import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
+from filelock import FileLock, Timeout
 from rich.console import Console
-from rich.table import Table
-from tqdm.auto import tqdm
-from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
 from hpt_trl.console import parse, user_errors
-from hpt_trl.rewards import accuracy_reward
-from hpt_trl.sources import resolve_model, resolve_rows
+from hpt_trl.engines import (
+    Engine,
+    Sampling,
+    TransformersEngine,
+    VLLMEngine,
+    context_length,
+    load_tokenizer,
+    resolve_checkpoint,
+)
+from hpt_trl.evaluate_arguments import EvaluateArguments
+from hpt_trl.journal import write_safely
+from hpt_trl.sampling import Task, completion_length, load_tasks, run_settings, sample_task
+from hpt_trl.scoreboard import plot_scores, score_table
+from hpt_trl.scores import Answer, SuiteScore, by_group, group_average, score_suite
 
 
-@dataclass
-class EvaluateArguments:
-    """
-    What to evaluate and how.
+@dataclass(frozen=True)
+class Evaluation:
+    """What was asked for, what it was run with, and what came out."""
 
-    Args:
-        model (`str`): Folder, Hub id or "miniature".
-        data (`str`): File, folder, Hub id or "miniature".
-    """
+    settings: dict[str, Any]
+    pass_at: list[int]
+    tasks: dict[str, Task]
+    answers: dict[str, list[Answer]]
+    scores: dict[str, SuiteScore]
+    notes: list[str]
 
-    model: str = field(metadata={"help": "Model: a folder, a Hub id, or 'miniature'."})
-    data: str = field(metadata={"help": "Problems: a file, a folder, a Hub id, or 'miniature'."})
-    split: str = field(default="test", metadata={"help": "Split of the data."})
-    dataset_config: str | None = field(default=None, metadata={"help": "Configuration of a data set on the Hub."})
-    limit: int | None = field(default=None, metadata={"help": "Take the first so many problems."})
-    samples: int = field(default=1, metadata={"help": "Completions a problem; accuracy is their mean (avg@k)."})
-    # Source of the sampling defaults: arXiv 2509.04419, section 4.1.
-    temperature: float = field(default=0.6, metadata={"help": "Sampling temperature; 0 decodes greedily."})
-    top_p: float = field(default=0.95, metadata={"help": "Nucleus of the sampling distribution, in (0, 1]."})
-    max_new_tokens: int = field(default=512, metadata={"help": "Longest completion in tokens."})
-    batch_size: int = field(default=32, metadata={"help": "Completions generated together."})
-    seed: int = field(default=0, metadata={"help": "Seed of the sampling."})
-    dtype: str = field(default="float32", metadata={"help": "'float32' or 'bfloat16'."})
-    output: str | None = field(default=None, metadata={"help": "Write settings, completions and verdicts as JSON."})
+    @property
+    def title(self) -> str:
+        """The model and how it was sampled."""
+        chosen = self.settings["settings"]
+        return f"{chosen['model']}, temperature {chosen['temperature']:g}, top-p {chosen['top_p']:g}"
 
-    def __post_init__(self) -> None:
-        if self.samples < 1 or self.batch_size < 1 or self.max_new_tokens < 1 or self.temperature < 0:
-            raise ValueError(
-                f"samples, batch_size and max_new_tokens must be at least 1 and temperature at least 0, got "
-                f"{self.samples}, {self.batch_size}, {self.max_new_tokens} and {self.temperature}."
-            )
-        if self.limit is not None and self.limit < 1:
-            raise ValueError(f"limit must be at least 1 problem, got {self.limit}.")
-        if self.output and not Path(self.output).absolute().parent.is_dir():
-            raise ValueError(f"output names a folder that does not exist: {self.output!r}. Make it first.")
-        if self.dtype not in ("float32", "bfloat16"):
-            raise ValueError(f"dtype must be 'float32' or 'bfloat16', got {self.dtype!r}.")
+    def as_json(self) -> str:
+        """Settings, versions, scores, and every prompt, completion and verdict."""
+        averages = {
+            group: {f"pass@{k}": asdict(average) for k in [1, *self.pass_at] if (average := group_average(members, k))}
+            for group, members in by_group(self.scores).items()
+            if group
+        }
+        suites = {name: asdict(score) | {"problems": self._rows(name)} for name, score in self.scores.items()}
+        content = self.settings | {"notes": self.notes, "averages": averages, "suites": suites}
+        return json.dumps(content, indent=1, ensure_ascii=False)
+
+    def _rows(self, name: str) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = [problem | {"completions": []} for problem in self.tasks[name].problems]
+        for answer in sorted(self.answers[name], key=lambda answer: (answer.problem, answer.sample)):
+            kept = {"text": answer.text, "tokens": answer.tokens, "cut": answer.cut, "verdict": answer.verdict}
+            rows[answer.problem]["completions"].append(kept)
+        return rows
 
 
-@dataclass
-class Score:
-    """Accuracy over problems, in [0, 1], its 95 % interval, and what it was counted from."""
+def evaluate(args: EvaluateArguments) -> Evaluation:
+    """Load problems and model, sample, judge, and count; go on with what the output folder holds."""
+    checkpoint = resolve_checkpoint(args.model, args.base_model)
+    tokenizer = load_tokenizer(checkpoint)
+    tasks, notes = load_tasks(args, tokenizer)
+    pass_at = chosen_pass_at(args.pass_at, [task.samples for task in tasks.values()])
+    sampling = Sampling(args.temperature, args.top_p, completion_length(args, tasks, context_length(checkpoint)))
+    settings = run_settings(args, checkpoint, sampling)
 
-    accuracy: float
-    low: float
-    high: float
-    problems: int
-    verdicts: list[list[float | None]]
-    completions: list[list[str]]
-
-    def __str__(self) -> str:
-        return f"{self.accuracy:.1%} [{self.low:.1%}, {self.high:.1%}]"
-
-
-def wilson_interval(accuracy: float, problems: int) -> tuple[float, float]:
-    """95 % interval of a share of `problems` independent problems.
-
-    With several samples a problem, problems and not samples are counted as independent, which errs on the wide side.
-
-    Source: Wilson, "Probable inference", JASA 22 (1927).
-    """
-    z = 1.96
-    centre = (accuracy + z**2 / (2 * problems)) / (1 + z**2 / problems)
-    spread = z * math.sqrt(accuracy * (1 - accuracy) / problems + z**2 / (4 * problems**2)) / (1 + z**2 / problems)
-    return max(0.0, centre - spread), min(1.0, centre + spread)
-
-
-@torch.no_grad()
-def complete(model: Any, tokenizer: Any, prompts: Sequence[Any], args: EvaluateArguments, title: str) -> list[str]:
-    """Sample one completion a prompt, in batches sorted by length so that little is padded.
-
-    Args:
-        model, tokenizer: a causal LM and its tokenizer.
-        prompts: texts or lists of messages.
-        args: sampling settings.
-        title: shown beside the progress bar.
-    """
-    is_chat = bool(prompts) and not isinstance(prompts[0], str)
-    texts = [_chat_text(tokenizer, prompt) if is_chat else prompt for prompt in prompts]
-    order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
-    sampling = {"temperature": args.temperature, "top_p": args.top_p, "top_k": 0} if args.temperature else {}
-    completions = [""] * len(texts)
-    starts = range(0, len(order), args.batch_size)
-    for start in tqdm(starts, desc=title, unit="batch"):
-        rows = order[start : start + args.batch_size]
-        # A chat template writes the special tokens itself.
-        inputs = tokenizer(
-            [texts[row] for row in rows], return_tensors="pt", padding=True, add_special_tokens=not is_chat
+    @cache
+    def engine() -> Engine:
+        # Loaded when the first batch is missing: a finished evaluation is counted again without the model.
+        if args.engine == "transformers":
+            return TransformersEngine(checkpoint, tokenizer, args.dtype)
+        return VLLMEngine(
+            checkpoint,
+            tokenizer,
+            args.dtype,
+            args.tensor_parallel_size,
+            args.gpu_memory_utilization,
+            args.max_model_len,
         )
-        outputs = model.generate(
-            **inputs.to(model.device),
-            max_new_tokens=args.max_new_tokens,
-            do_sample=args.temperature > 0,
-            pad_token_id=tokenizer.pad_token_id,
-            **sampling,
+
+    answers = {name: sample_task(task, engine, sampling, settings, args) for name, task in tasks.items()}
+    scores = {
+        name: score_suite(task.suite.title, task.suite.group, answers[name], task.samples, pass_at, args.seed)
+        for name, task in tasks.items()
+    }
+    return Evaluation(settings, pass_at, tasks, answers, scores, notes)
+
+
+def chosen_pass_at(asked: Sequence[int] | None, samples: Sequence[int]) -> list[int]:
+    """The k of pass@k: as asked, or the powers of two up to the largest number of samples.
+
+    Raises:
+        ValueError: if no suite has enough samples for a k.
+    """
+    most = max(samples)
+    if asked is None:
+        return [2**power for power in range(1, most.bit_length()) if 2**power <= most]
+    if max(asked, default=0) > most:
+        raise ValueError(
+            f"pass@{max(asked)} needs at least {max(asked)} samples a problem, got {most}: raise --samples."
         )
-        decoded = tokenizer.batch_decode(outputs[:, inputs["input_ids"].size(1) :], skip_special_tokens=True)
-        for row, text in zip(rows, decoded):
-            completions[row] = text
-    return completions
+    # pass@1 is avg@k.
+    return sorted(set(asked) - {1})
 
 
-def _chat_text(tokenizer: Any, messages: Sequence[dict[str, Any]]) -> str:
-    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+def run(args: EvaluateArguments) -> Evaluation:
+    """Evaluate, and write what `output` asks for.
 
-
-def evaluate(args: EvaluateArguments) -> Score:
-    """Load model and problems, sample, judge, and count."""
-    rows = resolve_rows(args.data, args.split, args.dataset_config)
-    rows = rows.select(range(min(args.limit or len(rows), len(rows))))
-    if len(rows) == 0:
-        raise ValueError(f"The data {args.data!r} holds no problem in split {args.split!r}.")
-    path = resolve_model(args.model)
-    tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, args.dtype))
-    model.to(device).eval()
-    set_seed(args.seed)
-    prompts = [prompt for prompt in rows["prompt"] for _ in range(args.samples)]
-    solutions = [solution for solution in rows["solution"] for _ in range(args.samples)]
-    texts = complete(model, tokenizer, prompts, args, f"evaluate {args.model}")
-    return score(texts, accuracy_reward(texts, solutions), args.samples)
-
-
-def score(completions: Sequence[str], verdicts: Sequence[float | None], samples: int) -> Score:
-    """Average the verdicts; a problem whose solution the verifier cannot read counts as not solved."""
-    problems = len(verdicts) // samples
-    accuracy = sum(verdict or 0.0 for verdict in verdicts) / len(verdicts)
-
-    def grouped(values: Sequence[Any]) -> list[list[Any]]:
-        return [list(values[row * samples : (row + 1) * samples]) for row in range(problems)]
-
-    return Score(accuracy, *wilson_interval(accuracy, problems), problems, grouped(verdicts), grouped(completions))
-
-
-def score_table(scores: dict[str, Score]) -> Table:
-    """A rich table with one row a model."""
-    table = Table("model", "problems", "accuracy", "95 % interval")
-    for name, result in scores.items():
-        table.add_row(name, str(result.problems), f"{result.accuracy:.1%}", f"{result.low:.1%} to {result.high:.1%}")
-    return table
+    Raises:
+        ValueError: if another evaluation is writing into the same folder.
+    """
+    folder = args.output_folder
+    if folder is None:
+        result = evaluate(args)
+        if args.output:
+            write_safely(Path(args.output), result.as_json())
+        return result
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        # Two at once would write one answer twice. The lock falls with the process, however it ends.
+        with FileLock(folder / ".lock", timeout=0):
+            result = evaluate(args)
+            write_safely(folder / "results.json", result.as_json())
+            plot_scores(result.scores, folder / "scores.png", result.title)
+    except Timeout:
+        raise ValueError(f"Another evaluation is writing into {str(folder)!r}: wait for it, or give another.") from None
+    return result
 
 
 def main(argv: Sequence[str]) -> None:
@@ -168,7 +141,9 @@ def main(argv: Sequence[str]) -> None:
     prog = "hpt-trl evaluate"
     with user_errors(prog):
         (args,) = parse((EvaluateArguments,), argv, prog)
-        result = evaluate(args)
-        Console().print(score_table({args.model: result}))
-        if args.output:
-            Path(args.output).write_text(json.dumps({"settings": asdict(args), **asdict(result)}, indent=1))
+        result = run(args)
+    # Piped into a file there is no window to fit.
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    console.print(score_table(result.scores, result.pass_at, result.title, result.notes))
+    if args.output:
+        console.print(f"Results are in {args.output}.", markup=False, highlight=False, soft_wrap=True)

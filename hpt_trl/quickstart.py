@@ -4,15 +4,19 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
+from rich.table import Table
 from trl import ModelConfig
 
 from hpt_trl.config import HPTConfig
 from hpt_trl.console import parse, user_errors
-from hpt_trl.evaluate import EvaluateArguments, evaluate, score_table
+from hpt_trl.evaluate import evaluate
+from hpt_trl.evaluate_arguments import EvaluateArguments
 from hpt_trl.report import plot_run
+from hpt_trl.scores import wilson_interval
 from hpt_trl.sources import MINIATURE
 from hpt_trl.train import HPTScriptArguments, build_trainer, run
 from hpt_trl.trainer import HPTTrainer
@@ -48,21 +52,37 @@ def quickstart(args: QuickstartArguments, trainer: HPTTrainer) -> None:
     """Evaluate, train, evaluate again; write `quickstart.json` and `run.png` into the output folder."""
     console = Console()
 
-    def held_out(model: str) -> EvaluateArguments:
-        # Sampled as in training: what the gate sees, on problems it never saw.
-        return EvaluateArguments(
-            model, MINIATURE, limit=args.problems, temperature=1.0, top_p=1.0, max_new_tokens=48, batch_size=100
-        )
-
-    before = evaluate(held_out(MINIATURE))
+    before = held_out(MINIATURE, args.problems)
     run(trainer)
-    after = evaluate(held_out(args.output_dir))
+    after = held_out(args.output_dir, args.problems)
     folder = Path(args.output_dir)
     plot_run(folder, folder / "run.png")
     scores = {"before": before, "after HPT": after}
-    (folder / "quickstart.json").write_text(json.dumps({name: asdict(got) for name, got in scores.items()}, indent=1))
-    console.print(score_table(scores))
+    (folder / "quickstart.json").write_text(json.dumps(scores, indent=1))
+    console.print(accuracy_table(scores))
     console.print(f"The picture of the run is {folder / 'run.png'}.")
+
+
+def held_out(model: str, problems: int) -> dict[str, Any]:
+    """Accuracy of a model on problems it never saw, sampled once each as in training, and what it answered."""
+    result = evaluate(
+        EvaluateArguments(
+            model, MINIATURE, limit=problems, temperature=1.0, top_p=1.0, max_new_tokens=48, batch_size=100
+        )
+    )
+    ((name, score),) = result.scores.items()
+    accuracy = score.average.value
+    low, high = wilson_interval(accuracy, problems)
+    answers = [asdict(answer) for answer in sorted(result.answers[name], key=lambda answer: answer.problem)]
+    return {"accuracy": accuracy, "low": low, "high": high, "problems": problems, "answers": answers}
+
+
+def accuracy_table(scores: dict[str, dict[str, Any]]) -> Table:
+    """A rich table with one row a model; the interval is Wilson's."""
+    table = Table("model", "problems", "accuracy", "95 % interval")
+    for name, got in scores.items():
+        table.add_row(name, str(got["problems"]), f"{got['accuracy']:.1%}", f"{got['low']:.1%} to {got['high']:.1%}")
+    return table
 
 
 def main(argv: Sequence[str]) -> None:
