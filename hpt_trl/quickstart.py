@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,8 @@ def held_out(model: str, problems: int) -> dict[str, Any]:
     ((name, score),) = result.scores.items()
     accuracy = score.average.value
     low, high = wilson_interval(accuracy, problems)
-    answers = [asdict(answer) for answer in sorted(result.answers[name], key=lambda answer: answer.problem)]
+    ordered = sorted(result.answers[name], key=lambda answer: answer.problem)
+    answers = [{"text": answer.text, "verdict": answer.verdict} for answer in ordered]
     return {"accuracy": accuracy, "low": low, "high": high, "problems": problems, "answers": answers}
 
 
