@@ -165,7 +165,9 @@ def adapter(folder: Path) -> str:
     """A LoRA adapter on the miniature that changes what it says."""
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_pretrained(MODEL_PATH)
-    model = get_peft_model(model, LoraConfig(r=8, init_lora_weights=False, target_modules=["q_proj", "v_proj"]))
+    model = get_peft_model(
+        model, LoraConfig(r=8, lora_alpha=64, init_lora_weights=False, target_modules=["q_proj", "v_proj"])
+    )
     model.save_pretrained(folder)
     return str(folder)
 
