@@ -118,16 +118,11 @@ def completion_length(args: EvaluateArguments, tasks: dict[str, Task], context: 
 
 def run_settings(args: EvaluateArguments, checkpoint: Checkpoint, sampling: Sampling) -> dict[str, Any]:
     """All that is known of a run before it starts: arguments, versions, and which weights."""
-    packages = [
-        "hpt-trl",
-        "torch",
-        "transformers",
-        "trl",
-        "peft",
-        "math-verify",
-        *(["vllm"] if args.engine == "vllm" else []),
-    ]
-    versions = {name: _version(name) for name in packages}
+    packages = {name: name for name in ("hpt-trl", "torch", "transformers", "trl", "peft", "math-verify")}
+    if args.engine == "vllm":
+        # Its distribution has another name for a CPU.
+        packages["vllm"] = metadata.packages_distributions().get("vllm", ["vllm"])[0]
+    versions = {name: _version(package) for name, package in packages.items()}
     chosen = {
         "max_new_tokens": sampling.max_new_tokens,
         "batch_size": args.batch_size or BATCH_SIZES[args.engine],

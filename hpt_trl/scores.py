@@ -179,6 +179,10 @@ def group_average(scores: Sequence[SuiteScore], k: int = 1, seed: int = 0) -> Es
     value = float(np.mean([share_P.mean() for share_P in shares]))
     # A seed of its own a suite: drawn alike, suites of one size would seem to vary together.
     means = np.mean([bootstrap_means(share_P, seed + number) for number, share_P in enumerate(shares)], axis=0)
+    if np.ptp(means) == 0.0:
+        # The mean of S suites of P_i problems varies as the mean of S^2 / sum(1 / P_i) problems does.
+        problems = round(len(shares) ** 2 / sum(1 / len(share_P) for share_P in shares))
+        return Estimate(value, *wilson_interval(value, problems))
     low, high = np.percentile(means, [2.5, 97.5])
     return Estimate(value, float(low), float(high))
 

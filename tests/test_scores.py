@@ -105,3 +105,9 @@ def test_an_average_counts_every_suite_as_one():
     assert group_average([few, many], k=2).value == pytest.approx((1 + 0.5) / 2)
     assert group_average([few]) is None
     assert group_average([few, suite([["right"]])], k=2) is None
+
+
+def test_an_average_without_spread_is_no_certainty_either():
+    # Two suites of 10 and 30 unsolved problems: 2^2 / (1/10 + 1/30) = 30 problems.
+    got = group_average([suite([["wrong"]] * 10), suite([["wrong"]] * 30)])
+    assert (got.low, got.high) == wilson_interval(0.0, 30)
