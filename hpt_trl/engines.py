@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.utils import find_adapter_config_file
@@ -80,9 +82,17 @@ def resolve_checkpoint(model: str, base_model: str | None = None) -> Checkpoint:
 
 def load_tokenizer(checkpoint: Checkpoint) -> Any:
     """The tokenizer saved with the adapter if there is one, which may have a chat template the base has not."""
-    if checkpoint.adapter and (Path(checkpoint.adapter) / "tokenizer_config.json").exists():
-        return AutoTokenizer.from_pretrained(checkpoint.adapter)
-    return AutoTokenizer.from_pretrained(checkpoint.base)
+    own = checkpoint.adapter is not None and _has_tokenizer(checkpoint.adapter)
+    return AutoTokenizer.from_pretrained(checkpoint.adapter if own else checkpoint.base)
+
+
+def _has_tokenizer(name: str) -> bool:
+    if Path(name).is_dir():
+        return (Path(name) / "tokenizer_config.json").exists()
+    try:
+        return bool(hf_hub_download(name, "tokenizer_config.json"))
+    except EntryNotFoundError:
+        return False
 
 
 def context_length(checkpoint: Checkpoint) -> int | None:
@@ -115,9 +125,8 @@ class TransformersEngine:
 
     def __init__(self, checkpoint: Checkpoint, tokenizer: Any, dtype: str) -> None:
         self.tokenizer = tokenizer
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            checkpoint.base, dtype=getattr(torch, resolve_dtype(dtype)), attn_implementation="sdpa"
-        )
+        weights = getattr(torch, resolve_dtype(dtype))
+        model: Any = AutoModelForCausalLM.from_pretrained(checkpoint.base, dtype=weights)
         if checkpoint.adapter:
             from peft import PeftModel
 

@@ -30,11 +30,22 @@ from hpt_trl.scores import Answer, SuiteScore, by_group, group_average, score_su
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was asked for, what it was run with, and what came out."""
+    """What was asked for, what it was run with, and what came out; the dictionaries are by suite.
+
+    Args:
+        settings: arguments, versions, device and weights.
+        pass_at: the k of pass@k.
+        tasks: problems and prompts.
+        sampling: how completions were drawn, and how long they could be.
+        answers: every completion and its verdict, in the order they were made.
+        scores: what was counted.
+        notes: what was left out.
+    """
 
     settings: dict[str, Any]
     pass_at: list[int]
     tasks: dict[str, Task]
+    sampling: dict[str, Sampling]
     answers: dict[str, list[Answer]]
     scores: dict[str, SuiteScore]
     notes: list[str]
@@ -52,9 +63,12 @@ class Evaluation:
             for group, members in by_group(self.scores).items()
             if group
         }
-        suites = {name: asdict(score) | {"problems": self._rows(name)} for name, score in self.scores.items()}
+        suites = {
+            name: asdict(score) | asdict(self.sampling[name]) | {"problems": self._rows(name)}
+            for name, score in self.scores.items()
+        }
         content = self.settings | {"notes": self.notes, "averages": averages, "suites": suites}
-        return json.dumps(content, indent=1, ensure_ascii=False)
+        return json.dumps(content, indent=1)
 
     def _rows(self, name: str) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = [problem | {"completions": []} for problem in self.tasks[name].problems]
@@ -70,8 +84,12 @@ def evaluate(args: EvaluateArguments) -> Evaluation:
     tokenizer = load_tokenizer(checkpoint)
     tasks, notes = load_tasks(args, tokenizer)
     pass_at = chosen_pass_at(args.pass_at, [task.samples for task in tasks.values()])
-    sampling = Sampling(args.temperature, args.top_p, completion_length(args, tasks, context_length(checkpoint)))
-    settings = run_settings(args, checkpoint, sampling)
+    context = context_length(checkpoint)
+    sampling = {
+        name: Sampling(args.temperature, args.top_p, completion_length(args, task, context))
+        for name, task in tasks.items()
+    }
+    settings = run_settings(args, checkpoint)
 
     @cache
     def engine() -> Engine:
@@ -87,12 +105,12 @@ def evaluate(args: EvaluateArguments) -> Evaluation:
             args.max_model_len,
         )
 
-    answers = {name: sample_task(task, engine, sampling, settings, args) for name, task in tasks.items()}
+    answers = {name: sample_task(task, engine, sampling[name], settings, args) for name, task in tasks.items()}
     scores = {
         name: score_suite(task.suite.title, task.suite.group, answers[name], task.samples, pass_at, args.seed)
         for name, task in tasks.items()
     }
-    return Evaluation(settings, pass_at, tasks, answers, scores, notes)
+    return Evaluation(settings, pass_at, tasks, sampling, answers, scores, notes)
 
 
 def chosen_pass_at(asked: Sequence[int] | None, samples: Sequence[int]) -> list[int]:

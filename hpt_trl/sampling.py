@@ -19,6 +19,7 @@ from huggingface_hub import try_to_load_from_cache
 from jinja2 import TemplateError
 from tqdm.auto import tqdm
 
+import hpt_trl
 from hpt_trl.engines import Checkpoint, Engine, Sampling, device, resolve_dtype
 from hpt_trl.evaluate_arguments import BATCH_SIZES, LONGEST_COMPLETION, EvaluateArguments
 from hpt_trl.journal import Journal
@@ -98,39 +99,40 @@ def prompt_ids(row: dict[str, Any], suite: Suite, args: EvaluateArguments, token
     return tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
-def completion_length(args: EvaluateArguments, tasks: dict[str, Task], context: int | None) -> int:
-    """Longest completion in tokens that fits behind every prompt.
+def completion_length(args: EvaluateArguments, task: Task, context: int | None) -> int:
+    """Longest completion in tokens that fits behind every prompt of a task.
 
     Raises:
         ValueError: if the model's context has no room for what was asked for.
     """
     limits = [limit for limit in (context, args.max_model_len) if limit is not None]
-    longest_prompt = max(len(prompt) for task in tasks.values() for prompt in task.prompts)
-    room = min(limits) - longest_prompt if limits else LONGEST_COMPLETION
     wanted = args.max_new_tokens
+    if not limits:
+        return wanted or LONGEST_COMPLETION
+    longest_prompt = max(map(len, task.prompts))
+    room = min(limits) - longest_prompt
     if room < (wanted or 1):
         raise ValueError(
-            f"The model takes {min(limits)} tokens and the longest prompt has {longest_prompt}: no room for "
-            f"{wanted or 'any'} new tokens. Ask for at most {max(room, 0)}, or extend the model's context."
+            f"The model takes {min(limits)} tokens and the longest prompt of {task.suite.title} has {longest_prompt}: "
+            f"no room for {wanted or 'any'} new tokens. Ask for at most {max(room, 0)}, or extend the model's context."
         )
     return wanted or min(LONGEST_COMPLETION, room)
 
 
-def run_settings(args: EvaluateArguments, checkpoint: Checkpoint, sampling: Sampling) -> dict[str, Any]:
+def run_settings(args: EvaluateArguments, checkpoint: Checkpoint) -> dict[str, Any]:
     """All that is known of a run before it starts: arguments, versions, and which weights."""
-    packages = {name: name for name in ("hpt-trl", "torch", "transformers", "trl", "peft", "math-verify")}
+    packages = {name: name for name in ("torch", "transformers", "trl", "peft", "math-verify")}
     if args.engine == "vllm":
         # Its distribution has another name for a CPU.
         packages["vllm"] = metadata.packages_distributions().get("vllm", ["vllm"])[0]
     versions = {name: _version(package) for name, package in packages.items()}
     chosen = {
-        "max_new_tokens": sampling.max_new_tokens,
         "batch_size": args.batch_size or BATCH_SIZES[args.engine],
         "dtype": resolve_dtype(args.dtype),
     }
     return {
         "settings": {name: value for name, value in asdict(args).items() if name != "output"} | chosen,
-        "versions": {"python": platform.python_version(), **versions},
+        "versions": {"python": platform.python_version(), "hpt_trl": hpt_trl.__version__, **versions},
         "device": str(device().type),
         "weights": {part: _weights(name) for part, name in asdict(checkpoint).items() if name},
     }
@@ -160,12 +162,13 @@ _FREE_SETTINGS = {
 }
 
 
-def sampling_settings(task: Task, settings: dict[str, Any]) -> dict[str, Any]:
+def sampling_settings(task: Task, sampling: Sampling, settings: dict[str, Any]) -> dict[str, Any]:
     """What the answers to one task depend on: nothing of it may change between a run and its resume."""
     content = json.dumps([task.prompts, [row["answer"] for row in task.problems]]).encode()
     return {
         **{name: value for name, value in settings["settings"].items() if name not in _FREE_SETTINGS},
         **{name: value for name, value in settings.items() if name != "settings"},
+        **asdict(sampling),
         "samples": task.samples,
         "problems": len(task.problems),
         "prompts_and_answers": hashlib.sha256(content).hexdigest()[:16],
@@ -189,20 +192,22 @@ def sample_task(
     """
     batches = task.batches(settings["settings"]["batch_size"])
     folder = args.output_folder
-    journal = Journal(folder / "answers", task.name, sampling_settings(task, settings), batches) if folder else None
+    journal = (
+        Journal(folder / "answers", task.name, sampling_settings(task, sampling, settings), batches) if folder else None
+    )
     answers = [answer for batch in (journal.finished if journal else []) for answer in batch]
     first = len(journal.finished) if journal else 0
-    bar = tqdm(total=sum(map(len, batches)), initial=len(answers), desc=task.suite.title, unit="answer")
-    for number, batch in enumerate(batches[first:], first):
-        start = time.monotonic()
-        made = _answer_batch(task, batch, engine(), sampling, batch_seed(args.seed, task.name, number))
-        if journal:
-            journal.append(made)
-        answers += made
-        tokens = sum(answer.tokens for answer in made)
-        bar.set_postfix_str(f"{tokens / (time.monotonic() - start):.0f} tokens/s", refresh=False)
-        bar.update(len(made))
-    bar.close()
+    total = sum(map(len, batches))
+    with tqdm(total=total, initial=len(answers), desc=task.suite.title, unit="answer") as bar:
+        for number, batch in enumerate(batches[first:], first):
+            start = time.monotonic()
+            made = _answer_batch(task, batch, engine(), sampling, batch_seed(args.seed, task.name, number))
+            if journal:
+                journal.append(made)
+            answers += made
+            tokens = sum(answer.tokens for answer in made)
+            bar.set_postfix_str(f"{tokens / (time.monotonic() - start):.0f} tokens/s", refresh=False)
+            bar.update(len(made))
     return answers
 
 

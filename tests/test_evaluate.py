@@ -219,6 +219,15 @@ def test_prompts_are_written_by_the_chat_template(tiny_model):
         sampling.prompt_ids({"problem": "1+1?"}, sampling.SUITES["aime24"], args, tokenizer)
 
 
+def test_the_longest_completion_is_the_papers_or_what_the_context_leaves():
+    task = sampling.Task("s", sampling.SUITES["aime24"], [], [[1] * 10, [1] * 100], samples=1)
+    lengths = [sampling.completion_length(small(max_new_tokens=None), task, at) for at in (None, 300, 32768)]
+    assert lengths == [8192, 300 - 100, 8192]
+    assert sampling.completion_length(small(max_new_tokens=9000), task, None) == 9000
+    with pytest.raises(ValueError, match=r"longest prompt of AIME24 has 100: no room for any .* at most 0"):
+        sampling.completion_length(small(max_new_tokens=None), task, 64)
+
+
 def test_the_ks_of_pass_at_k():
     assert chosen_pass_at(None, [1, 32]) == [2, 4, 8, 16, 32]
     assert chosen_pass_at(None, [1]) == []
@@ -241,7 +250,7 @@ def test_the_ks_of_pass_at_k():
         ({"engine": "sglang"}, "engine must be 'transformers' or 'vllm', got 'sglang'"),
         ({"max_model_len": 64}, "are vLLM's"),
         ({"dtype": "int8"}, "dtype must be of"),
-        ({"max_new_tokens": 9999}, r"takes 256 tokens and the longest prompt has \d+: no room for 9999"),
+        ({"max_new_tokens": 9999}, r"takes 256 tokens and the longest prompt of miniature has \d+: no room for 9999"),
         ({"instruction": "Box it."}, "brings its prompts"),
         ({"output": "nowhere/x.json"}, "output is in a folder that does not exist"),
         ({"split": "validation"}, "splits 'train' and 'test'"),

@@ -22,12 +22,13 @@ def filled(folder):
     return journal.path
 
 
-def test_cut_at_every_byte_whole_batches_remain(tmp_path):
+def test_cut_anywhere_whole_batches_remain(tmp_path):
     path = filled(tmp_path)
     content = path.read_bytes()
     lines = content.splitlines(keepends=True)
     ends = [0, len(b"".join(lines[:2])), len(b"".join(lines[:4])), len(content)]
-    for length in range(len(content) + 1):
+    near = {end + step for end in ends for step in (-1, 0, 1)} & set(range(len(content) + 1))
+    for length in sorted({*range(0, len(content), 5), *near}):
         path.write_bytes(content[:length])
         journal = Journal(tmp_path, "s", SETTINGS, BATCHES)
         whole = sum(end <= length for end in ends) - 1
