@@ -112,7 +112,7 @@ def load_suite(name: str, folder: str | None = None) -> list[dict[str, Any]]:
             rows = load_rows(suite.hub_id, suite.split, suite.config)
         except OSError as error:
             raise FileNotFoundError(
-                f"The suite {name!r} could not be loaded by its id on the Hub, {suite.hub_id!r}: {error} Without a "
+                f"The suite {name!r} could not be loaded by its id on the Hub, {suite.hub_id!r}: {error}. Without a "
                 f"network, give a folder with {name}.jsonl by --benchmarks; a gated set needs `hf auth login`."
             ) from error
     return [to_problem(row, f"row {number} of {path or suite.hub_id}") for number, row in enumerate(rows)]
