@@ -127,16 +127,15 @@ class TransformersEngine:
         self.tokenizer = tokenizer
         weights = getattr(torch, resolve_dtype(dtype))
         model: Any = AutoModelForCausalLM.from_pretrained(checkpoint.base, dtype=weights)
+        # As vLLM does: the checkpoint says which tokens end a completion, the evaluation says all else.
+        ends = model.generation_config.eos_token_id
+        self.end_ids = sorted({*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id} - {None})
+        model.generation_config = GenerationConfig()
         if checkpoint.adapter:
             from peft import PeftModel
 
             model = PeftModel.from_pretrained(model, checkpoint.adapter)
         self.model = model.to(device()).eval()
-        # As vLLM does: the checkpoint says which tokens end a completion, the evaluation says all else.
-        ends = model.generation_config.eos_token_id
-        ends = {*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id} - {None}
-        self.end_ids = sorted(ends)
-        model.generation_config = GenerationConfig()
 
     @torch.no_grad()
     def complete(self, prompts: Sequence[list[int]], sampling: Sampling, seed: int) -> list[Completion]:
@@ -148,7 +147,7 @@ class TransformersEngine:
         mask_B_T = pad_sequence([torch.ones_like(row) for row in ids], batch_first=True, padding_side="left")
         drawn = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
         # What runs beside an evaluation, a training for instance, goes on as if there had been none.
-        with torch.random.fork_rng(devices=[] if at.type == "cpu" else [at], device_type=at.type):
+        with torch.random.fork_rng(devices=[at] if at.type == "cuda" else []):
             torch.manual_seed(seed)
             outputs = self.model.generate(
                 input_ids=ids_B_T.to(at),
@@ -213,22 +212,20 @@ class VLLMEngine:
         """One completion a prompt; the seed of each follows from this one and its place."""
         from vllm import SamplingParams
 
+        drawn = {"temperature": sampling.temperature, "top_p": sampling.top_p, "max_tokens": sampling.max_new_tokens}
+        # vLLM knows the base's end of sequence; an adapter's tokenizer may have another.
+        ends = [self.tokenizer.eos_token_id]
         outputs = self.llm.generate(
             [{"prompt_token_ids": prompt} for prompt in prompts],
-            [
-                SamplingParams(
-                    temperature=sampling.temperature,
-                    top_p=sampling.top_p,
-                    max_tokens=sampling.max_new_tokens,
-                    seed=seed + place,
-                )
-                for place in range(len(prompts))
-            ],
+            [SamplingParams(seed=seed + place, stop_token_ids=ends, **drawn) for place in range(len(prompts))],
             use_tqdm=False,
             lora_request=self.lora,
         )
-        answers = [output.outputs[0] for output in outputs]
-        return [Completion(one.text, len(one.token_ids), one.finish_reason == "length") for one in answers]
+        return [self._completion(output.outputs[0]) for output in outputs]
+
+    def _completion(self, answer: Any) -> Completion:
+        text = self.tokenizer.decode(answer.token_ids, skip_special_tokens=True)
+        return Completion(text, len(answer.token_ids), cut=answer.finish_reason == "length")
 
 
 def _vllm_lora(adapter: str | None) -> tuple[Any, dict[str, Any]]:
