@@ -1,128 +1,202 @@
-"""Any known data set -> the columns `prompt`, `demonstration`, `solution`; says what it refused and why."""
+"""Any known data set -> the columns `prompt`, `demonstration`, `solution`; says what it refused and why.
 
-import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+`reading` finds rows, `columns` knows data sets by their columns, `prompts` writes the prompt, `decontamination`
+compares it with the benchmarks, the verifier of `rewards` checks the demonstration, and `data_report` counts.
+"""
+
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from itertools import chain, islice
 from typing import Any
 
-INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
-"""Appended to every question. Source: the prompt of Qwen2.5-Math, which the paper uses."""
+from hpt_trl.columns import Converter, Example, converter
+from hpt_trl.data_report import Reason, RefusedError, Report
+from hpt_trl.decontamination import Overlap
+from hpt_trl.demonstrations import END_OF_THINK, THINK
+from hpt_trl.grader import Verdict
+from hpt_trl.prompts import INSTRUCTION, Prompt, PromptStyle, question_prompt, question_text
+from hpt_trl.reading import load_rows, read_rows
+from hpt_trl.rewards import BOXED, final_answer, judge
 
-_SPLITS = ("train", "validation", "test")
-_FILE_BUILDERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
+__all__ = [
+    "INSTRUCTION",
+    "Preparation",
+    "PromptStyle",
+    "Report",
+    "columns_of",
+    "converter",
+    "load_rows",
+    "prepare_rows",
+    "question_prompt",
+    "read_rows",
+]
 
+BATCH_ROWS = 256
+"""Rows judged together: bounds memory, and keeps the verifier's workers busy."""
 
-def load_rows(source: str, split: str = "train", config: str | None = None, streaming: bool = False) -> Any:
-    """Load a data set from a local file, a folder of such files (`train.jsonl`, `test.jsonl`) or the Hub.
-
-    Raises:
-        FileNotFoundError: if `source` looks like a path and nothing is there.
-        ValueError: if the file is empty or not what its ending says.
-    """
-    from datasets import load_dataset
-    from datasets.exceptions import DatasetsError
-
-    path = Path(source)
-    if path.is_dir():
-        candidates = [path / f"{split}{suffix}" for suffix in _FILE_BUILDERS]
-        path = next((candidate for candidate in candidates if candidate.exists()), path)
-    if path.is_file() and path.suffix in _FILE_BUILDERS:
-        if path.stat().st_size == 0:
-            raise ValueError(f"The data file {source!r} is empty: 0 rows.")
-        if path.stem in _SPLITS and path.stem != split:
-            raise ValueError(f"Split {split!r} was asked for, but the data file {source!r} is named for {path.stem!r}.")
-        try:
-            return load_dataset(_FILE_BUILDERS[path.suffix], data_files=str(path), split="train", streaming=streaming)
-        except DatasetsError as error:
-            reason = error.__cause__ or error
-            raise ValueError(f"The data file {source!r} is not readable as {path.suffix[1:]}: {reason}") from error
-    if not path.exists() and (path.suffix in _FILE_BUILDERS or source.startswith((".", "/", "~"))):
-        raise FileNotFoundError(
-            f"The data {source!r} does not exist. Give a .jsonl, .json, .csv or .parquet file, a folder with one named "
-            f"for the split ({split}.jsonl), or the id of a data set on the Hub."
-        )
-    return load_dataset(source, name=config, split=split, streaming=streaming)
-
-
-def question_prompt(question: str) -> list[dict[str, str]]:
-    """One user message: the question and the instruction to box the answer."""
-    return [{"role": "user", "content": f"{question.strip()}\n{INSTRUCTION}"}]
-
-
-def from_gsm8k(row: Mapping[str, Any]) -> dict[str, Any]:
-    """GSM8K: calculator marks `<<48/2=24>>` stripped, the answer after `####` boxed.
-
-    Source: arXiv 2110.14168, appendix C.
-    """
-    reasoning, mark, answer = row["answer"].partition("####")
-    if not mark:
-        raise ValueError("no '####' before a final answer")
-    answer = answer.strip().replace(",", "")
-    reasoning = re.sub(r"<<[^<>]*>>", "", reasoning).strip()
-    demonstration = f"{reasoning}\nThe final answer is \\boxed{{{answer}}}."
-    return {"prompt": question_prompt(row["question"]), "demonstration": demonstration, "solution": answer}
-
-
-def from_math(row: Mapping[str, Any]) -> dict[str, Any]:
-    """MATH-style rows: `problem`, `answer`, and `solution` as the demonstration if there is one."""
-    demonstration = row.get("solution") or ""
-    return {"prompt": question_prompt(row["problem"]), "demonstration": demonstration, "solution": str(row["answer"])}
-
-
-_SCHEMAS: tuple[tuple[frozenset[str], Callable[[Mapping[str, Any]], dict[str, Any]]], ...] = (
-    (frozenset({"question", "answer"}), from_gsm8k),
-    (frozenset({"problem", "answer"}), from_math),
-)
-
-
-_REQUIRED = ("prompt", "question", "problem", "answer")
-
-
-def converter(columns: Iterable[str]) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
-    """The conversion for a data set with these columns; rows that are ready pass through.
-
-    Raises:
-        ValueError: for columns of no known data set.
-    """
-    have = set(columns)
-    if {"prompt", "solution"} <= have:
-        return dict
-    for needed, convert in _SCHEMAS:
-        if needed <= have:
-            return convert
-    raise ValueError(
-        f"No known data set has the columns {sorted(have)}. Known are: prompt, solution (and demonstration); GSM8K's "
-        "question, answer; MATH-style problem, answer (and solution). Rename yours to one of these."
-    )
+_PEEKED_ROWS = 100
 
 
 @dataclass
-class Report:
-    """How many rows came, were kept, and were refused for which reason, with up to three examples each."""
+class _Candidate:
+    """A row on its way: what it will become, and what the verifier said of it."""
 
-    came: int = 0
-    kept: int = 0
-    refused: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, list[str]] = field(default_factory=dict)
-
-    def refuse(self, reason: str, row: Mapping[str, Any]) -> None:
-        self.refused[reason] += 1
-        examples = self.examples.setdefault(reason, [])
-        if len(examples) < 3:
-            examples.append(str(dict(row))[:300])
-
-    def __str__(self) -> str:
-        lines = [f"{self.came} rows came, {self.kept} kept, {self.refused.total()} refused."]
-        for reason, count in self.refused.most_common():
-            lines.append(f"  {count} refused: {reason}")
-            lines += [f"    e.g. {example}" for example in self.examples[reason]]
-        return "\n".join(lines)
+    row_number: int
+    prompt: Prompt
+    example: Example
+    demonstration: str = ""
+    refused: RefusedError | None = None
+    is_settled: bool = False
 
 
-def prepare_rows(rows: Iterable[Mapping[str, Any]], columns: Iterable[str]) -> tuple[list[dict[str, Any]], Report]:
-    """Convert rows and keep those whose demonstration, if they have one, the verifier accepts.
+class Preparation:
+    """
+    Prepares rows one batch at a time, and counts what happens to them in `report`.
+
+    Args:
+        convert: reads a row, see `columns.converter`.
+        style: how prompts are written.
+        overlap: finds the benchmark problems a prompt overlaps; None: prompts are not compared.
+        missing_demonstration: "keep" rows without one, which stay on RL, or "refuse" them.
+        report: where to count; by default a new one.
+    """
+
+    def __init__(
+        self,
+        convert: Converter,
+        style: PromptStyle | None = None,
+        overlap: Overlap | None = None,
+        missing_demonstration: str = "keep",
+        report: Report | None = None,
+    ) -> None:
+        if missing_demonstration not in ("keep", "refuse"):
+            raise ValueError(f"missing_demonstration must be 'keep' or 'refuse', got {missing_demonstration!r}.")
+        self.convert = convert
+        self.style = style or PromptStyle()
+        self.overlap = overlap
+        self.keeps_missing = missing_demonstration == "keep"
+        self.report = report or Report()
+        self._kept_prompts: set[bytes] = set()
+        self._prompt_type: type | None = None
+
+    def run(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+        """Yield the rows that are kept, in order, with `prompt`, `demonstration` ("" if there is none) and `solution`.
+
+        Memory holds a batch, and 8 bytes of every prompt kept, by which duplicates are known.
+        """
+        rows = iter(rows)
+        while batch := list(islice(rows, BATCH_ROWS)):
+            candidates = [candidate for row in batch if (candidate := self._read(row)) is not None]
+            verify(candidates)
+            for candidate in candidates:
+                if self._is_kept(candidate):
+                    yield self._finished(candidate)
+
+    def _read(self, row: Mapping[str, Any]) -> _Candidate | None:
+        self.report.came += 1
+        number = self.report.came
+        try:
+            example = self.convert(row)
+            if not example.demonstrations and not self.keeps_missing:
+                raise RefusedError(Reason.NO_DEMONSTRATION)
+            prompt = self.style.apply(example.prompt, example.is_question)
+        except RefusedError as error:
+            self.report.refuse(error.reason, number, error.detail, dict(row))
+            return None
+        hits = self.overlap.hits(question_text(example.prompt)) if self.overlap else []
+        if hits:
+            self.report.contaminated.update(hit.benchmark for hit in hits)
+            detail = ", ".join(f"{hit.benchmark} ({hit.share:.0%} of {hit.problem[:80]!r})" for hit in hits)
+            self.report.refuse(Reason.CONTAMINATED, number, detail, question_text(example.prompt))
+            return None
+        return _Candidate(number, prompt, example)
+
+    def _is_kept(self, candidate: _Candidate) -> bool:
+        """Whether a judged row is kept; if not, it is counted with its reason."""
+        key = _prompt_key(candidate.prompt)
+        refused = candidate.refused
+        if key in self._kept_prompts:
+            refused = RefusedError(Reason.DUPLICATE)
+        elif refused is None and not isinstance(candidate.prompt, self._prompt_type or object):
+            # One column holds texts or conversations, not both.
+            refused = RefusedError(Reason.MALFORMED, "a text among conversations, or the reverse: set prompt_format")
+        if refused is not None:
+            shown = {"prompt": question_text(candidate.prompt), "solution": candidate.example.solution}
+            self.report.refuse(refused.reason, candidate.row_number, refused.detail, shown)
+            return False
+        self._kept_prompts.add(key)
+        self._prompt_type = self._prompt_type or type(candidate.prompt)
+        return True
+
+    def _finished(self, candidate: _Candidate) -> dict[str, Any]:
+        self.report.kept += 1
+        self.report.without_demonstration += not candidate.demonstration
+        self.report.solution_from_box += candidate.example.solution_from_box
+        return {
+            "prompt": candidate.prompt,
+            "demonstration": candidate.demonstration,
+            "solution": candidate.example.solution,
+            **candidate.example.extra,
+        }
+
+
+def _prompt_key(prompt: Prompt) -> bytes:
+    text = prompt if isinstance(prompt, str) else json.dumps(prompt, sort_keys=True, ensure_ascii=False)
+    return blake2b(" ".join(text.split()).encode(), digest_size=8).digest()
+
+
+def verify(candidates: Sequence[_Candidate]) -> None:
+    """Give each row its first demonstration that the verifier accepts, or the reason why its likeliest is refused.
+
+    A row without demonstrations needs a solution that the verifier accepts as its own answer: nobody could be right
+    otherwise.
+    """
+    attempt = 0
+    while open_candidates := [candidate for candidate in candidates if not candidate.is_settled]:
+        texts = [_attempts(candidate.example)[attempt] for candidate in open_candidates]
+        solutions = [candidate.example.solution for candidate in open_candidates]
+        for candidate, text, verdict in zip(open_candidates, texts, judge(texts, solutions)):
+            if verdict == Verdict.RIGHT:
+                candidate.demonstration = text if candidate.example.demonstrations else ""
+                candidate.refused = None
+            elif candidate.refused is None:
+                candidate.refused = _refusal(verdict, text, candidate.example)
+            is_last = attempt + 1 == len(_attempts(candidate.example))
+            candidate.is_settled = verdict == Verdict.RIGHT or is_last
+        attempt += 1
+
+
+def _attempts(example: Example) -> tuple[str, ...]:
+    return example.demonstrations or (f"{BOXED}{example.solution.strip('$')}}}",)
+
+
+def _refusal(verdict: Verdict, text: str, example: Example) -> RefusedError:
+    if verdict == Verdict.TIMED_OUT:
+        return RefusedError(Reason.TIMED_OUT)
+    if verdict == Verdict.UNPARSEABLE_GOLD:
+        return RefusedError(Reason.UNREADABLE_SOLUTION)
+    if not example.demonstrations:
+        return RefusedError(Reason.UNREADABLE_SOLUTION, "it is not accepted as its own answer")
+    answer = final_answer(text)
+    if verdict == Verdict.WRONG:
+        return RefusedError(Reason.WRONG, f"its answer is {(answer or text[-40:])[:80]!r}")
+    if THINK in text and END_OF_THINK not in text:
+        return RefusedError(Reason.UNFINISHED)
+    if answer is None:
+        return RefusedError(Reason.NO_BOX, f"it ends with {text[-60:]!r}")
+    return RefusedError(Reason.UNREADABLE_ANSWER, f"its answer is {answer[:80]!r}")
+
+
+def columns_of(rows: Iterator[Mapping[str, Any]]) -> tuple[list[str], Iterator[Mapping[str, Any]]]:
+    """The columns of the first hundred rows, together, and all the rows."""
+    first = list(islice(rows, _PEEKED_ROWS))
+    return list(dict.fromkeys(name for row in first for name in row)), chain(first, rows)
+
+
+def prepare_rows(rows: Iterable[Mapping[str, Any]], columns: Collection[str]) -> tuple[list[dict[str, Any]], Report]:
+    """Prepare rows in memory, as `hpt-trl prepare` does by default, but compared with no benchmark.
 
     Args:
         rows: of any data set that `converter` knows.
@@ -131,53 +205,5 @@ def prepare_rows(rows: Iterable[Mapping[str, Any]], columns: Iterable[str]) -> t
     Returns:
         Kept rows with `prompt`, `demonstration`, `solution`, and what happened to the others.
     """
-    from hpt_trl.rewards import accuracy_reward
-
-    convert = converter(columns)
-    kept: list[dict[str, Any]] = []
-    report = Report()
-    for row in rows:
-        report.came += 1
-        empty = [name for name in _REQUIRED if name in row and row[name] is None]
-        if empty:
-            report.refuse(f"nothing in {', '.join(empty)}", row)
-            continue
-        try:
-            ready = convert(row)
-        except ValueError as error:
-            report.refuse(str(error), row)
-            continue
-        demonstration = ready.get("demonstration") or ""
-        completion: Any = [demonstration] if isinstance(demonstration, Mapping) else demonstration
-        (verdict,) = accuracy_reward([completion], [ready["solution"]])
-        if verdict is None:
-            report.refuse("the verifier cannot read the solution", ready)
-        elif ready.get("demonstration") and not verdict:
-            report.refuse("the verifier rejects the demonstration's answer", ready)
-        else:
-            kept.append(ready)
-    report.kept = len(kept)
-    return kept, report
-
-
-def convert_gguf(source: Path, output: Path) -> None:
-    """Save a GGUF model and its tokenizer as safetensors, which load in a fraction of the time.
-
-    Raises:
-        ImportError: without the package `gguf`.
-    """
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    loaded = AutoModelForCausalLM.from_pretrained(str(source.parent), gguf_file=source.name, dtype=torch.float32)
-    tokenizer = AutoTokenizer.from_pretrained(str(source.parent), gguf_file=source.name)
-    # transformers dequantizes the weights but still refuses to save a model that came from GGUF: move them to one
-    # that did not.
-    config = loaded.config
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    model.load_state_dict(loaded.state_dict())
-    model.generation_config = loaded.generation_config
-    model.save_pretrained(output)
-    tokenizer.save_pretrained(output)
+    preparation = Preparation(converter(columns))
+    return list(preparation.run(rows)), preparation.report

@@ -1,10 +1,13 @@
 """What a config names -> a model that can be loaded and rows that can be trained on."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hpt_trl.data import converter, load_rows
+from hpt_trl.columns import Converter, converter, is_ready
 from hpt_trl.miniature import MODEL_PATH
+from hpt_trl.prompts import PromptStyle
+from hpt_trl.reading import load_rows
 
 MINIATURE = "miniature"
 """Name of the embedded model and of its tasks, which need no download."""
@@ -33,6 +36,9 @@ def resolve_model(name: str | None) -> str:
 def resolve_rows(name: str | None, split: str, config: str | None = None, streaming: bool = False) -> Any:
     """Rows with at least `prompt` and `solution`, from a file, a folder, a Hub id or "miniature".
 
+    A known data set is converted, but unlike `hpt-trl prepare` nothing is refused: its likeliest demonstration is taken
+    unseen, and it is compared with no benchmark.
+
     Raises:
         ValueError: if there is no name, or the columns are of no known data set.
         FileNotFoundError: if it looks like a path and nothing is there.
@@ -49,6 +55,15 @@ def resolve_rows(name: str | None, split: str, config: str | None = None, stream
         raise ValueError(f"The miniature has the splits 'train' and 'test', got {split!r}.")
     rows = load_rows(name, split, config, streaming)
     columns = rows.column_names
-    if columns is None or "prompt" in columns or not columns:
+    if not columns or is_ready(columns):
         return rows
-    return rows.map(converter(columns), remove_columns=columns)
+    return rows.map(partial(_as_row, converter(columns)), remove_columns=columns)
+
+
+def _as_row(convert: Converter, row: dict[str, Any]) -> dict[str, Any]:
+    example = convert(row)
+    return {
+        "prompt": PromptStyle().apply(example.prompt, example.is_question),
+        "demonstration": example.demonstrations[0] if example.demonstrations else "",
+        "solution": example.solution,
+    }

@@ -23,11 +23,11 @@ CONFIGS = [
 # Each module may import only what stands above it.
 ORDER = [
     "miniature", "miniature.tasks", "miniature.build",
-    "gate", "estimator", "batching", "grader", "rewards", "data", "demonstrations", "trl_hooks", "history",
-    "scores", "journal", "config", "checks", "trainer", "console", "sources", "engines", "suites", "scoreboard",
-    "evaluate_arguments", "sampling", "report", "evaluate", "prepare", "train", "quickstart", "cli",
+    "gate", "estimator", "batching", "grader", "rewards", "suites", "demonstrations", "trl_hooks", "history",
+    "data_report", "prompts", "columns", "reading", "decontamination", "data", "writing", "gguf_model",
+    "config", "checks", "trainer", "console", "sources", "report", "evaluate", "prepare", "train", "quickstart", "cli",
 ]  # fmt: skip
-LEAVES = {"gate", "estimator", "batching", "grader", "scores", "demonstrations", "trl_hooks"}
+LEAVES = {"gate", "estimator", "batching", "grader", "demonstrations", "trl_hooks"}
 
 
 def module_name(path: Path) -> str:

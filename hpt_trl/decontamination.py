@@ -1,0 +1,167 @@
+"""Does a training prompt repeat a benchmark's problem? n-gram overlap, problem by problem.
+
+A prompt overlaps a problem if the 8-grams they share cover at least half of the problem's words: the rule of Tulu 3
+(arXiv 2411.15124; `decontamination` in allenai/open-instruct). For GPT-3 (13 words) and open-r1 (8 words) one shared
+n-gram is enough, which refuses prompts for a phrase like "where m and n are relatively prime positive integers". Such
+phrases still fill half of some problems, so n-grams that stand in ten or more problems do not count, much as GPT-3
+leaves out its frequent ones (arXiv 2005.14165, appendix C). A problem with no n-gram of its own must be there whole.
+"""
+
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hpt_trl.reading import is_data, read_file
+from hpt_trl.suites import SUITES, load_suite
+
+NGRAM_WORDS = 8
+COVERED_SHARE = 0.5
+COMMON_IN_PROBLEMS = 10
+
+# How a formula is set, not what it says.
+_STYLE = re.compile(
+    r"\\(?:left|right|displaystyle|text|textbf|mathrm|mathbf|quad|qquad)(?![a-zA-Z])|(?<=\\)[dt](?=frac)"
+)
+_WORD = re.compile(r"[^\W_]+")
+_PROBLEM_COLUMNS = ("problem", "question", "Question", "prompt")
+_SPLITS = ("train", "validation", "test")
+
+# Its authors ask that it not be spread in plain text, so the Hub gives it only to those who agreed to that.
+_GATED = {"gpqa"}
+
+
+def words(text: str) -> list[str]:
+    """Letters and digits in lower case: punctuation, line breaks and how formulas are set make no difference."""
+    return _WORD.findall(unicodedata.normalize("NFKC", _STYLE.sub("", text)).lower())
+
+
+def _ngrams(text_words: Sequence[str]) -> list[str]:
+    return [" ".join(text_words[i : i + NGRAM_WORDS]) for i in range(len(text_words) - NGRAM_WORDS + 1)]
+
+
+@dataclass
+class Benchmarks:
+    """Problems by benchmark, and the known benchmarks that are not among them, with the reason."""
+
+    problems: dict[str, list[str]]
+    missing: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A problem that a prompt overlaps: its benchmark, its text, and the share of its words that are covered."""
+
+    benchmark: str
+    problem: str
+    share: float
+
+
+class Overlap:
+    """
+    Finds the benchmark problems a prompt overlaps.
+
+    Args:
+        benchmarks: name -> texts of its problems.
+    """
+
+    def __init__(self, benchmarks: Mapping[str, Iterable[str]]) -> None:
+        self.problems = [(name, problem) for name, problems in benchmarks.items() for problem in problems]
+        ngrams_of = [_ngrams(words(problem)) for _, problem in self.problems]
+        found_in = Counter(ngram for ngrams in ngrams_of for ngram in set(ngrams))
+        self._where: dict[str, list[tuple[int, int]]] = defaultdict(list)
+        self._covered: list[int] = []
+        self._whole: dict[str, list[int]] = defaultdict(list)
+        for index, ngrams in enumerate(ngrams_of):
+            own = [(place, ngram) for place, ngram in enumerate(ngrams) if found_in[ngram] < COMMON_IN_PROBLEMS]
+            for place, ngram in own:
+                self._where[ngram].append((index, place))
+            self._covered.append(_count_covered(place for place, _ in own))
+            if not own:
+                self._whole[" ".join(words(self.problems[index][1]))].append(index)
+
+    def hits(self, text: str) -> list[Hit]:
+        """The problems that `text` overlaps, at most one of each benchmark, the best covered."""
+        places: dict[int, set[int]] = defaultdict(set)
+        for ngram in set(_ngrams(words(text))):
+            for index, place in self._where.get(ngram, ()):
+                places[index].add(place)
+        shares = {index: _count_covered(found) / self._covered[index] for index, found in places.items()}
+        # A short problem is there whole if it is the text, or a line of it: instructions stand on lines of their own.
+        for line in {text, *text.splitlines()}:
+            for index in self._whole.get(" ".join(words(line)), ()):
+                shares[index] = 1.0
+        best: dict[str, Hit] = {}
+        for index, share in shares.items():
+            name, problem = self.problems[index]
+            if share >= COVERED_SHARE and (name not in best or share > best[name].share):
+                best[name] = Hit(name, problem, share)
+        return [best[name] for name in sorted(best)]
+
+
+def _count_covered(places: Iterable[int]) -> int:
+    """How many words the n-grams that begin at these places cover together."""
+    return len({place + word for place in places for word in range(NGRAM_WORDS)})
+
+
+def benchmark_problems(paths: Sequence[str] | None) -> Benchmarks:
+    """The problems to decontaminate against.
+
+    Args:
+        paths: files, or folders of files, with one problem a row (`problem` or `question`), each file a benchmark
+            named like it; None: every suite of `hpt-trl evaluate`, from the Hub.
+
+    Raises:
+        FileNotFoundError: for a path that is not there.
+        ValueError: if a file holds no problems, or a benchmark cannot be loaded from the Hub.
+    """
+    if not paths:
+        return _from_hub()
+    problems = {_name(file): _problems_of(file) for path in paths for file in _files(path)}
+    missing = {name: "no file of that name among --benchmarks" for name in SUITES if name not in problems}
+    return Benchmarks(problems, missing)
+
+
+def _from_hub() -> Benchmarks:
+    benchmarks = Benchmarks({})
+    for name in SUITES:
+        try:
+            benchmarks.problems[name] = [str(row["problem"]) for row in load_suite(name, None)]
+        except (OSError, ValueError) as error:
+            if name in _GATED:
+                benchmarks.missing[name] = f"gated on the Hub, not available here ({type(error).__name__})"
+                continue
+            raise ValueError(
+                f"The benchmark {name!r}, to decontaminate against, could not be loaded: {error} Give a folder with "
+                "the benchmarks as .jsonl files by --benchmarks FOLDER, or take the risk with --decontaminate false."
+            ) from error
+    return benchmarks
+
+
+def _files(path: str) -> list[Path]:
+    place = Path(path).expanduser()
+    files = [place] if place.is_file() else sorted(file for file in place.glob("*") if is_data(file))
+    if not files:
+        raise FileNotFoundError(f"There is no benchmark at {path!r}. Give .jsonl files, or a folder that has some.")
+    return files
+
+
+def _name(file: Path) -> str:
+    return file.absolute().parent.name if file.stem in _SPLITS else file.stem
+
+
+def _problems_of(file: Path) -> list[str]:
+    problems = []
+    for row in read_file(file):
+        problem = next((row[column] for column in _PROBLEM_COLUMNS if isinstance(row.get(column), str)), None)
+        if problem is None:
+            raise ValueError(
+                f"The benchmark {str(file)!r} needs a 'problem' or 'question' text in every row, got a row with "
+                f"{sorted(row)}."
+            )
+        problems.append(problem)
+    if not problems:
+        raise ValueError(f"The benchmark {str(file)!r} holds no problems.")
+    return problems

@@ -1,0 +1,73 @@
+"""Rows -> a .jsonl or .parquet file, as they come, and nothing half-written if it goes wrong."""
+
+import json
+import os
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+_BUFFERED_ROWS = 1000
+
+
+class RowWriter:
+    """
+    Writes rows to a temporary file beside `path`, which takes its name when the `with` block ends without an error.
+
+    Args:
+        path: ends in .jsonl or .parquet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if path.suffix not in (".jsonl", ".parquet"):
+            raise ValueError(f"output must end in .jsonl or .parquet, got {str(path)!r}.")
+        self.path = path
+        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+        self._rows: list[dict[str, Any]] = []
+        self._stack = ExitStack()
+        self._file: Any = None
+
+    def __enter__(self) -> "RowWriter":
+        return self
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Take one row; every thousand are written out."""
+        self._rows.append(row)
+        if len(self._rows) >= _BUFFERED_ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._file is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self.path.suffix == ".jsonl":
+            self._file = self._file or self._stack.enter_context(self._temporary.open("w", encoding="utf-8"))
+            self._file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in self._rows)
+        else:
+            self._flush_parquet()
+        self._rows = []
+
+    def _flush_parquet(self) -> None:
+        import pyarrow
+        import pyarrow.parquet
+
+        try:
+            table = pyarrow.Table.from_pylist(self._rows, schema=self._file and self._file.schema)
+        except pyarrow.ArrowException as error:
+            raise ValueError(
+                f"A Parquet column has one type, and rows differ: {error}. Write .jsonl instead."
+            ) from None
+        if self._file is None:
+            self._file = self._stack.enter_context(pyarrow.parquet.ParquetWriter(self._temporary, table.schema))
+        self._file.write_table(table)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                self._flush()
+            self._stack.close()
+            if error is None:
+                self._temporary.replace(self.path)
+        finally:
+            self._temporary.unlink(missing_ok=True)
