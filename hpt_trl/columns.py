@@ -41,7 +41,7 @@ Converter = Callable[[Row], Example]
 
 
 def answer_text(value: Any) -> str:
-    r"""A right answer as text: numbers as one writes them, lists joined by commas, a single `\boxed{}` opened.
+    r"""A right answer as text: numbers as one writes them, a list as one formula, a single `\boxed{}` opened.
 
     Raises:
         RefusedError: if there is none, or it is no text, number or list of these.
@@ -49,7 +49,8 @@ def answer_text(value: Any) -> str:
     if isinstance(value, Sequence) and not isinstance(value, str):
         parts = [answer_text(part) for part in value]
         if len(parts) > 1:
-            return ", ".join(part.strip("$") for part in parts)
+            # As one formula: math-verify takes the last of several numbers in plain text for the answer.
+            return f"${', '.join(part.strip('$') for part in parts)}$"
         value = parts[0] if parts else None
     if value is None or (isinstance(value, float) and math.isnan(value)):
         raise RefusedError(Reason.NO_SOLUTION)
@@ -110,17 +111,14 @@ def _is_blank(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value)) or value in ([], {}, ())
 
 
-def _first(row: Row, *names: str) -> Any:
-    return next((row[name] for name in names if not _is_blank(row.get(name))), None)
-
-
-def _solution_or_box(value: Any, demonstrations: Sequence[str]) -> tuple[str, bool]:
-    """The solution, and whether it had to be taken from the demonstration's box."""
-    if not _is_blank(value):
-        return answer_text(value), False
+def _solution(row: Row, names: Sequence[str], demonstrations: Sequence[str]) -> tuple[str, bool]:
+    """The first filled of these columns, or the demonstration's box where the row has none of them; and which it was."""
+    columns = [row[name] for name in names if name in row]
+    if columns:
+        return answer_text(next((value for value in columns if not _is_blank(value)), None)), False
     boxed = final_answer(demonstrations[0]) if demonstrations else None
     if not boxed or not boxed.strip():
-        raise RefusedError(Reason.NO_SOLUTION, "none was given, and the demonstration has no box to take it from")
+        raise RefusedError(Reason.NO_SOLUTION, "there is no column for it, and no box in the demonstration")
     return boxed.strip(), True
 
 
@@ -144,7 +142,7 @@ def from_gsm8k(row: Row) -> Example:
 def from_math(row: Row) -> Example:
     """MATH-style: `problem`, `solution` as the demonstration, and `answer` or else the solution's box."""
     demonstrations = demonstrations_of(row.get("solution"))
-    solution, from_box = _solution_or_box(row.get("answer"), demonstrations)
+    solution, from_box = _solution(row, ["answer"], demonstrations)
     return Example(prompt_of(row.get("problem")), demonstrations, solution, solution_from_box=from_box)
 
 
@@ -185,8 +183,7 @@ def from_verl(row: Row) -> Example:
 def from_completion(row: Row) -> Example:
     """Prompt-completion rows; the solution from a column of its own, or from the completion's box."""
     demonstrations = demonstrations_of(row.get("completion"))
-    given = _first(row, "solution", "answer", "final_answer", "ground_truth")
-    solution, from_box = _solution_or_box(given, demonstrations)
+    solution, from_box = _solution(row, ["solution", "answer", "final_answer", "ground_truth"], demonstrations)
     return Example(prompt_of(row.get("prompt")), demonstrations, solution, False, from_box)
 
 
@@ -200,16 +197,15 @@ def from_messages(row: Row) -> Example:
     *before, last = [plain_message(message) for message in messages]
     is_answer = last["role"] == "assistant"
     demonstrations = demonstrations_of(last["content"]) if is_answer else ()
-    given = _first(row, "answer", "final_answer", "ground_truth", "solution")
     prompt = prompt_of(before if is_answer else [*before, last])
-    solution, from_box = _solution_or_box(given, demonstrations)
+    solution, from_box = _solution(row, ["answer", "final_answer", "ground_truth", "solution"], demonstrations)
     return Example(prompt, demonstrations, solution, False, from_box)
 
 
 def from_ready(row: Row) -> Example:
     """Rows that are ready: `prompt`, `demonstration`, `solution`; other columns are kept."""
     demonstrations = demonstrations_of(row.get("demonstration"))
-    solution, from_box = _solution_or_box(row.get("solution"), demonstrations)
+    solution, from_box = _solution(row, ["solution"], demonstrations)
     extra = {name: value for name, value in row.items() if name not in ("prompt", "demonstration", "solution")}
     return Example(prompt_of(row.get("prompt")), demonstrations, solution, False, from_box, extra)
 
@@ -219,7 +215,8 @@ def from_named(prompt: str, demonstration: str | None, solution: str | None) -> 
 
     def convert(row: Row) -> Example:
         demonstrations = demonstrations_of(row.get(demonstration)) if demonstration else ()
-        answer, from_box = _solution_or_box(row.get(solution) if solution else None, demonstrations)
+        # A row that lacks the column a user named has no solution: its box is not asked.
+        answer, from_box = _solution({solution: None, **row} if solution else {}, [solution or ""], demonstrations)
         return Example(prompt_of(row.get(prompt)), demonstrations, answer, solution_from_box=from_box)
 
     return convert

@@ -123,7 +123,8 @@ class Preparation:
             # One column holds texts or conversations, not both.
             refused = RefusedError(Reason.MALFORMED, "a text among conversations, or the reverse: set prompt_format")
         if refused is not None:
-            shown = {"prompt": question_text(candidate.prompt), "solution": candidate.example.solution}
+            example = candidate.example
+            shown = {"prompt": question_text(example.prompt), "solution": example.solution}
             self.report.refuse(refused.reason, candidate.row_number, refused.detail, shown)
             return False
         self._kept_prompts.add(key)

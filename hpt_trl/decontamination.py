@@ -1,6 +1,6 @@
 """Does a training prompt repeat a benchmark's problem? n-gram overlap, problem by problem.
 
-A prompt overlaps a problem if the 8-grams they share cover at least half of the problem's words: the rule of Tulu 3
+A prompt overlaps a problem if the 8-grams they share cover more than half of the problem's words: the rule of Tulu 3
 (arXiv 2411.15124; `decontamination` in allenai/open-instruct). For GPT-3 (13 words) and open-r1 (8 words) one shared
 n-gram is enough, which refuses prompts for a phrase like "where m and n are relatively prime positive integers". Such
 phrases still fill half of some problems, so n-grams that stand in ten or more problems do not count, much as GPT-3
@@ -22,9 +22,7 @@ COVERED_SHARE = 0.5
 COMMON_IN_PROBLEMS = 10
 
 # How a formula is set, not what it says.
-_STYLE = re.compile(
-    r"\\(?:left|right|displaystyle|text|textbf|mathrm|mathbf|quad|qquad)(?![a-zA-Z])|(?<=\\)[dt](?=frac)"
-)
+_STYLE = re.compile(r"\\(?:left|right|displaystyle|text(?:bf)?|math(?:rm|bf)|q?quad)(?![a-z])|(?<=\\)[dt](?=frac)")
 _WORD = re.compile(r"[^\W_]+")
 _PROBLEM_COLUMNS = ("problem", "question", "Question", "prompt")
 _SPLITS = ("train", "validation", "test")
@@ -35,7 +33,7 @@ _GATED = {"gpqa"}
 
 def words(text: str) -> list[str]:
     """Letters and digits in lower case: punctuation, line breaks and how formulas are set make no difference."""
-    return _WORD.findall(unicodedata.normalize("NFKC", _STYLE.sub("", text)).lower())
+    return _WORD.findall(_STYLE.sub("", unicodedata.normalize("NFKC", text).lower()))
 
 
 def _ngrams(text_words: Sequence[str]) -> list[str]:
@@ -96,7 +94,7 @@ class Overlap:
         best: dict[str, Hit] = {}
         for index, share in shares.items():
             name, problem = self.problems[index]
-            if share >= COVERED_SHARE and (name not in best or share > best[name].share):
+            if share > COVERED_SHARE and (name not in best or share > best[name].share):
                 best[name] = Hit(name, problem, share)
         return [best[name] for name in sorted(best)]
 

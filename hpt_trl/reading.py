@@ -174,7 +174,7 @@ def _read_csv(path: Path) -> Iterator[dict[str, Any]]:
                     )
                 yield row
         except (csv.Error, ValueError) as error:
-            raise ValueError(f"{path}, line {reader.line_num}, is not readable as CSV: {error}.") from None
+            raise ValueError(f"{path}, near line {reader.line_num}, is not readable as CSV: {error}.") from None
 
 
 def _read_parquet(path: Path) -> Iterator[dict[str, Any]]:

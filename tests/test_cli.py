@@ -131,16 +131,6 @@ def test_a_run_leaves_a_model_that_a_pipeline_loads(config, tmp_path, monkeypatc
     assert answer[0]["generated_text"].startswith("1+1")
 
 
-def test_prepare_writes_what_train_reads(tmp_path, monkeypatch, capsys):
-    source = data_file(tmp_path, [{"question": "1+1?", "answer": "It is 2.\n#### 2"}])
-    output = tmp_path / "ready.jsonl"
-    assert run(monkeypatch, capsys, "prepare", source, "--output", str(output))[0] == 0
-    assert json.loads(output.read_text())["demonstration"] == "It is 2.\nThe final answer is \\boxed{2}."
-    code, error = run(monkeypatch, capsys, "prepare", source, "--output", "ready.txt")
-    assert code == 2
-    assert "must end in .jsonl or .parquet" in error
-
-
 def test_the_installed_command_fails_without_a_traceback():
     command = Path(sys.executable).with_name("hpt-trl")
     done = subprocess.run(
