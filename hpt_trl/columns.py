@@ -112,7 +112,7 @@ def _is_blank(value: Any) -> bool:
 
 
 def _solution(row: Row, names: Sequence[str], demonstrations: Sequence[str]) -> tuple[str, bool]:
-    """The first filled of these columns, or the demonstration's box where the row has none of them; and which it was."""
+    """The first filled of these columns, or the demonstration's box if the row has none of them; and which it was."""
     columns = [row[name] for name in names if name in row]
     if columns:
         return answer_text(next((value for value in columns if not _is_blank(value)), None)), False

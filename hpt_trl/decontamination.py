@@ -11,11 +11,7 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-
-from hpt_trl.reading import is_data, read_file
-from hpt_trl.suites import SUITES, load_suite
+from dataclasses import dataclass
 
 NGRAM_WORDS = 8
 COVERED_SHARE = 0.5
@@ -24,11 +20,6 @@ COMMON_IN_PROBLEMS = 10
 # How a formula is set, not what it says.
 _STYLE = re.compile(r"\\(?:left|right|displaystyle|text(?:bf)?|math(?:rm|bf)|q?quad)(?![a-z])|(?<=\\)[dt](?=frac)")
 _WORD = re.compile(r"[^\W_]+")
-_PROBLEM_COLUMNS = ("problem", "question", "Question", "prompt")
-_SPLITS = ("train", "validation", "test")
-
-# Its authors ask that it not be spread in plain text, so the Hub gives it only to those who agreed to that.
-_GATED = {"gpqa"}
 
 
 def words(text: str) -> list[str]:
@@ -38,14 +29,6 @@ def words(text: str) -> list[str]:
 
 def _ngrams(text_words: Sequence[str]) -> list[str]:
     return [" ".join(text_words[i : i + NGRAM_WORDS]) for i in range(len(text_words) - NGRAM_WORDS + 1)]
-
-
-@dataclass
-class Benchmarks:
-    """Problems by benchmark, and the known benchmarks that are not among them, with the reason."""
-
-    problems: dict[str, list[str]]
-    missing: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -102,64 +85,3 @@ class Overlap:
 def _count_covered(places: Iterable[int]) -> int:
     """How many words the n-grams that begin at these places cover together."""
     return len({place + word for place in places for word in range(NGRAM_WORDS)})
-
-
-def benchmark_problems(paths: Sequence[str] | None) -> Benchmarks:
-    """The problems to decontaminate against.
-
-    Args:
-        paths: files, or folders of files, with one problem a row (`problem` or `question`), each file a benchmark
-            named like it; None: every suite of `hpt-trl evaluate`, from the Hub.
-
-    Raises:
-        FileNotFoundError: for a path that is not there.
-        ValueError: if a file holds no problems, or a benchmark cannot be loaded from the Hub.
-    """
-    if not paths:
-        return _from_hub()
-    problems = {_name(file): _problems_of(file) for path in paths for file in _files(path)}
-    missing = {name: "no file of that name among --benchmarks" for name in SUITES if name not in problems}
-    return Benchmarks(problems, missing)
-
-
-def _from_hub() -> Benchmarks:
-    benchmarks = Benchmarks({})
-    for name in SUITES:
-        try:
-            benchmarks.problems[name] = [str(row["problem"]) for row in load_suite(name, None)]
-        except (OSError, ValueError) as error:
-            if name in _GATED:
-                benchmarks.missing[name] = f"gated on the Hub, not available here ({type(error).__name__})"
-                continue
-            raise ValueError(
-                f"The benchmark {name!r}, to decontaminate against, could not be loaded: {error} Give a folder with "
-                "the benchmarks as .jsonl files by --benchmarks FOLDER, or take the risk with --decontaminate false."
-            ) from error
-    return benchmarks
-
-
-def _files(path: str) -> list[Path]:
-    place = Path(path).expanduser()
-    files = [place] if place.is_file() else sorted(file for file in place.glob("*") if is_data(file))
-    if not files:
-        raise FileNotFoundError(f"There is no benchmark at {path!r}. Give .jsonl files, or a folder that has some.")
-    return files
-
-
-def _name(file: Path) -> str:
-    return file.absolute().parent.name if file.stem in _SPLITS else file.stem
-
-
-def _problems_of(file: Path) -> list[str]:
-    problems = []
-    for row in read_file(file):
-        problem = next((row[column] for column in _PROBLEM_COLUMNS if isinstance(row.get(column), str)), None)
-        if problem is None:
-            raise ValueError(
-                f"The benchmark {str(file)!r} needs a 'problem' or 'question' text in every row, got a row with "
-                f"{sorted(row)}."
-            )
-        problems.append(problem)
-    if not problems:
-        raise ValueError(f"The benchmark {str(file)!r} holds no problems.")
-    return problems

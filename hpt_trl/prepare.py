@@ -9,11 +9,12 @@ from pathlib import Path
 from rich.console import Console
 from tqdm.auto import tqdm
 
+from hpt_trl.benchmarks import benchmark_problems
 from hpt_trl.columns import named_converter
 from hpt_trl.console import parse, user_errors
 from hpt_trl.data import Preparation, columns_of
 from hpt_trl.data_report import Reason, Report
-from hpt_trl.decontamination import Overlap, benchmark_problems
+from hpt_trl.decontamination import Overlap
 from hpt_trl.gguf_model import convert_gguf
 from hpt_trl.prompts import PromptStyle
 from hpt_trl.reading import REPORT_SUFFIX, read_rows

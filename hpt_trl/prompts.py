@@ -11,7 +11,7 @@ INSTRUCTION = "Please reason step by step, and put your final answer within \\bo
 
 QUESTION = "{question}"
 CHAT_TEMPLATE = f"{QUESTION}\n{INSTRUCTION}"
-TEXT_TEMPLATE = f"Question:\n{QUESTION}\n{INSTRUCTION}\nAnswer:\n"
+TEXT_TEMPLATE = f"{CHAT_TEMPLATE}\n"
 """For base models without a chat template. It ends with a line break, so that no token spans prompt and answer."""
 
 Prompt = str | list[dict[str, str]]

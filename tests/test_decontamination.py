@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from hpt_trl.benchmarks import benchmark_problems
 from hpt_trl.columns import from_gsm8k
-from hpt_trl.decontamination import Overlap, benchmark_problems, words
+from hpt_trl.decontamination import Overlap, words
 from hpt_trl.prompts import question_prompt, question_text
 from hpt_trl.reading import read_file
 
@@ -62,10 +63,13 @@ def write(path, *rows):
 
 
 def test_benchmarks_are_named_like_their_files(tmp_path):
-    write(tmp_path / "suites" / "aime24.jsonl", {"problem": "a", "answer": "1"}, {"problem": "b", "answer": "2"})
+    suite = tmp_path / "suites"
+    write(suite / "aime24.jsonl", {"problem": "a", "answer": "1"}, {"problem": "b", "answer": "2"})
+    write(suite / "arc_challenge" / "test.jsonl", {"problem": "Which?\n\nA) This.\nB) That.", "answer": "A"})
+    write(suite / "old" / "train.jsonl", {"problem": "no benchmark"})
     test = write(tmp_path / "gsm8k" / "test.jsonl", {"question": "c", "answer": "#### 3"})
     found = benchmark_problems([str(tmp_path / "suites"), test])
-    assert found.problems == {"aime24": ["a", "b"], "gsm8k": ["c"]}
+    assert found.problems == {"aime24": ["a", "b"], "arc_challenge": ["Which?"], "gsm8k": ["c"]}
     assert "gpqa" in found.missing
     assert not {"aime24", "gsm8k"} & set(found.missing)
 

@@ -23,11 +23,21 @@ CONFIGS = [
 # Each module may import only what stands above it.
 ORDER = [
     "miniature", "miniature.tasks", "miniature.build",
-    "gate", "estimator", "batching", "grader", "rewards", "suites", "demonstrations", "trl_hooks", "history",
+    "gate", "estimator", "batching", "grader", "rewards", "demonstrations", "trl_hooks", "history",
     "data_report", "prompts", "columns", "reading", "decontamination", "data", "writing", "gguf_model",
-    "config", "checks", "trainer", "console", "sources", "report", "evaluate", "prepare", "train", "quickstart", "cli",
+    "config", "checks", "trainer", "console", "sources", "suites", "benchmarks", "report", "evaluate", "prepare", "train", "quickstart", "cli",
 ]  # fmt: skip
-LEAVES = {"gate", "estimator", "batching", "grader", "demonstrations", "trl_hooks"}
+LEAVES = {
+    "gate",
+    "estimator",
+    "batching",
+    "grader",
+    "demonstrations",
+    "trl_hooks",
+    "data_report",
+    "decontamination",
+    "reading",
+}
 
 
 def module_name(path: Path) -> str:
