@@ -29,7 +29,8 @@ def benchmark_problems(paths: Sequence[str] | None) -> Benchmarks:
 
     Args:
         paths: files, or folders of files, with one problem a row (`problem` or `question`). Each file is a benchmark
-            named like it, or like its folder if it is named for a split. None: every suite of `hpt-trl evaluate`, from the Hub.
+            named like it, or like its folder if it is named for a split.
+            None: every suite of `hpt-trl evaluate`, from the Hub.
 
     Raises:
         FileNotFoundError: for a path that is not there.
@@ -37,7 +38,9 @@ def benchmark_problems(paths: Sequence[str] | None) -> Benchmarks:
     """
     if not paths:
         return _from_hub()
-    problems = {_name(file): _problems_of(file) for path in paths for file in _files(path)}
+    problems: dict[str, list[str]] = {}
+    for file in (file for path in paths for file in _files(path)):
+        problems.setdefault(_name(file), []).extend(_problems_of(file))
     missing = {name: "no file of that name among --benchmarks" for name in SUITES if name not in problems}
     return Benchmarks(problems, missing)
 

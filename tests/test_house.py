@@ -25,19 +25,13 @@ ORDER = [
     "miniature", "miniature.tasks", "miniature.build",
     "gate", "estimator", "batching", "grader", "rewards", "demonstrations", "trl_hooks", "history",
     "data_report", "prompts", "columns", "reading", "decontamination", "data", "writing", "gguf_model",
-    "config", "checks", "trainer", "console", "sources", "suites", "benchmarks", "report", "evaluate", "prepare", "train", "quickstart", "cli",
+    "config", "checks", "trainer", "console", "sources", "suites", "benchmarks",
+    "report", "evaluate", "prepare", "train", "quickstart", "cli",
 ]  # fmt: skip
 LEAVES = {
-    "gate",
-    "estimator",
-    "batching",
-    "grader",
-    "demonstrations",
-    "trl_hooks",
-    "data_report",
-    "decontamination",
-    "reading",
-}
+    "gate", "estimator", "batching", "grader", "demonstrations", "trl_hooks", "data_report", "reading",
+    "decontamination", "writing",
+}  # fmt: skip
 
 
 def module_name(path: Path) -> str:
