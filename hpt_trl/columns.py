@@ -111,6 +111,15 @@ def _is_blank(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value)) or value in ([], {}, ())
 
 
+def _list_of(row: Row, name: str) -> Sequence[Any]:
+    value = row.get(name)
+    if _is_blank(value):
+        return []
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise RefusedError(Reason.MALFORMED, f"{name} must be a list, got {type(value).__name__}")
+    return value
+
+
 def _solution(row: Row, names: Sequence[str], demonstrations: Sequence[str]) -> tuple[str, bool]:
     """The first filled of these columns, or the demonstration's box if the row has none of them; and which it was."""
     columns = [row[name] for name in names if name in row]
@@ -151,8 +160,8 @@ def from_openr1(row: Row) -> Example:
 
     Source: the card of open-r1/OpenR1-Math-220k.
     """
-    generations = row.get("generations") or []
-    right, complete = row.get("correctness_math_verify") or [], row.get("is_reasoning_complete") or []
+    names = ("generations", "correctness_math_verify", "is_reasoning_complete")
+    generations, right, complete = (_list_of(row, name) for name in names)
 
     def doubt(index: int) -> int:
         flags = (flag[index] if index < len(flag) else None for flag in (right, complete))
@@ -189,11 +198,9 @@ def from_completion(row: Row) -> Example:
 
 def from_messages(row: Row) -> Example:
     """A conversation: its last assistant message is the demonstration, all before it the prompt."""
-    messages = row.get("messages") or row.get("conversations")
-    if _is_blank(messages):
+    messages = _list_of(row, "messages" if "messages" in row else "conversations")
+    if not messages:
         raise RefusedError(Reason.NO_PROMPT)
-    if isinstance(messages, str) or not isinstance(messages, Sequence):
-        raise RefusedError(Reason.MALFORMED, f"messages must be a list, got {type(messages).__name__}")
     *before, last = [plain_message(message) for message in messages]
     is_answer = last["role"] == "assistant"
     demonstrations = demonstrations_of(last["content"]) if is_answer else ()

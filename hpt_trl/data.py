@@ -108,7 +108,8 @@ class Preparation:
         hits = self.overlap.hits(question_text(example.prompt)) if self.overlap else []
         if hits:
             self.report.contaminated.update(hit.benchmark for hit in hits)
-            detail = ", ".join(f"{hit.benchmark} ({hit.share:.0%} of {hit.problem[:80]!r})" for hit in hits)
+            # By number: some benchmarks ask that their problems not be spread in plain text.
+            detail = ", ".join(f"{hit.share:.0%} of {hit.benchmark}'s problem {hit.number}" for hit in hits)
             self.report.refuse(Reason.CONTAMINATED, number, detail, question_text(example.prompt))
             return None
         return _Candidate(number, prompt, example)

@@ -33,10 +33,10 @@ def _ngrams(text_words: Sequence[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class Hit:
-    """A problem that a prompt overlaps: its benchmark, its text, and the share of its words that are covered."""
+    """A problem that a prompt overlaps: its benchmark, its number there from 1, and the share of its words covered."""
 
     benchmark: str
-    problem: str
+    number: int
     share: float
 
 
@@ -49,8 +49,10 @@ class Overlap:
     """
 
     def __init__(self, benchmarks: Mapping[str, Iterable[str]]) -> None:
-        self.problems = [(name, problem) for name, problems in benchmarks.items() for problem in problems]
-        ngrams_of = [_ngrams(words(problem)) for _, problem in self.problems]
+        listed = [(name, *entry) for name, problems in benchmarks.items() for entry in enumerate(problems, 1)]
+        self._names = [(name, number) for name, number, _ in listed]
+        texts = [words(problem) for _, _, problem in listed]
+        ngrams_of = [_ngrams(text) for text in texts]
         found_in = Counter(ngram for ngrams in ngrams_of for ngram in set(ngrams))
         self._where: dict[str, list[tuple[int, int]]] = defaultdict(list)
         self._covered: list[int] = []
@@ -61,7 +63,7 @@ class Overlap:
                 self._where[ngram].append((index, place))
             self._covered.append(_count_covered(place for place, _ in own))
             if not own:
-                self._whole[" ".join(words(self.problems[index][1]))].append(index)
+                self._whole[" ".join(texts[index])].append(index)
 
     def hits(self, text: str) -> list[Hit]:
         """The problems that `text` overlaps, at most one of each benchmark, the best covered."""
@@ -76,9 +78,9 @@ class Overlap:
                 shares[index] = 1.0
         best: dict[str, Hit] = {}
         for index, share in shares.items():
-            name, problem = self.problems[index]
+            name, number = self._names[index]
             if share > COVERED_SHARE and (name not in best or share > best[name].share):
-                best[name] = Hit(name, problem, share)
+                best[name] = Hit(name, number, share)
         return [best[name] for name in sorted(best)]
 
 

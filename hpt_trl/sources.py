@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from hpt_trl.columns import Converter, converter, is_ready
+from hpt_trl.data_report import RefusedError
 from hpt_trl.miniature import MODEL_PATH
 from hpt_trl.prompts import PromptStyle
 from hpt_trl.reading import load_rows
@@ -61,7 +62,12 @@ def resolve_rows(name: str | None, split: str, config: str | None = None, stream
 
 
 def _as_row(convert: Converter, row: dict[str, Any]) -> dict[str, Any]:
-    example = convert(row)
+    try:
+        example = convert(row)
+    except RefusedError as error:
+        raise ValueError(
+            f"A row cannot be used ({error}). `hpt-trl prepare` leaves such rows out and counts them."
+        ) from None
     return {
         "prompt": PromptStyle().apply(example.prompt, example.is_question),
         "demonstration": example.demonstrations[0] if example.demonstrations else "",

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-_BUFFERED_ROWS = 1000
+_BUFFERED_ROWS = 256
 
 
 class RowWriter:
@@ -31,7 +31,7 @@ class RowWriter:
         return self
 
     def write(self, row: dict[str, Any]) -> None:
-        """Take one row; every thousand are written out."""
+        """Take one row; every 256 are written out."""
         self._rows.append(row)
         if len(self._rows) >= _BUFFERED_ROWS:
             self._flush()

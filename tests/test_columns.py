@@ -3,11 +3,16 @@
 import math
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hpt_trl.columns import answer_text, converter, is_ready, named_converter
 from hpt_trl.data import INSTRUCTION, prepare_rows
 from hpt_trl.data_report import Reason, RefusedError
 from tests import samples
+
+SAMPLES = [rows[0] for name, rows in vars(samples).items() if name.isupper() and name != "THOUGHT"]
+KEYS = ["role", "content", "from", "value", "ground_truth", "tool_calls", "type", "text"]
 
 ASKED = [{"role": "user", "content": f"What is $6 \\cdot 7$?\n{INSTRUCTION}"}]
 COMPUTE = [{"role": "user", "content": f"Compute $6 \\cdot 7$.\n{INSTRUCTION}"}]
@@ -168,6 +173,27 @@ def test_bad_rows_are_refused_for_the_right_reason(row, reason):
     with pytest.raises(RefusedError) as caught:
         converter(row)(row)
     assert caught.value.reason == reason
+
+
+JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8)),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.sampled_from(KEYS), inner, max_size=3)),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_whatever_a_column_holds_a_row_is_read_or_refused(data):
+    row = data.draw(st.sampled_from(SAMPLES))
+    changed = {name: data.draw(JSON) for name in data.draw(st.sets(st.sampled_from(sorted(row)), min_size=1))}
+    try:
+        example = converter(row)({**row, **changed})
+    except RefusedError:
+        return
+    assert isinstance(example.prompt, str | list)
+    assert all(isinstance(text, str) and text.strip() for text in example.demonstrations)
+    assert example.solution.strip() == example.solution != ""
 
 
 def test_what_can_be_trained_on_as_it_is():

@@ -181,6 +181,13 @@ def test_a_known_set_trains_without_being_prepared(tmp_path, name, streaming):
     assert row == ready
 
 
+def test_a_row_that_cannot_train_points_to_prepare(tmp_path):
+    path = tmp_path / "train.jsonl"
+    path.write_text(json.dumps({"question": "6*7?", "answer": "42"}) + "\n")
+    with pytest.raises(ValueError, match=r"no '####' before .* `hpt-trl prepare` leaves such rows out"):
+        resolve_rows(str(path), "train")
+
+
 def test_rows_with_a_prompt_train_as_they_are(tmp_path):
     path = tmp_path / "train.jsonl"
     row = samples.READY[0] | {"messages": [{"role": "user", "content": "x"}]}

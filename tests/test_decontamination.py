@@ -8,7 +8,7 @@ import pytest
 
 from hpt_trl.benchmarks import benchmark_problems
 from hpt_trl.columns import from_gsm8k
-from hpt_trl.decontamination import Overlap, words
+from hpt_trl.decontamination import Hit, Overlap, words
 from hpt_trl.prompts import question_prompt, question_text
 from hpt_trl.reading import read_file
 
@@ -38,7 +38,7 @@ def test_a_phrase_of_ten_problems_is_no_repetition():
     # In nine problems the phrase counts: 13 of 15 words. In ten it does not, and a repetition is still found.
     assert Overlap({"few": problems[:9]}).hits(f"Something else, {phrase}")[0].share == 13 / 15
     assert Overlap({"many": problems}).hits(f"Something else, {phrase}") == []
-    assert [hit.problem for hit in Overlap({"many": problems}).hits(problems[3])] == [problems[3]]
+    assert [hit.number for hit in Overlap({"many": problems}).hits(problems[3])] == [4]
 
 
 def test_a_short_problem_must_be_there_whole():
@@ -53,7 +53,7 @@ def test_a_short_problem_must_be_there_whole():
 def test_one_hit_a_benchmark_the_best():
     half = " ".join(ALPHABET.split()[:12])
     overlap = Overlap({"b": [half + " z" * 3, half], "a": [half]})
-    assert [(hit.benchmark, hit.share) for hit in overlap.hits(half)] == [("a", 1.0), ("b", 1.0)]
+    assert overlap.hits(half) == [Hit("a", 1, 1.0), Hit("b", 2, 1.0)]
 
 
 def write(path, *rows):
