@@ -9,8 +9,8 @@ from typing import Any
 
 from hpt_trl.data_report import Reason, RefusedError
 from hpt_trl.demonstrations import END_OF_THINK, THINK
-from hpt_trl.prompts import Prompt, clean_text, plain_message
-from hpt_trl.rewards import BOXED, final_answer, last_boxed
+from hpt_trl.prompts import BOXED, Prompt, clean_text, plain_message
+from hpt_trl.rewards import final_answer, last_boxed
 
 Row = Mapping[str, Any]
 

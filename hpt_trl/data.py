@@ -16,9 +16,9 @@ from hpt_trl.data_report import Reason, RefusedError, Report
 from hpt_trl.decontamination import Overlap
 from hpt_trl.demonstrations import END_OF_THINK, THINK
 from hpt_trl.grader import Verdict
-from hpt_trl.prompts import INSTRUCTION, Prompt, PromptStyle, question_prompt, question_text
+from hpt_trl.prompts import BOXED, INSTRUCTION, Prompt, PromptStyle, question_prompt, question_text
 from hpt_trl.reading import load_rows, read_rows
-from hpt_trl.rewards import BOXED, final_answer, judge
+from hpt_trl.rewards import final_answer, judge
 
 __all__ = [
     "INSTRUCTION",

@@ -6,6 +6,8 @@ from typing import Any
 
 from hpt_trl.data_report import Reason, RefusedError
 
+BOXED = "\\boxed{"
+
 INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
 """Put behind every question. Source: the prompt of Qwen2.5-Math, which the paper uses."""
 

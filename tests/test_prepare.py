@@ -155,6 +155,21 @@ def test_bad_input_is_one_paragraph_and_leaves_nothing(tmp_path, monkeypatch, ca
     assert output.read_text() == "what was there before"
 
 
+@pytest.mark.parametrize(
+    ("source", "output", "message"),
+    [
+        ("in.jsonl", "out.txt", "output must end in .jsonl or .parquet"),
+        ("./nowhere.jsonl", "out.jsonl", "'./nowhere.jsonl' does not exist"),
+        ("./nowhere.gguf", "model", "The model './nowhere.gguf' does not exist"),
+    ],
+)
+def test_names_that_cannot_be_are_told(tmp_path, monkeypatch, capsys, source, output, message):
+    code, _, error = call(monkeypatch, capsys, source, "--output", tmp_path / output, "--decontaminate", "false")
+    assert code == 2
+    assert message in error
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_benchmark_itself_is_refused_whole_with_advice(benchmark, tmp_path, monkeypatch, capsys):
     flags = ["--output", tmp_path / "out.jsonl", "--benchmarks", benchmark]
     code, _, error = call(monkeypatch, capsys, benchmark / "farm.jsonl", *flags)
