@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hpt_trl.reading import is_data, read_file
+from hpt_trl.reading import SPLITS, is_data, read_file
 from hpt_trl.suites import SUITES, load_suite
 
 _PROBLEM_COLUMNS = ("problem", "question", "prompt")
-_SPLITS = ("train", "validation", "test")
 _OPTIONS = re.compile(r"\n\s*\(?A[).]\s")
 
 # Its authors ask that it not be spread in plain text, so the Hub gives it only to those who agreed to that.
@@ -71,7 +70,7 @@ def _files(path: str) -> list[Path]:
 
 
 def _name(file: Path) -> str:
-    return file.absolute().parent.name if file.stem in _SPLITS else file.stem
+    return file.absolute().parent.name if file.stem in SPLITS else file.stem
 
 
 def _without_options(problem: str) -> str:

@@ -84,12 +84,12 @@ class Preparation:
     def run(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
         """Yield the rows that are kept, in order, with `prompt`, `demonstration` ("" if there is none) and `solution`.
 
-        Memory holds a batch, and 8 bytes of every prompt kept, by which duplicates are known.
+        Memory holds a batch, and a short key of every prompt kept, by which duplicates are known.
         """
         rows = iter(rows)
         while batch := list(islice(rows, BATCH_ROWS)):
             candidates = [candidate for row in batch if (candidate := self._read(row)) is not None]
-            verify(candidates)
+            _verify(candidates)
             for candidate in candidates:
                 if self._is_kept(candidate):
                     yield self._finished(candidate)
@@ -149,7 +149,7 @@ def _prompt_key(prompt: Prompt) -> bytes:
     return blake2b(" ".join(text.split()).encode(), digest_size=8).digest()
 
 
-def verify(candidates: Sequence[_Candidate]) -> None:
+def _verify(candidates: Sequence[_Candidate]) -> None:
     """Give each row its first demonstration that the verifier accepts, or the reason why its likeliest is refused.
 
     A row without demonstrations needs a solution that the verifier accepts as its own answer: nobody could be right

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-_SPLITS = ("train", "validation", "test")
+SPLITS = ("train", "validation", "test")
 _FILE_BUILDERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
 REPORT_SUFFIX = ".report.json"
 """What `hpt-trl prepare` writes beside its data; never data itself."""
@@ -30,7 +30,7 @@ def local_files(source: str, split: str) -> list[Path]:
     elif path.is_file():
         if path.suffix not in _FILE_BUILDERS:
             raise ValueError(f"The data file {source!r} must end in one of {', '.join(_FILE_BUILDERS)}.")
-        if path.stem in _SPLITS and path.stem != split:
+        if path.stem in SPLITS and path.stem != split:
             raise ValueError(f"Split {split!r} was asked for, but the data file {source!r} is named for {path.stem!r}.")
         files = [path]
     elif path.suffix in _FILE_BUILDERS or source.startswith((".", "/", "~")):
@@ -74,7 +74,7 @@ def _is_hidden(file: Path, folder: Path) -> bool:
 
 
 def _split_of(file: Path) -> str | None:
-    for split in _SPLITS:
+    for split in SPLITS:
         if file.parent.name == split or file.stem == split or file.name.startswith((f"{split}-", f"{split}_")):
             return split
     return None

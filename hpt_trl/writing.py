@@ -41,7 +41,8 @@ class RowWriter:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         if self.path.suffix == ".jsonl":
             self._file = self._file or self._stack.enter_context(self._temporary.open("w", encoding="utf-8"))
-            self._file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in self._rows)
+            # `default`: a column that is only passed on may hold dates.
+            self._file.writelines(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in self._rows)
         else:
             self._flush_parquet()
         self._rows = []
