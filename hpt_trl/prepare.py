@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from tqdm.auto import tqdm
 
-from hpt_trl.benchmarks import benchmark_problems
+from hpt_trl.benchmark_problems import benchmark_problems
 from hpt_trl.columns import named_converter
 from hpt_trl.console import parse, user_errors
 from hpt_trl.data import Preparation, columns_of

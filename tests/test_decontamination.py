@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hpt_trl.benchmarks import benchmark_problems
+from hpt_trl.benchmark_problems import benchmark_problems
 from hpt_trl.columns import from_gsm8k
 from hpt_trl.decontamination import Hit, Overlap, words
 from hpt_trl.prompts import question_prompt, question_text

@@ -23,13 +23,14 @@ CONFIGS = [
 # Each module may import only what stands above it.
 ORDER = [
     "miniature", "miniature.tasks", "miniature.build",
-    "gate", "estimator", "batching", "grader", "rewards", "demonstrations", "trl_hooks", "history",
-    "data_report", "prompts", "columns", "reading", "decontamination", "data", "writing", "gguf_model",
-    "config", "checks", "trainer", "console", "sources", "suites", "benchmarks",
-    "report", "evaluate", "prepare", "train", "quickstart", "cli",
+    "gate", "estimator", "batching", "grader", "rewards", "demonstrations", "trl_hooks", "spread", "history",
+    "scores", "journal", "data_report", "prompts", "columns", "reading", "decontamination", "data", "writing",
+    "gguf_model", "config", "checks", "trainer", "console", "sources", "engines", "suites", "benchmark_problems",
+    "scoreboard", "evaluate_arguments", "sampling", "report", "evaluate", "prepare", "train", "quickstart",
+    "workload", "benchmark", "cli",
 ]  # fmt: skip
 LEAVES = {
-    "gate", "estimator", "batching", "grader", "demonstrations", "trl_hooks", "data_report", "reading",
+    "gate", "estimator", "batching", "grader", "demonstrations", "trl_hooks", "scores", "data_report", "reading",
     "decontamination", "writing",
 }  # fmt: skip
 
