@@ -160,9 +160,14 @@ def check_support(args: HPTConfig, algorithm: Algorithm, has_router_loss: bool, 
 
 
 def gate_reward_index(names: list[str], wanted: str | None, is_needed: bool) -> int | None:
-    """Column of the one reward function that says whether a prompt was solved; None if nobody needs to know."""
+    """Column of the one reward function that says whether a prompt was solved; None if nobody needs to know.
+
+    Of several, `accuracy_reward` (ours or TRL's) is the one, unless another is wanted.
+    """
     if wanted is None and len(names) == 1:
         return 0
+    if wanted is None and names.count("accuracy_reward") == 1:
+        wanted = "accuracy_reward"
     if wanted is None and not is_needed:
         return None
     if wanted not in names:

@@ -47,7 +47,8 @@ class HPTConfig(GRPOConfig):
             `{solved count: [rollouts, demonstration]}` or `[rollouts, demonstration, off_policy]` for every count from
             0 to `num_generations`.
         gate_reward (`str`, *optional*):
-            Name of the one reward function the gate listens to. Must be given if there are several.
+            Name of the one reward function the gate listens to. Of several it is `accuracy_reward` where that is one of
+            them; else it must be given.
         gate_success_value (`float`, *optional*, defaults to `1.0`):
             A rollout solved its prompt if that reward is at least this. `None`: the solve rate is the mean reward, as
             in the paper's text; 1.0 counts successes, as in its code.
@@ -112,7 +113,7 @@ class HPTConfig(GRPOConfig):
         default=None, metadata={"help": "For gate 'table': {solved count: [rollouts weight, demonstration weight]}."}
     )
     gate_reward: str | None = field(
-        default=None, metadata={"help": "Name of the reward function the gate listens to; needed if there are several."}
+        default=None, metadata={"help": "Name of the reward function the gate listens to; of several, accuracy_reward."}
     )
     gate_success_value: float | None = field(
         default=1.0, metadata={"help": "A rollout with at least this reward solved its prompt; none: mean reward."}

@@ -1,108 +1,189 @@
-"""Is the answer right? Verdicts by math-verify, as a TRL reward function."""
+r"""Is the answer right? Verdicts on completions, and the reward functions made of them.
 
-import logging
+`accuracy_reward` is what the gate listens to. Other signals go beside it, `[accuracy_reward, format_reward]`, and stay
+out of the gate's: it listens to `accuracy_reward` wherever that is one of several, unless `gate_reward` names another.
+TRL's own go with it too: `trl.rewards.think_format_reward`, `get_repetition_penalty_reward`, and for length
+`get_soft_overlong_punishment(max_completion_len, soft_punish_cache)` (DAPO, arXiv 2503.14476, eq. 13).
+"""
+
 import re
-import threading
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
-BOXED = "\\boxed{"
+from hpt_trl.answers.spelling import after_thinking, last_boxed
+from hpt_trl.grader import Grader, Verdict
+
+Completion = str | Sequence[dict[str, Any]]
+
+_CHOICE = re.compile(r"[A-J]")
+_LETTER = re.compile(
+    r"(?:\\(?:text|textbf|textit|mathrm|mathbf|rm|bf)\s*\{|[\s(${*]|(?:option|choice|answer)\b)*([A-Ja-j])"
+    r"(?![a-zA-Z])[\s)}$*]*(?:[).:](?!\d).*)?",
+    re.DOTALL | re.IGNORECASE,
+)
+_MARKUP = r"(?:[\s*_$({]|\\(?:text|textbf|mathrm|mathbf|boxed)\s*\{|\\\()*"
+_END = r"[\s*_$)}]*(?:\\\))?(?:[.,;:!)\]*]|\n|$|because\b|since\b|as\b)"
+# Upper case only, and nothing behind it that would make it a word: "the answer is a dog", "is C or D".
+_STATEMENT = re.compile(
+    rf"(?i:\b(?:answer|option|choice)\b[*_]*\s*(?:is|:|=)?[*_\s]*:?\s*(?:(?:option|choice)\s+)?)(?:{_MARKUP})"
+    rf"(?:(?<=\()([A-J])\)|([A-J])(?![a-zA-Z'])(?={_END}))"
+)
+_LAST_LINE = re.compile(
+    r"(?:so|thus|hence|therefore)?[,:]?[\s*$]*(?:\(([A-J])\)|([A-J])(?=[).:*$]|$))(?P<rest>.*)", re.IGNORECASE
+)
 
 
-def completion_text(completion: str | Sequence[dict[str, Any]]) -> str:
+@cache
+def shared_grader() -> Grader:
+    """The workers that every reward function of this process shares."""
+    return Grader()
+
+
+def completion_text(completion: Completion) -> str:
     """Text of one completion: a string, or the content of the last of its messages."""
-    return completion if isinstance(completion, str) else str(completion[-1].get("content") or "")
-
-
-def last_boxed(text: str) -> str | None:
-    r"""Content of the last closed `\boxed{...}`, or None where there is none.
-
-    math-verify takes the first box it finds; the answer is the last.
-    """
-    # One pass with a stack: a policy that collapses may repeat an opening box ten thousand times.
-    answer: str | None = None
-    answer_start = -1
-    open_braces: list[int] = []
-    for brace in re.finditer(r"[{}]", text):
-        if brace.group() == "{":
-            open_braces.append(brace.start())
-        elif open_braces:
-            start = open_braces.pop()
-            if start > answer_start and text.endswith(BOXED, 0, start + 1):
-                answer, answer_start = text[start + 1 : brace.start()], start
-    return answer
+    if isinstance(completion, str):
+        return completion
+    content = (completion[-1].get("content") if completion else None) or ""
+    return content if isinstance(content, str) else "".join(part.get("text") or "" for part in content)
 
 
 def final_answer(text: str) -> str | None:
     """What a completion answers: the last box after its reasoning, or None if it never gets there."""
-    _, closed, answer = text.rpartition("</think>")
-    if not closed and "<think>" in text:
+    answer = after_thinking(text)
+    return None if answer is None else last_boxed(answer)
+
+
+def letter_of(text: str) -> str | None:
+    r"""The letter that all of a text names (`C`, `(C)`, `\text{C}`, `C) 42`), or None."""
+    found = _LETTER.fullmatch(text.strip())
+    return found[1].upper() if found else None
+
+
+def final_choice(text: str) -> str | None:
+    """The letter A to J that a completion chooses, after its reasoning; the last statement decides.
+
+    A statement is a box, "the answer is (C)", "Answer: C", or a last line that holds nothing but the choice. Prose in
+    which the letter occurs is none.
+    """
+    answer = after_thinking(text)
+    if answer is None:
         return None
-    return last_boxed(answer)
+    box = last_boxed(answer)
+    statements = list(_STATEMENT.finditer(answer))
+    if box is not None and (not statements or answer.rfind(box) >= statements[-1].start()):
+        return letter_of(box) or box
+    if statements:
+        return statements[-1][1] or statements[-1][2]
+    lines = answer.strip().splitlines()
+    found = _LAST_LINE.match(lines[-1].strip(" *$")) if lines else None
+    is_alone = found is not None and (not found["rest"].strip(" .*$)") or found["rest"].startswith(")"))
+    return (found[1] or found[2]).upper() if found is not None and is_alone else None
 
 
-def _timeout() -> int | None:
-    # math-verify interrupts sympy by SIGALRM, which Python delivers to the main thread only.
-    if threading.current_thread() is threading.main_thread():
-        return 5
-    for name in ("math_verify.parser", "math_verify.grader"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    return None
+def judge(completions: Sequence[Completion], solutions: Sequence[Any], grader: Grader | None = None) -> list[Verdict]:
+    r"""Verdicts on completions, each within bounded time and memory.
 
-
-@lru_cache(maxsize=4096)
-def _parse(text: str) -> list[Any]:
-    from math_verify import parse
-
-    return parse(text, parsing_timeout=_timeout())
-
-
-@lru_cache(maxsize=65536)
-def is_right(answer: str, solution: str) -> bool | None:
-    r"""Whether two answers are mathematically equal.
+    What counts is the last `\boxed{}` after the last `</think>`; a `<think>` that is never closed has no answer. Where
+    the gold answer is one letter, A to J, "the answer is (C)" and the like count too.
 
     Args:
-        answer: content of the completion's box.
-        solution: gold answer: plain ("33"), LaTeX ("$33$") or boxed.
+        completions: one text, or list of messages, each.
+        solutions: their gold answers: plain ("33"), LaTeX ("$33$"), boxed, or a letter.
+        grader: worker processes of your own limits; None: the ones all share (5 s and 1 GB a verdict).
 
     Returns:
-        The verdict, or None if math-verify cannot read the solution.
-    """
-    from math_verify import verify
+        One verdict for each completion.
 
-    gold = _parse(solution) or _parse(f"{BOXED}{solution}}}")
-    if not gold:
-        return None
-    return bool(verify(gold, _parse(f"{BOXED}{answer}}}"), timeout_seconds=_timeout()))
+    Raises:
+        ValueError: if there are not as many solutions as completions.
+    """
+    if len(completions) != len(solutions):
+        raise ValueError(f"Every completion needs its solution, got {len(completions)} and {len(solutions)}.")
+    return _verdicts(*_answers(completions, solutions), grader)
+
+
+def _answers(completions: Sequence[Completion], solutions: Sequence[Any]) -> tuple[list[str | None], list[str]]:
+    golds = ["" if solution is None or solution != solution else str(solution) for solution in solutions]
+    texts = [completion_text(completion) for completion in completions]
+    return [final_choice(text) if _is_choice(gold) else final_answer(text) for text, gold in zip(texts, golds)], golds
+
+
+def _is_choice(gold: str) -> bool:
+    letter = letter_of(last_boxed(gold) or gold)
+    return letter is not None and re.sub(r"\\text|[\s(){}$]|\\boxed", "", gold) == letter
+
+
+def _verdicts(answers: Sequence[str | None], golds: Sequence[str], grader: Grader | None) -> list[Verdict]:
+    verdicts: list[Verdict | None] = []
+    for answer, gold in zip(answers, golds):
+        if not gold.strip():
+            verdicts.append(Verdict.UNPARSEABLE_GOLD)
+        elif answer is None or not answer.strip():
+            verdicts.append(Verdict.UNPARSEABLE_ANSWER)
+        elif _is_choice(gold):
+            verdicts.append(Verdict.RIGHT if answer == letter_of(last_boxed(gold) or gold) else Verdict.WRONG)
+        else:
+            verdicts.append(None)
+    pairs = [(answer or "", gold) for answer, gold, verdict in zip(answers, golds, verdicts) if verdict is None]
+    judged = iter((grader or shared_grader()).judge(pairs) if pairs else ())
+    return [next(judged) if verdict is None else verdict for verdict in verdicts]
 
 
 def accuracy_reward(
-    completions: Sequence[str | Sequence[dict[str, Any]]],
-    solution: Sequence[str],
+    completions: Sequence[Completion],
+    solution: Sequence[Any],
     log_extra: Callable[[str, list], None] | None = None,
+    log_metric: Callable[[str, float], None] | None = None,
     **kwargs: Any,
 ) -> list[float | None]:
-    r"""1 if the last `\boxed{}` of a completion equals the solution, 0 if not, None if the solution is unreadable.
+    r"""1 if a completion's answer equals the solution, 0 if not, None if the solution is unreadable. See `judge`.
 
     Unlike `trl.rewards.accuracy_reward` it takes plain-text completions too, lets the last box decide, ignores what
-    stands before the last `</think>`, and gives 0 to a `<think>` that is never closed.
+    stands before the last `</think>`, knows units, intervals and multiple choice, and cannot hang: a verdict that takes
+    longer than 5 s is a 0. The shares of verdicts are logged as `verdicts/right`, `verdicts/wrong`,
+    `verdicts/unparseable_answer`, `verdicts/unparseable_gold` and `verdicts/timed_out`.
 
     Args:
         completions: one text, or list of messages, a rollout.
         solution: gold answers, the data set's `solution` column.
         log_extra: TRL's hook for extra columns in the completions table.
+        log_metric: TRL's hook for metrics.
         kwargs: the other columns, ignored.
 
     Returns:
         One reward a rollout; None counts in no solve rate.
     """
-    answers = [final_answer(completion_text(completion)) for completion in completions]
-    verdicts = [None if answer is None else is_right(answer, gold) for answer, gold in zip(answers, solution)]
+    answers, golds = _answers(completions, solution)
+    verdicts = _verdicts(answers, golds, None)
     if log_extra is not None:
         log_extra("answer", [answer or "" for answer in answers])
-    return [0.0 if answer is None else _as_reward(right) for answer, right in zip(answers, verdicts)]
+    if log_metric is not None:
+        for kind in Verdict if verdicts else ():
+            log_metric(f"verdicts/{kind.replace(' ', '_')}", verdicts.count(kind) / len(verdicts))
+    return [None if verdict is Verdict.UNPARSEABLE_GOLD else float(verdict is Verdict.RIGHT) for verdict in verdicts]
 
 
-def _as_reward(verdict: bool | None) -> float | None:
-    return None if verdict is None else float(verdict)
+def format_reward(completions: Sequence[Completion], **kwargs: Any) -> list[float]:
+    r"""1 if a completion thinks at most once, within tags, and then boxes one answer; else 0.
+
+    That is: no `</think>`, or one, before which the only `<think>` stands in front of everything (the generation prompt
+    may have written it); and after it exactly one `\boxed{}`, closed, with something in it. For tags alone, take
+    `trl.rewards.think_format_reward`.
+
+    Args:
+        completions: one text, or list of messages, a rollout.
+        kwargs: the other columns, ignored.
+
+    Returns:
+        One reward a rollout, 0 or 1.
+    """
+    return [float(_is_well_formed(completion_text(completion))) for completion in completions]
+
+
+def _is_well_formed(text: str) -> bool:
+    thought, _, answer = text.rpartition("</think>")
+    thought = thought.lstrip().removeprefix("<think>")
+    box = last_boxed(answer)
+    has_one_box = box is not None and bool(box.strip()) and answer.count(r"\boxed") == 1
+    return has_one_box and not any(tag in part for tag in ("<think>", "</think>") for part in (thought, answer))

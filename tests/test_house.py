@@ -23,14 +23,15 @@ CONFIGS = [
 # Each module may import only what stands above it.
 ORDER = [
     "miniature", "miniature.tasks", "miniature.build",
-    "gate", "estimator", "batching", "grader", "rewards", "demonstrations", "trl_hooks", "spread", "history",
+    "gate", "estimator", "batching", "grader", "answers", "answers.spelling", "answers.units", "answers.structure",
+    "answers.terms", "answers.equality", "grader_worker", "rewards", "demonstrations", "trl_hooks", "spread", "history",
     "scores", "journal", "data_report", "prompts", "columns", "reading", "decontamination", "data", "writing",
     "gguf_model", "config", "checks", "trainer", "console", "sources", "engines", "suites", "benchmark_problems",
     "scoreboard", "evaluate_arguments", "sampling", "report", "evaluate", "prepare", "train", "quickstart",
     "workload", "benchmark", "cli",
 ]  # fmt: skip
 LEAVES = {
-    "gate", "estimator", "batching", "grader", "demonstrations", "trl_hooks", "scores", "data_report", "reading",
+    "gate", "estimator", "batching", "grader", "answers.spelling", "answers.units", "demonstrations", "trl_hooks", "scores", "data_report", "reading",
     "decontamination", "writing",
 }  # fmt: skip
 
