@@ -119,15 +119,19 @@ def _verdicts(answers: Sequence[str | None], golds: Sequence[str], grader: Grade
     for answer, gold in zip(answers, golds):
         if not gold.strip():
             verdicts.append(Verdict.UNPARSEABLE_GOLD)
-        elif answer is None or not answer.strip():
-            verdicts.append(Verdict.UNPARSEABLE_ANSWER)
         elif _is_choice(gold):
-            verdicts.append(Verdict.RIGHT if answer == letter_of(last_boxed(gold) or gold) else Verdict.WRONG)
+            verdicts.append(_choice_verdict(answer, letter_of(last_boxed(gold) or gold)))
         else:
             verdicts.append(None)
     pairs = [(answer or "", gold) for answer, gold, verdict in zip(answers, golds, verdicts) if verdict is None]
     judged = iter((grader or shared_grader()).judge(pairs) if pairs else ())
     return [next(judged) if verdict is None else verdict for verdict in verdicts]
+
+
+def _choice_verdict(answer: str | None, right: str | None) -> Verdict:
+    if answer is None or not answer.strip():
+        return Verdict.UNPARSEABLE_ANSWER
+    return Verdict.RIGHT if answer == right else Verdict.WRONG
 
 
 def accuracy_reward(

@@ -332,7 +332,7 @@ def test_standard_input_as_the_program():
 
 def test_a_worker_that_cannot_start_says_so(monkeypatch, capfd):
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    with pytest.raises(RuntimeError, match="3 grading workers ended before they could work.*'/bin/false'"):
+    with pytest.raises(RuntimeError, match=r"3 grading workers ended before they could work.*'/bin/false'"):
         Grader(workers=1).judge([("1+1", "2.0")])
 
 

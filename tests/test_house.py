@@ -31,8 +31,8 @@ ORDER = [
     "workload", "benchmark", "cli",
 ]  # fmt: skip
 LEAVES = {
-    "gate", "estimator", "batching", "grader", "answers.spelling", "answers.units", "demonstrations", "trl_hooks", "scores", "data_report", "reading",
-    "decontamination", "writing",
+    "gate", "estimator", "batching", "grader", "answers.spelling", "answers.units", "demonstrations", "trl_hooks",
+    "scores", "data_report", "reading", "decontamination", "writing",
 }  # fmt: skip
 
 
