@@ -137,6 +137,15 @@ def check_tokenizer(tokenizer: Any, dataset: Dataset | IterableDataset | None) -
         )
 
 
+def keeps_one_backward(accelerator: Accelerator, args: HPTConfig) -> bool:
+    """Whether a micro-batch must be backpropagated at once.
+
+    Without accumulation DeepSpeed's ZeRO-1 and 2 keep, of several backwards with an offloaded optimizer, only the last.
+    """
+    plugin = accelerator.state.deepspeed_plugin
+    return plugin is not None and args.gradient_accumulation_steps == 1 and plugin.hf_ds_config.is_offload()
+
+
 def check_launch(args: HPTConfig, accelerator: Accelerator) -> None:
     """Refuse what the way this run was launched cannot do."""
     if accelerator.distributed_type == DistributedType.DEEPSPEED and args.skip_grad_norm_above is not None:
@@ -144,9 +153,16 @@ def check_launch(args: HPTConfig, accelerator: Accelerator) -> None:
             "skip_grad_norm_above does not work under DeepSpeed, whose engine steps the optimizer inside backward. "
             "Unset it; DeepSpeed's gradient_clipping bounds the norm."
         )
+    if args.max_tokens_per_forward is not None and keeps_one_backward(accelerator, args):
+        raise ValueError(
+            "max_tokens_per_forward backpropagates several times a micro-batch, of which DeepSpeed keeps the last only "
+            "under offload with gradient_accumulation_steps=1. Set gradient_accumulation_steps to 2 or more."
+        )
 
 
-def check_support(args: HPTConfig, algorithm: Algorithm, has_router_loss: bool, has_environment: bool) -> None:
+def check_support(
+    args: HPTConfig, algorithm: Algorithm, has_router_loss: bool, sees_pictures: bool, has_environment: bool
+) -> None:
     """Refuse models and environments that the algorithm cannot do justice to."""
     if has_router_loss and not algorithm.trl_rollouts:
         raise ValueError("This algorithm would ignore the router's auxiliary loss: set router_aux_loss_coef to 0.")
@@ -154,6 +170,11 @@ def check_support(args: HPTConfig, algorithm: Algorithm, has_router_loss: bool, 
         raise ValueError(
             "The router's auxiliary loss acts on a micro-batch as a whole, which max_tokens_per_forward would cut. "
             "Unset it, or set router_aux_loss_coef to 0."
+        )
+    if sees_pictures and args.max_tokens_per_forward is not None:
+        raise ValueError(
+            "A model that sees pictures computes micro-batches as TRL lays them out, which max_tokens_per_forward "
+            "would cut. Unset it, and lower per_device_train_batch_size."
         )
     if has_environment and algorithm.joint_group:
         raise ValueError("An environment scores its own rollouts only: it cannot score a demonstration in a group.")

@@ -68,10 +68,11 @@ class HPTConfig(GRPOConfig):
             In a step where the gate acts, compute only the rollouts that can move the policy. The same gradient for
             less work; entropy and clip metrics are then of those rollouts.
         max_tokens_per_forward (`int`, *optional*):
-            Most tokens, prompts and padding included, that one forward computes; a longer row goes alone. Bounds
-            memory whatever `per_device_train_batch_size` is, and applies to every training step, so that a step is
-            GRPO's to rounding and no longer to the bit. `None`: at most one forward of rollouts and one of
-            demonstrations a micro-batch.
+            Most tokens, prompts and padding included, that one forward with a gradient computes; a longer row goes
+            alone. Bounds memory whatever `per_device_train_batch_size` is, and applies to every training step, so that
+            a step is GRPO's to rounding and no longer to the bit. Log-probabilities of the old policy and of the
+            reference, which hold no graph, are computed `per_device_train_batch_size` rows at a time, as in TRL.
+            `None`: at most one forward of rollouts and one of demonstrations a micro-batch.
         skip_grad_norm_above (`float`, *optional*):
             Skip the optimizer step if the gradient norm (before clipping) is above this. The reference code's 80. A
             step whose norm is not finite is always skipped. DeepSpeed steps inside backward: there its own overflow
@@ -153,6 +154,11 @@ class HPTConfig(GRPOConfig):
             )
 
     def _check_forwards(self) -> None:
+        if any(part in str(self.optim).lower() for part in ("layerwise", "lomo")):
+            raise ValueError(
+                f"optim={self.optim!r} steps inside backward, and HPT backpropagates rollouts and demonstrations one "
+                "after the other. Take its variant that is not layerwise, or another optimizer."
+            )
         if self.max_tokens_per_forward is None:
             return
         if self.max_tokens_per_forward < 1:

@@ -26,6 +26,8 @@ from hpt_trl.batching import (
 from hpt_trl.trl_hooks import passed_share
 
 _SEQUENCES = ("input_ids", "attention_mask", "labels")
+# Some of TRL's losses read padding too: its ratios are 1 there.
+_PADDING = {"labels": -100, "importance_sampling_ratio": 1, "tool_mask": 1}
 _WEIGHTS = ("demonstration_weight", "off_policy_weight", "demonstration_advantage")
 
 
@@ -122,8 +124,9 @@ def _everywhere(table: Batch) -> Batch:
     for key in sorted(columns):
         value = columns[key]
         if value.ndim > 1:
-            padding = -100 if key == "labels" else 0
-            value = pad_across_processes(value, dim=1, pad_index=padding, pad_first=key.startswith("prompt"))
+            value = pad_across_processes(
+                value, dim=1, pad_index=_PADDING.get(key, 0), pad_first=key.startswith("prompt")
+            )
         joined[key] = gather(pad_across_processes(value))[is_row.flatten()]
     return joined
 
@@ -135,7 +138,9 @@ def _cut(widths: Sequence[tuple[int, int]], count: int, budget: int | None) -> l
 def _deal_rollouts(table: Batch, micro_batches: int, budget: int | None) -> tuple[list[Batch], list[int]]:
     """This rank's forwards of rollouts, and the tokens each rank has then."""
     state = PartialState()
-    widths_B_2 = torch.stack([table["prompt_mask"].sum(dim=1), table["completion_mask"].sum(dim=1)], dim=1).cpu()
+    widths_B_2 = torch.stack(
+        [table["prompt_mask"].sum(dim=1), table["completion_mask"].sum(dim=1).clamp(min=1)], dim=1
+    ).cpu()
     lengths = widths_B_2.sum(dim=1).tolist()
     # TRL wants as many rows from each rank.
     most = math.ceil(len(lengths) / state.num_processes)

@@ -32,6 +32,7 @@ from hpt_trl.checks import (
     check_support,
     check_tokenizer,
     gate_reward_index,
+    keeps_one_backward,
 )
 from hpt_trl.config import HPTConfig
 from hpt_trl.demonstrations import (
@@ -134,7 +135,7 @@ class HPTTrainer(GRPOTrainer):
         super().__init__(model, reward_funcs, args, train_dataset, *positional, **keywords)
         check_launch(args, self.accelerator)
         check_tokenizer(self._tokenizer, train_dataset)
-        check_support(args, self.algorithm, self.aux_loss_enabled, self.environment_factories is not None)
+        check_support(args, self.algorithm, self.aux_loss_enabled, self._is_vlm, self.environment_factories is not None)
         is_joint_object = algorithm is not None and algorithm.joint_group
         self.gate = gate or (
             partial(constant_gate, rollouts=1, demonstration=1) if is_joint_object else args.build_gate()
@@ -201,7 +202,9 @@ class HPTTrainer(GRPOTrainer):
         return batch
 
     def _generate_single_turn(self, *args, **kwargs):
-        if self.use_vllm or self.use_transformers_continuous_batching or weights_are_sharded(self):
+        by_other_means = self.use_vllm or self.use_transformers_continuous_batching or weights_are_sharded(self)
+        # Autocast wraps the forward of peft's model, whose `generate` calls its base model's.
+        if by_other_means or is_peft_model(self.model):
             return super()._generate_single_turn(*args, **kwargs)
         # Every forward has its own autocast context, and casts all weights anew for each token. Within one context for
         # the whole generation they are cast once: the same numbers, for a second copy of the weights meanwhile.
@@ -241,7 +244,7 @@ class HPTTrainer(GRPOTrainer):
     @torch.no_grad()
     def _fill_old_logps(self, later: Callable, batch: Batch) -> None:
         """Compute the old policy's log-probabilities of the rows that will be computed: TRL's to the bit if all are."""
-        if "demonstration_ids" not in batch or not self._may_drop(batch):
+        if "demonstration_ids" not in batch or not self._may_drop():
             batch["old_per_token_logps"] = later(None)
             return
         rows = self._signal_mask(batch).nonzero().flatten()
@@ -405,8 +408,8 @@ class HPTTrainer(GRPOTrainer):
 
     def _spread(self, batches: list[Batch]) -> list[Batch]:
         """Micro-batches of forwards, from those of one generation."""
-        signals = [self._signal_mask(batch) | (not self._may_drop(batch)) for batch in batches]
-        if not (rows_are_independent(self) and self._may_drop(batches[0])):
+        signals = [self._signal_mask(batch) | (not self._may_drop()) for batch in batches]
+        if not (rows_are_independent(self) and self._may_drop()):
             return [stay(batch, signal, self.loss_type) for batch, signal in zip(batches, signals)]
         # Rows stay in their optimizer step, whose boundaries lie on multiples of this.
         size = math.gcd(len(batches), self.args.gradient_accumulation_steps)
@@ -434,6 +437,8 @@ class HPTTrainer(GRPOTrainer):
         rows = inputs["generated_rows"]
         forwards += [partial(self._demonstration_loss, model, forward, rows) for forward in inputs["demonstrations"]]
         *others, last = forwards
+        if keeps_one_backward(self.accelerator, self.args):
+            return sum((forward() for forward in others), last())
         done = sum(self._backward(model, forward) for forward in others)
         return last() + done
 
@@ -441,7 +446,9 @@ class HPTTrainer(GRPOTrainer):
         """Backpropagate one forward of several, so that no two graphs are held at a time; returns its loss."""
         state = self.accelerator.gradient_state
         steps = state.sync_gradients
-        with nullcontext() if self.is_deepspeed_enabled or not steps else self.accelerator.no_sync(model):
+        # DDP waits for the last forward. Sharded gradients add up as they are reduced: waiting would hold them whole.
+        waits = steps and not (self.is_deepspeed_enabled or self.is_fsdp_enabled)
+        with self.accelerator.no_sync(model) if waits else nullcontext():
             loss = forward()
             # DeepSpeed's engine would take its step in the backward of the step's last micro-batch.
             state._set_sync_gradients(False)
@@ -483,11 +490,10 @@ class HPTTrainer(GRPOTrainer):
             return token_means(losses_B_T, mask_B_T)
         return token_sums(losses_B_T, mask_B_T) / self.max_completion_length
 
-    def _may_drop(self, inputs: Batch) -> bool:
+    def _may_drop(self) -> bool:
         """Whether rows without signal may be left out of the forward."""
-        # Pictures, and the token types that go with them, are laid out by TRL for the rows it made.
-        has_pictures = not {"pixel_values", "token_type_ids", "mm_token_type_ids"}.isdisjoint(inputs)
-        return not self.algorithm.rollouts or (self.args.drop_silent_rows and not has_pictures)
+        # Pictures, which tools may return on one rank only, are laid out by TRL for the rows it made.
+        return not self.algorithm.rollouts or (self.args.drop_silent_rows and not self._is_vlm)
 
     def _signal_mask(self, inputs: Batch) -> Tensor:
         """(B,) True where a rollout can move the policy, or what another rollout does to it."""

@@ -129,9 +129,13 @@ def test_signal_share_is_of_the_rows_the_algorithm_learns_from(tiny_model, tmp_p
 
 @pytest.mark.parametrize(("has_router_loss", "has_environment"), [(True, False), (False, True)])
 def test_models_and_environments_an_algorithm_cannot_serve_are_refused(has_router_loss, has_environment):
-    check_support(HPTConfig("out", use_cpu=True, bf16=False), ALGORITHMS["hpt"], has_router_loss, has_environment)
+    check_support(
+        HPTConfig("out", use_cpu=True, bf16=False), ALGORITHMS["hpt"], has_router_loss, False, has_environment
+    )
     with pytest.raises(ValueError, match=r"router's auxiliary loss|scores its own rollouts only"):
-        check_support(HPTConfig("out", use_cpu=True, bf16=False), ALGORITHMS["srft"], has_router_loss, has_environment)
+        check_support(
+            HPTConfig("out", use_cpu=True, bf16=False), ALGORITHMS["srft"], has_router_loss, False, has_environment
+        )
 
 
 @pytest.mark.parametrize(

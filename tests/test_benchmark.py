@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from hpt_trl.benchmark import Bench, BenchmarkArguments, doubling, long_demonstration, main, rank_imbalance
+from hpt_trl.benchmark import BenchmarkArguments, main
+from hpt_trl.ratios import Bench, doubling, long_demonstration, rank_imbalance
 from hpt_trl.workload import Group, Mix, floor
 
 ROOT = Path(__file__).parents[1]

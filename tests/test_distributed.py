@@ -30,6 +30,11 @@ def test_gate_shut_is_grpo_on_two_processes(two_processes, name):
     assert not torch.equal(two_processes[f"{name}/hpt"], two_processes["start"])
 
 
+def test_padding_of_rows_from_another_rank_weighs_nothing(two_processes):
+    # TRL's sequence-level losses sum the logarithm of the ratio over padding, too.
+    assert two_processes["ratios"].tolist() == [[0.5, 0.5, 0.5, 1.0, 1.0], [0.5] * 5]
+
+
 @pytest.mark.parametrize("name", EQUAL_TO_ONE_PROCESS)
 def test_two_processes_move_the_parameters_as_one_does(two_processes, tiny_model, tmp_path, name):
     assert relative_error(two_processes[name], moved_parameters(tiny_model, tmp_path, 1, name)) < 1e-5

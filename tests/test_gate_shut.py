@@ -39,6 +39,21 @@ def test_gate_shut_is_grpo_with_each_option(tiny_model, tmp_path, variant):
     check_equal(tiny_model, tmp_path, **VARIANTS[variant])
 
 
+@pytest.mark.parametrize("bf16", [False, True])
+def test_gate_shut_is_grpo_with_an_adapter(tiny_model, tmp_path, bf16):
+    from peft import LoraConfig
+
+    def run(**options):
+        torch.manual_seed(0)
+        config = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)
+        trainer = options.pop("trainer", {}) | {"peft_config": config}
+        return trained_parameters(tiny_model, tmp_path, bf16=bf16, trainer=trainer, **options)
+
+    grpo = run(hpt=False)
+    assert torch.equal(run(gate="off"), grpo)
+    assert torch.equal(run(trainer={"gate": open_gate}), grpo)
+
+
 def test_prompts_without_demonstrations_are_grpo(tiny_model, tmp_path):
     from tests.tiny import ROWS
 

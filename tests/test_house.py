@@ -28,7 +28,7 @@ ORDER = [
     "scores", "journal", "data_report", "prompts", "columns", "reading", "decontamination", "data", "writing",
     "gguf_model", "config", "checks", "trainer", "console", "sources", "engines", "suites", "benchmark_problems",
     "scoreboard", "evaluate_arguments", "sampling", "report", "evaluate", "prepare", "train", "quickstart",
-    "workload", "benchmark", "cli",
+    "workload", "ratios", "benchmark", "cli",
 ]  # fmt: skip
 LEAVES = {
     "gate", "estimator", "batching", "grader", "answers.spelling", "answers.units", "demonstrations", "trl_hooks",

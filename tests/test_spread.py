@@ -5,6 +5,8 @@ import torch
 from trl import GRPOTrainer
 
 from hpt_trl import HPTConfig
+from hpt_trl.checks import check_support
+from hpt_trl.estimator import ALGORITHMS
 from tests.tiny import fixed_rollouts, make_trainer, relative_error, step_gradient
 
 ON_FIXED = {"trainer": {"rollout_func": fixed_rollouts}}
@@ -83,3 +85,9 @@ def test_a_budget_does_not_go_with_what_acts_on_a_micro_batch():
             HPTConfig("out", use_cpu=True, bf16=False, max_tokens_per_forward=100, **options)
     with pytest.raises(ValueError, match="at least 1 token, got 0"):
         HPTConfig("out", use_cpu=True, bf16=False, max_tokens_per_forward=0)
+    with pytest.raises(ValueError, match="steps inside backward"):
+        HPTConfig("out", use_cpu=True, bf16=False, optim="galore_adamw_layerwise")
+    args = HPTConfig("out", use_cpu=True, bf16=False, max_tokens_per_forward=100)
+    for router, pictures in ((True, False), (False, True)):
+        with pytest.raises(ValueError, match="which max_tokens_per_forward"):
+            check_support(args, ALGORITHMS["hpt"], router, pictures, False)

@@ -5,8 +5,10 @@ import sys
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 from accelerate.utils import DistributedType
 
+from hpt_trl.spread import _everywhere
 from tests.tiny import fixed_rollouts, make_trainer, open_gate, parameters
 
 torch.set_num_threads(1)
@@ -62,6 +64,12 @@ def moved_parameters(model: str, folder: Path, processes: int, name: str) -> tor
     return parameters(trainer) - before
 
 
+def gathered_ratios() -> torch.Tensor:
+    """Importance ratios of both ranks' rows, which are 3 tokens wide on one and 5 on the other."""
+    width = 3 + 2 * PartialState().process_index
+    return _everywhere({"importance_sampling_ratio": torch.full((1, width), 0.5)})["importance_sampling_ratio"]
+
+
 def main(model: str, folder: Path) -> None:
     """All runs on two processes; rank 0 saves what came out."""
     results = {}
@@ -74,6 +82,7 @@ def main(model: str, folder: Path) -> None:
             results["start"] = parameters(trainer).clone()
             trainer.train()
             results[f"{name}/{'hpt' if hpt else 'grpo'}"] = parameters(trainer)
+    results["ratios"] = gathered_ratios()
     for name in EQUAL_TO_ONE_PROCESS:
         results[name] = moved_parameters(model, folder, 2, name)
     if trainer.accelerator.is_main_process:
