@@ -91,6 +91,8 @@ class Grader:
         seconds: wall time a verdict may take.
         megabytes: address space a worker may take.
         workers: most processes at once; None: this process's share of the cores, at most 8.
+
+    `longest` is the longest wall time in seconds that a verdict has taken.
     """
 
     def __init__(self, seconds: float = 5.0, megabytes: int = 1024, workers: int | None = None):
@@ -102,6 +104,7 @@ class Grader:
         self.seconds = seconds
         self.megabytes = megabytes
         self.workers = workers or _share_of_cores()
+        self.longest = 0.0
         self._cache: OrderedDict[Pair, Verdict] = OrderedDict()
         self._forget_workers()
 
@@ -113,6 +116,7 @@ class Grader:
         """
         if self._owner != os.getpid():
             self._forget_workers()  # a fork: the workers, and perhaps a held lock, are the parent's
+        pairs = [(answer, gold) for answer, gold in pairs]
         with self._lock:
             found: dict[Pair, Verdict] = {}
             unknown: dict[Pair, None] = {}
@@ -236,7 +240,9 @@ class Grader:
             if code == READY:
                 worker.is_ready = True
             else:
-                found[worker.jobs.popleft().pair] = VERDICTS[code]
+                job = worker.jobs.popleft()
+                self.longest = max(self.longest, job.spent + time.monotonic() - worker.started)
+                found[job.pair] = VERDICTS[code]
                 worker.judged += 1
                 worker.started = time.monotonic()
         return bool(codes)
@@ -250,6 +256,7 @@ class Grader:
             job = worker.jobs[0]
             job.spent += used
             job.attempts += 1
+            self.longest = max(self.longest, job.spent)
             # The worker's own alarm rings where this process was held up.
             if was_late or worker.process.returncode == -signal.SIGALRM or job.attempts == 2:
                 found[job.pair] = Verdict.TIMED_OUT

@@ -17,6 +17,8 @@ import pytest
 
 from hpt_trl.grader import Grader, Verdict
 from hpt_trl.rewards import judge
+from tests.measure_grader.golds import measure as measure_golds
+from tests.measure_grader.stress import run as run_stress
 
 ROOT = Path(__file__).parents[1]
 CASES = Path(__file__).parent / "data" / "grader_cases.jsonl"
@@ -32,23 +34,23 @@ def read_cases(path):
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
-def case_sets():
-    paths = [CASES, *(Path(name) for name in [os.environ.get("HPT_GRADER_CASES")] if name)]
-    return [(path, read_cases(path)) for path in paths]
+EXTRA = [Path(name) for name in [os.environ.get("HPT_GRADER_CASES")] if name]
+"""A file of cases of your own: lines of `{"answer": gold, "completion": text, "expected": true or false}`."""
+
+ALL_CASES = {path: read_cases(path) for path in [CASES, *EXTRA]}
 
 
 @pytest.fixture(scope="module")
 def verdicts():
     """Verdicts on all cases of a file, judged in one batch, by path."""
-    found = {}
-    for path, cases in case_sets():
-        answers = [case["answer"] for case in cases]
-        found[path] = judge([case["completion"] for case in cases], answers)
-    return found
+    return {
+        path: judge([case["completion"] for case in cases], [case["answer"] for case in cases])
+        for path, cases in ALL_CASES.items()
+    }
 
 
 def parameters():
-    for path, cases in case_sets():
+    for path, cases in ALL_CASES.items():
         for number, case in enumerate(cases):
             known = case.get("known_failure")
             marks = [pytest.mark.xfail(strict=True, reason=known)] if known else []
@@ -57,14 +59,8 @@ def parameters():
 
 @pytest.mark.parametrize(("path", "number"), parameters())
 def test_what_a_mathematician_says(verdicts, path, number):
-    case = read_cases_once(path)[number]
+    case = ALL_CASES[path][number]
     assert (verdicts[path][number] is RIGHT) == case["expected"], (case, verdicts[path][number])
-
-
-def read_cases_once(path, _read={}):  # noqa: B006 (a cache)
-    if path not in _read:
-        _read[path] = read_cases(path)
-    return _read[path]
 
 
 def test_there_are_at_least_300_cases_of_either_kind():
@@ -283,13 +279,13 @@ PROGRAMS = {
         grader.judge([("10^{10^{10^{10}}}", "7")])
         """,
     "interrupted": """
-        import _thread, threading
+        import os, signal, threading
         from hpt_trl.grader import Grader
         grader = Grader(seconds=10.0, workers=1)
         ids = []
         grader.judge([("1/4", "0.25")])
         ids += grader.worker_ids()
-        threading.Timer(0.5, _thread.interrupt_main).start()
+        threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
         try:
             grader.judge([("10^{10^{10^{10}}}", "7")])
         except KeyboardInterrupt:
@@ -343,3 +339,45 @@ def test_the_share_of_cores_is_a_ranks(monkeypatch):
     assert Grader().workers == 4
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "128")
     assert Grader().workers == 1
+
+
+BENCHMARKS = ROOT.parent / "shared" / "data" / "benchmarks"
+
+
+@pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="../shared/data/benchmarks is not here")
+def test_every_gold_answer_of_the_benchmarks_is_accepted():
+    committed = json.loads((ROOT / "notebooks" / "results" / "grader" / "golds.json").read_text())
+    assert committed["accepted"] >= 0.99 * committed["golds"]
+    assert len(committed["suites"]) == 7
+    for name, suite in committed["suites"].items():
+        found = measure_golds(BENCHMARKS / f"{name}.jsonl")
+        assert found["accepted"] == suite["accepted"]
+        assert found["accepted_respelled"] == suite["accepted_respelled"]
+
+
+def test_hundreds_of_hostile_completions():
+    # The same with 10,000 and 5 s: python -m tests.measure_grader.stress; notebooks/results/grader/stress.json
+    figures = run_stress(total=400, bombs=0.01, seconds=1.0)
+    print(json.dumps(figures))
+    assert sum(figures["verdicts"].values()) == 400
+    assert figures["verdicts"]["timed out"] >= 2
+    assert figures["longest_verdict_seconds"] < 2.0
+    assert figures["children_left"] == 0
+    assert max(figures["largest_worker_megabytes"]) < 400
+
+
+def test_the_committed_figures_of_the_long_run():
+    figures = json.loads((ROOT / "notebooks" / "results" / "grader" / "stress.json").read_text())
+    assert figures["completions"] == sum(figures["verdicts"].values()) == 10_000
+    assert figures["longest_verdict_seconds"] < figures["limit_seconds"] + 1
+    assert figures["children_left"] == 0
+    for sizes in (figures["parent_megabytes"], figures["largest_worker_megabytes"]):
+        quarter = len(sizes) // 4
+        assert sum(sizes[-quarter:]) < 1.5 * sum(sizes[:quarter])
+
+
+def test_the_committed_figures_of_speed():
+    for figure in json.loads((ROOT / "notebooks" / "results" / "grader" / "speed.json").read_text()).values():
+        assert figure["pairs"] == 512
+        assert figure["median_ratio"] >= 1
+        assert all(run["pool"]["right"] == run["math_verify_in_process"]["right"] for run in figure["runs"])

@@ -2,7 +2,8 @@ import threading
 
 import pytest
 
-from hpt_trl.rewards import accuracy_reward, final_answer, last_boxed
+from hpt_trl.checks import gate_reward_index
+from hpt_trl.rewards import accuracy_reward, final_answer, final_choice, format_reward, last_boxed
 
 
 @pytest.mark.parametrize(
@@ -56,3 +57,72 @@ def test_answers_are_logged_beside_the_completions():
     columns = {}
     accuracy_reward([r"\boxed{1}", "?"], ["1", "1"], log_extra=lambda name, values: columns.update({name: values}))
     assert columns == {"answer": ["1", ""]}
+
+
+def test_the_kinds_of_verdicts_are_logged_as_shares():
+    logged = {}
+    texts = [r"\boxed{1}", r"\boxed{2}", "?", r"\boxed{4}"]
+    assert accuracy_reward(texts, ["1", "1", "1", ""], log_metric=logged.__setitem__) == [1.0, 0.0, 0.0, None]
+    assert logged == {
+        "verdicts/right": 0.25, "verdicts/wrong": 0.25, "verdicts/unparseable_answer": 0.25,
+        "verdicts/unparseable_gold": 0.25, "verdicts/timed_out": 0.0,
+    }  # fmt: skip
+
+
+def test_contents_in_parts_and_empty_completions_are_read():
+    parts = [{"role": "assistant", "content": [{"type": "text", "text": r"\boxed"}, {"type": "text", "text": "{1/2}"}]}]
+    assert accuracy_reward([parts, [], [{"role": "assistant", "content": None}]], ["0.5"] * 3) == [1.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "letter"),
+    [
+        ("The answer is (C).", "C"),
+        ("A) no\nB) yes\nAnswer: B", "B"),
+        ("The answer is (A). No, the answer is **B**.", "B"),
+        (r"\boxed{A}, wait: \boxed{\text{(D)}}", "D"),
+        ("<think>The answer is A</think>\n(B)", "B"),
+        ("<think>The answer is A", None),
+        ("A dog has four legs, and vitamin C is one of many.", None),
+        ("The answer is a dog.", None),
+        ("The answer is A or B.", None),
+        ("Is the answer A?", None),
+    ],
+)
+def test_final_choice(text, letter):
+    assert final_choice(text) == letter
+
+
+def test_a_letter_is_asked_for_only_where_the_gold_is_one():
+    texts = ["The answer is (C).", "The answer is 7.", r"\boxed{C}"]
+    assert accuracy_reward(texts, ["C", "7", "c+1"]) == [1.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "reward"),
+    [
+        (r"\boxed{1}", 1.0),
+        (r"<think>a</think> \boxed{1}", 1.0),
+        (r"a</think> \boxed{1}", 1.0),  # the generation prompt opened it
+        (r"<think>a \boxed{1}</think> \boxed{2}", 1.0),
+        ("1", 0.0),
+        (r"\boxed{}", 0.0),
+        (r"\boxed{1} \boxed{2}", 0.0),
+        (r"\boxed{1} \boxed{2", 0.0),
+        (r"<think>\boxed{1}", 0.0),
+        (r"<think>a</think> b</think> \boxed{1}", 0.0),
+        (r"<think>a<think>b</think> \boxed{1}", 0.0),
+        (r"hm <think>a</think> \boxed{1}", 0.0),
+    ],
+)
+def test_format_reward(text, reward):
+    assert format_reward([text]) == [reward]
+    assert format_reward([[{"role": "assistant", "content": text}]]) == [reward]
+
+
+def test_the_gate_listens_to_accuracy_among_several():
+    names = ["format_reward", "accuracy_reward", "soft_overlong_punishment_reward"]
+    assert gate_reward_index(names, None, is_needed=True) == 1
+    assert gate_reward_index(names, "format_reward", is_needed=True) == 0
+    with pytest.raises(ValueError, match="gate_reward must name"):
+        gate_reward_index(["format_reward", "bonus"], None, is_needed=True)

@@ -8,11 +8,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from hpt_trl.answers.spelling import clean, last_boxed
+from hpt_trl.answers.spelling import clean, depth, last_boxed
 from hpt_trl.answers.structure import Answer, take_apart
 from hpt_trl.answers.terms import EMPTY, SYMPY_ERRORS, is_term, same_equation, same_set, same_term, squeezed, words_of
 from hpt_trl.grader import Verdict
 
+_DEEPEST = 30  # the deepest of 2,718 benchmark answers has 4 levels; a parser's time doubles with each
 _COLLECTIONS = ("set", "list", "union")
 
 
@@ -28,16 +29,17 @@ def judge(answer: str, gold: str) -> Verdict:
         wanted, given = take_apart(gold), take_apart(answer)
         if same(wanted, given):
             return Verdict.RIGHT
-        return Verdict.WRONG if given.kind != "term" or is_term(answer) else Verdict.UNPARSEABLE_ANSWER
+        return Verdict.WRONG if given.kind != "term" or is_term(given.text) else Verdict.UNPARSEABLE_ANSWER
     except SYMPY_ERRORS:  # also brackets within brackets, by the hundred
         return Verdict.UNPARSEABLE_ANSWER
 
 
 def _is_readable(text: str) -> bool:
-    """Whether anything is said, and every brace is closed."""
+    """Whether anything is said, every brace is closed, and brackets are not nested as no answer's are."""
     braces = text.replace(r"\{", "(").replace(r"\}", ")")
     is_empty_set = squeezed(text) == r"\{\}"
-    return (any(map(str.isalnum, text)) or is_empty_set) and braces.count("{") == braces.count("}")
+    is_balanced = braces.count("{") == braces.count("}")
+    return (any(map(str.isalnum, text)) or is_empty_set) and is_balanced and depth(text) <= _DEEPEST
 
 
 def same(gold: Answer, answer: Answer) -> bool:
@@ -74,10 +76,10 @@ def _same_structure(gold: Answer, answer: Answer) -> bool:
         return vector.brackets in ("", "()") and _in_order(_vector(matrix), vector.parts)
     if kinds & set(_COLLECTIONS):
         collection, other = (gold, answer) if gold.kind in _COLLECTIONS else (answer, gold)
-        members = _distinct(collection.parts)
-        if len(members) != 1 or words_of(members[0].text) == EMPTY:  # the set of the empty set is not empty
+        members = collection.parts
+        if words_of(members[0].text) == EMPTY:  # the set of the empty set is not empty
             return False
-        return same(members[0], other) if collection is gold else same(other, members[0])
+        return all(same(each, other) if collection is gold else same(other, each) for each in members)
     return False
 
 

@@ -9,6 +9,7 @@ what is equal as mathematics is decided in `equality.py`.
 import re
 import unicodedata
 from fractions import Fraction
+from itertools import accumulate
 
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*$")
 _BRACE = re.compile(r"\\[\\{}]|[{}]")
@@ -68,9 +69,12 @@ _SPELLINGS = [
         (r"(?<!\\)\\[ ,;:>]|~|\\(?:quad|qquad|space|thinspace)(?![a-zA-Z])", " "),
         (r"\\(?:text(?:bf|it|rm|normal|sf|tt)?|math(?:rm|bf|it|sf)|mbox|hbox|bm|boldsymbol)\s*\{", r"\\text{"),
         (r"\\text\{\s*\}", ""),
+        (r"\\(?:text)?color\s*\{[^{}]*\}|\\(?:underline|ensuremath|underbrace|overbrace)(?=\s*\{)", ""),
+        (r"^\s*(?:\\text\{\s*)?\([A-J]\)\s*\}?\s*(?=[\d\\$-])", ""),  # an option with its letter
         (r"\\text\{\s*([ie])\s*\}", r"\1 "),
         (r"(?<=\d)i(?![a-zA-Z])", " i"),  # math-verify takes 2i for two times a variable
         (r"(?:\\text\{\s*)?\ball real(?: number)?s?\b\s*\}?", r"\\mathbb{R}"),
+        (r"(?:\\text\{\s*)?\ball (?:the )?integers\b\s*\}?", r"\\mathbb{Z}"),
         (r"\\langle(?![a-zA-Z])", "("),
         (r"\\rangle(?![a-zA-Z])", ")"),
         (r"\{([^{}]*)\\choose(?![a-zA-Z])([^{}]*)\}", r"\\binom{\1}{\2}"),
@@ -85,7 +89,8 @@ _SPELLINGS = [
         (r"\\neq(?![a-zA-Z])|!=", r"\\ne "),
         (r"\\(?:varnothing|O)(?![a-zA-Z])", r"\\emptyset "),
         (r"\\(?:infin|infinity)(?![a-zA-Z])", r"\\infty "),
-        (r"\\(?:mathbb\s*R|mathbb\s*\{\s*R\s*\}|R|Reals?|reals)(?![a-zA-Z])", r"\\mathbb{R}"),
+        (r"\\(?:R|Reals?|reals)(?![a-zA-Z])", r"\\mathbb{R}"),
+        (r"\\mathbb\s*\{?\s*([A-Z])\s*\}?", r"\\mathbb{\1}"),
         (r"\\(?:lor|vee)(?![a-zA-Z])|\\text\{\s*,?\s*or\s*\}", " or "),
         (r"\\(?:land|wedge)(?![a-zA-Z])|\\text\{\s*,?\s*and\s*\}", " and "),
         (r"\^\s*\{\s*\\(?:circ|degree)\s*\}|\^\s*\\circ|\\degree(?![a-zA-Z])", r"^\\circ "),
@@ -96,6 +101,7 @@ _SPELLINGS = [
         (r"\\frac\s*(\\pi|[a-zA-Z])\s*(\\pi|\w)", r"\\frac{\1}{\2}"),
         (r"\\frac\s*(\\pi|[a-zA-Z])\s*(?=\{)", r"\\frac{\1}"),
         (r"\\frac\s+(?=\{)", r"\\frac"),
+        (r"\\lg(?![a-zA-Z])", r"\\log_{10}"),
         (r"\\log_\s*\{?\s*e\s*\}?(?![a-zA-Z])", r"\\ln "),
         (r"(\\(?:sin|cos|tan|cot|sec|csc))\s*[({]?\s*(\d+(?:\.\d+)?)\s*\^\\circ\s*[)}]?", r"\1(\\frac{\2\\pi}{180})"),
         (r"\\sqrt\s*(\d+(?:\.\d+)?|[a-zA-Z]|\\pi)", r"\\sqrt{\1}"),
@@ -118,7 +124,9 @@ _LEAD = re.compile(
 )
 _ONE_DOLLAR = re.compile(r"(?<!\\)\$(?=\s*\d[^$]*$)(?<!\$.)")
 _TAIL = re.compile(
-    r"\s*(?:,?\s*(?:\\text\{\s*)?\(?(?:for (?:all|any|every|each)|where)\b.*|,?\s*\\forall.*)$", re.DOTALL
+    r"\s*(?:,?\s*(?:\\text\{\s*)?\(?(?:for (?:all|any|every|each)|where)\b.*|,?\s*\\forall.*"
+    r"|[,(]\s*[a-z]\s*\\in\s*\\mathbb\{[ZNR]\}\s*\)?)$",
+    re.DOTALL,
 )
 
 
@@ -145,17 +153,17 @@ def _without_wrapping(text: str) -> str:
     before = None
     while text != before:
         before = text
-        text = text.strip().strip("\"'").rstrip(".,;:。").strip()
+        text = text.strip().removesuffix("\\\\").strip("\"'").rstrip(".,;:。").strip()
         text = text.removeprefix(r"\(").removesuffix(r"\)").removeprefix(r"\[").removesuffix(r"\]")
         if text.startswith("{") and closing(text, 0) == len(text) - 1:
             text = text[1:-1]
-        if (found := _ALL_TEXT.fullmatch(text)) and not _ONLY_WORDS.fullmatch(found[1]):
+        if (found := _ALL_TEXT.fullmatch(text)) and _MORE_THAN_WORDS.search(found[1]):
             text = found[1]
     return text
 
 
 _ALL_TEXT = re.compile(r"\\text\{([^{}]*)\}")
-_ONLY_WORDS = re.compile(r"[^\d\\$^_+=<>]{2,}")
+_MORE_THAN_WORDS = re.compile(r"[\d\\$^_+=<>,]|\b(?:and|or)\b|^.?$")
 
 _OPENING, _CLOSING = "([{", ")]}"
 
@@ -168,6 +176,12 @@ def closing(text: str, start: int) -> int:
         if depth == 0:
             return index
     return -1
+
+
+def depth(text: str) -> int:
+    """Most brackets that are open at once."""
+    opened = [(each in _OPENING) - (each in _CLOSING) for each in text if each in _OPENING + _CLOSING]
+    return max(accumulate(opened), default=0)
 
 
 def split(text: str, separator: re.Pattern[str]) -> list[str]:

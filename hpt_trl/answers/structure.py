@@ -32,7 +32,9 @@ _VARIABLE = r"(?:[a-zA-Z]|\\[a-z]+)(?:_\{?\w+\}?)?"
 _NAME = re.compile(
     rf"(?:{_VARIABLE}|[a-zA-Z]+(?:_\{{[^{{}}]*\}})?|\\text\{{[^{{}}]*\}})\s*'*(?:\^\{{-1\}})?(?:\([^()]*\))?"
     r"|\\frac\{\s*d[^{}]*\}\{\s*d[^{}]*\}|\\\|[^|]*\\\||\|[A-Z]{2,}\||\\(?:overline|vec|hat|bar)\{[^{}]*\}"
+    r"|\\(?:mathbb\{[PE]\}|Pr)\s*[(\[][^()\[\]]*[)\]]"
 )
+_ABSOLUTE = re.compile(rf"\|\s*({_VARIABLE})\s*\|\s*(<|>|\\le|\\ge)(?![a-zA-Z])\s*([^<>|]+)")
 _NAMES = re.compile(rf"\((?:{_VARIABLE}\s*,\s*)+{_VARIABLE}\)|m?\s*\\angle\s*[A-Z ]+")
 _MEMBER = re.compile(rf"({_VARIABLE})\s*\\in(?![a-zA-Z])\s*(.+)", re.DOTALL)
 _BUILDER = re.compile(rf"{_VARIABLE}(?:\s*\\in\s*\S+)?\s*[|:]\s*(.+)", re.DOTALL)
@@ -51,6 +53,7 @@ def take_apart(text: str) -> Answer:
         _union,
         _plus_minus,
         _member,
+        _distance,
         _inequality,
         _equation,
         _brackets,
@@ -116,6 +119,18 @@ def _plus_minus(text: str) -> Answer | None:
 def _member(text: str) -> Answer | None:
     found = _MEMBER.fullmatch(text)
     return replace(take_apart(found[2]), name=found[1]) if found else None
+
+
+def _distance(text: str) -> Answer | None:
+    """`|x| < a` as `-a < x < a`, and `|x| > a` as what is left of the line."""
+    found = _ABSOLUTE.fullmatch(text)
+    if not found:
+        return None
+    name, sign, edge = found.groups()
+    if sign in ("<", r"\le"):
+        return take_apart(f"-({edge}) {sign} {name} {sign} {edge}")
+    other = {">": "<", r"\ge": r"\le"}[sign]
+    return take_apart(f"{name} {other} -({edge}) or {name} {sign} {edge}")
 
 
 def _inequality(text: str) -> Answer | None:

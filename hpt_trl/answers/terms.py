@@ -18,7 +18,7 @@ from math_verify import LatexExtractionConfig, parse, verify
 from hpt_trl.answers.spelling import closing, number
 from hpt_trl.answers.units import DEGREE, PERCENT, Unit, split_unit
 
-_WORDS = re.compile(r"[^\W\d_]{4,}|\b(?:yes|no|odd|dne)\b", re.IGNORECASE)
+_WORDS = re.compile(r"[^\W\d_]{4,}|[A-Z]{3,}|\b(?i:yes|no|odd|dne)\b")
 _BASED = re.compile(r"\(?(?:\\text\{)?([0-9A-Z]+)\}?\)?_[{(]*\s*(?:\\text\{\s*)?(\d+|[a-z]+)\s*[})]*")
 _LONG_DECIMAL = re.compile(r"[+-]?(\d+)\.(\d+)")
 _SET_SIGNS = re.compile(r"\\begin|\\setminus|\\backslash|\\cap(?![a-zA-Z])|\\mathbb|\\ne(?![a-zA-Z])|\\cup")

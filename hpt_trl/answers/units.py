@@ -24,7 +24,8 @@ _MEASURES = {
     for name in names.split()
 }
 _SHORT = frozenset(name for name in _MEASURES if len(name) == 1)
-_NOT_UNITS = frozenset({"or", "and", "to", "pi", "is", "i", "e", "mod", "choose", "of", "the"})
+_NOT_UNITS = frozenset({"or", "and", "to", "pi", "is", "i", "e", "mod", "choose"})
+_FILLERS = frozenset({"of", "the", "a", "an"})
 
 _PERCENT = re.compile(r"\s*(?:\\?%|(?:\\text\{)?\s*(?:per\s?cent|percent(?:age)?|pct)\s*\.?\}?)\s*$", re.IGNORECASE)
 _DEGREES = re.compile(
@@ -102,6 +103,8 @@ def unit_of(text: str) -> Unit | None:
         name = _singular(word)
         if name in _NOT_UNITS:
             return None
+        if name in _FILLERS:
+            continue
         dimension, size = _MEASURES.get(name, (name, Fraction(1)))
         power = sign * int(written_power or 1)
         factor *= size**power
