@@ -11,11 +11,15 @@ from trl.rewards import think_format_reward
 
 from hpt_trl.config import HPTConfig
 from hpt_trl.console import parse, user_errors
-from hpt_trl.rewards import accuracy_reward
+from hpt_trl.rewards import accuracy_reward, format_reward
 from hpt_trl.sources import resolve_model, resolve_rows
 from hpt_trl.trainer import HPTTrainer
 
-REWARDS = {"accuracy_reward": accuracy_reward, "think_format_reward": think_format_reward}
+REWARDS = {
+    "accuracy_reward": accuracy_reward,
+    "format_reward": format_reward,
+    "think_format_reward": think_format_reward,
+}
 
 
 @dataclass
@@ -25,8 +29,9 @@ class HPTScriptArguments(ScriptArguments):
 
     Args:
         reward_funcs (`list[str]`, *optional*, defaults to `["accuracy_reward"]`):
-            `"accuracy_reward"` (math-verify on the last box) or TRL's `"think_format_reward"`. Functions of your own
-            are passed to [`HPTTrainer`] in Python.
+            `"accuracy_reward"` (the verdict on the last box), which the gate listens to, `"format_reward"` (thinking
+            within tags, one box) and TRL's `"think_format_reward"`. Functions of your own are passed to [`HPTTrainer`]
+            in Python.
     """
 
     reward_funcs: list[str] = field(

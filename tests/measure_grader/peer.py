@@ -19,7 +19,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from hpt_trl.data import from_gsm8k
+from hpt_trl.columns import from_gsm8k
 from hpt_trl.rewards import judge
 
 REAL = Path(__file__).parents[2] / "notebooks" / "results" / "smollm2_135m_gsm8k"
@@ -92,7 +92,7 @@ def cases(data: Path, chance: random.Random) -> list[dict[str, Any]]:
     """suite, gold, completion, and for the made ones whether they are right."""
     found = []
     gsm8k = [json.loads(line) for line in (data / "gsm8k" / "test.jsonl").read_text(encoding="utf-8").splitlines()]
-    golds = [("gsm8k", from_gsm8k(row)["solution"]) for row in gsm8k[:300]]
+    golds = [("gsm8k", from_gsm8k(row).solution) for row in gsm8k[:300]]
     math500 = (data / "benchmarks" / "math500.jsonl").read_text(encoding="utf-8").splitlines()
     golds += [("math500", json.loads(line)["answer"]) for line in math500]
     for suite, answer in golds:
@@ -103,9 +103,7 @@ def cases(data: Path, chance: random.Random) -> list[dict[str, Any]]:
     for name in ("before", "after"):
         texts = json.loads((REAL / f"{name}.json").read_text())["completions"]
         for row, (text,) in zip(gsm8k, texts):
-            found.append(
-                {"suite": "gsm8k", "answer": from_gsm8k(row)["solution"], "completion": text, "expected": None}
-            )
+            found.append({"suite": "gsm8k", "answer": from_gsm8k(row).solution, "completion": text, "expected": None})
     return found
 
 

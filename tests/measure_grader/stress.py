@@ -91,9 +91,15 @@ def in_batches(total: int, size: int) -> Iterator[int]:
         yield min(size, total - start)
 
 
+def children() -> set[int]:
+    """Process ids of all that this process started."""
+    return {child.pid for child in psutil.Process().children(recursive=True)}
+
+
 def run(total: int, bombs: float, seconds: float, seed: int = 0, batch: int = 250) -> dict[str, Any]:
     """Judge `total` completions in batches; the figures of the run."""
     chance = random.Random(seed)
+    others = children()  # a test run has the workers all share, too
     grader = Grader(seconds=seconds)
     counts: Counter[str] = Counter()
     parent_mb, workers_mb = [], []
@@ -105,7 +111,7 @@ def run(total: int, bombs: float, seconds: float, seed: int = 0, batch: int = 25
         sizes = [psutil.Process(pid).memory_info().rss / 2**20 for pid in grader.worker_ids()]
         workers_mb.append(round(max(sizes, default=0.0), 1))
     took = time.monotonic() - start
-    mine = psutil.Process().children(recursive=True)
+    running = children() - others
     grader.close()
     return {
         "completions": total,
@@ -114,8 +120,8 @@ def run(total: int, bombs: float, seconds: float, seed: int = 0, batch: int = 25
         "longest_verdict_seconds": round(grader.longest, 3),
         "verdicts": dict(counts),
         "workers": grader.workers,
-        "children_while_running": len(mine),
-        "children_left": len(psutil.Process().children(recursive=True)),
+        "children_while_running": len(running),
+        "children_left": len(children() - others),
         "parent_megabytes": parent_mb,
         "largest_worker_megabytes": workers_mb,
     }
