@@ -185,8 +185,8 @@ GENERATION: dict[str, tuple[type, dict[str, Any]]] = {
 
 
 def generation(bench: Bench) -> Iterator[dict[str, Any]]:
-    """Tokens per second of each way to generate 32 rollouts, and the ratio to the first."""
-    mix = Mix([Group(32, [bench.length] * 8, [1.0] * 8, bench.length)] * 4, 32)
+    """Tokens per second of each way to generate 16 rollouts, and the ratio to the first."""
+    mix = Mix([Group(32, [bench.length] * 8, [1.0] * 8, bench.length)] * 2, 16)
     speeds: dict[str, list[float]] = {name: [] for name in GENERATION if name != "vLLM" or is_vllm_available()}
     for _ in range(bench.repeats):
         for name in speeds:
