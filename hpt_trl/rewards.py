@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
-from hpt_trl.answers.spelling import after_thinking, last_boxed
+from hpt_trl.answers.spelling import after_thinking, last_box_span, last_boxed
 from hpt_trl.grader import Grader, Verdict
 
 Completion = str | Sequence[dict[str, Any]]
@@ -22,16 +22,14 @@ _LETTER = re.compile(
     r"(?![a-zA-Z])[\s)}$*]*(?:[).:](?!\d).*)?",
     re.DOTALL | re.IGNORECASE,
 )
-_MARKUP = r"(?:[\s*_$({]|\\(?:text|textbf|mathrm|mathbf|boxed)\s*\{|\\\()*"
-_END = r"[\s*_$)}]*(?:\\\))?(?:[.,;:!)\]*]|\n|$|because\b|since\b|as\b)"
+# The following read whole completions in this process, so nothing in them may take more than one pass.
+_MARKUP = re.compile(r"[*_${}]|\\(?:text|textbf|mathrm|mathbf|boxed|[()])")
 # Upper case only, and nothing behind it that would make it a word: "the answer is a dog", "is C or D".
 _STATEMENT = re.compile(
-    rf"(?i:\b(?:answer|option|choice)\b[*_]*\s*(?:is|:|=)?[*_\s]*:?\s*(?:(?:option|choice)\s+)?)(?:{_MARKUP})"
-    rf"(?:(?<=\()([A-J])\)|([A-J])(?![a-zA-Z'])(?={_END}))"
+    r"(?i:\b(?:answer|option|choice)) ?(?:(?i:is) ?:?|[:=]) ?(?:(?i:option|choice) )?"
+    r"(?:\(([A-J])\)|([A-J])(?= ?(?:[.,;:!)\]]|\n|$|because\b|since\b|as\b)))"
 )
-_LAST_LINE = re.compile(
-    r"(?:so|thus|hence|therefore)?[,:]?[\s*$]*(?:\(([A-J])\)|([A-J])(?=[).:*$]|$))(?P<rest>.*)", re.IGNORECASE
-)
+_LAST_LINE = re.compile(r"(?:(?i:so|thus|hence|therefore)[,:]? )?(?:\(([A-J])\)|([A-J])(?=[).:]|$))(.*)")
 
 
 @cache
@@ -51,7 +49,8 @@ def completion_text(completion: Completion) -> str:
 def final_answer(text: str) -> str | None:
     """What a completion answers: the last box after its reasoning, or None if it never gets there."""
     answer = after_thinking(text)
-    return None if answer is None else last_boxed(answer)
+    box = None if answer is None else last_boxed(answer)
+    return None if box is None else box.strip()
 
 
 def letter_of(text: str) -> str | None:
@@ -69,16 +68,18 @@ def final_choice(text: str) -> str | None:
     answer = after_thinking(text)
     if answer is None:
         return None
-    box = last_boxed(answer)
-    statements = list(_STATEMENT.finditer(answer))
-    if box is not None and (not statements or answer.rfind(box) >= statements[-1].start()):
-        return letter_of(box) or box
+    span = last_box_span(answer)
+    plain = _MARKUP.sub("", answer if span is None else answer[span[1] :])
+    plain = re.sub(r"\s+", lambda space: "\n" if "\n" in space[0] else " ", plain).strip()
+    statements = _STATEMENT.findall(plain)
     if statements:
-        return statements[-1][1] or statements[-1][2]
-    lines = answer.strip().splitlines()
-    found = _LAST_LINE.match(lines[-1].strip(" *$")) if lines else None
-    is_alone = found is not None and (not found["rest"].strip(" .*$)") or found["rest"].startswith(")"))
-    return (found[1] or found[2]).upper() if found is not None and is_alone else None
+        return "".join(statements[-1])
+    if span is not None:
+        box = answer[slice(*span)]
+        return letter_of(box) or box
+    found = _LAST_LINE.fullmatch(plain.rpartition("\n")[2])
+    is_alone = found is not None and (found[3].startswith(")") or not found[3].strip(" .)"))
+    return (found[1] or found[2]) if found is not None and is_alone else None
 
 
 def judge(completions: Sequence[Completion], solutions: Sequence[Any], grader: Grader | None = None) -> list[Verdict]:

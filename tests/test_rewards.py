@@ -1,4 +1,5 @@
 import threading
+import time
 
 import pytest
 
@@ -126,3 +127,13 @@ def test_the_gate_listens_to_accuracy_among_several():
     assert gate_reward_index(names, "format_reward", is_needed=True) == 0
     with pytest.raises(ValueError, match="gate_reward must name"):
         gate_reward_index(["format_reward", "bonus"], None, is_needed=True)
+
+
+@pytest.mark.parametrize("filler", [" ", "*", "(", "\\boxed{", "answer ", "answer: ", "\n", "{", "C", "$"])
+def test_a_megabyte_is_read_in_one_pass(filler):
+    text = "the answer" + filler * (2**20 // len(filler))
+    start = time.monotonic()
+    final_choice(text)
+    final_answer(text)
+    format_reward([text])
+    assert time.monotonic() - start < 3  # hours, if anything were read again and again

@@ -20,18 +20,23 @@ def last_boxed(text: str) -> str | None:
 
     math-verify takes the first box it finds; the answer is the last.
     """
+    span = last_box_span(text)
+    return None if span is None else text[slice(*span)]
+
+
+def last_box_span(text: str) -> tuple[int, int] | None:
+    r"""Where the content of the last closed `\boxed{...}` begins and ends."""
     # One pass with a stack: a policy that collapses may repeat an opening box ten thousand times.
-    answer: str | None = None
-    answer_start = -1
+    span: tuple[int, int] | None = None
     open_braces: list[int] = []
     for brace in _BRACE.finditer(text):
         if brace.group() == "{":
-            open_braces.append(brace.start())
+            open_braces.append(brace.end())
         elif brace.group() == "}" and open_braces:
             start = open_braces.pop()
-            if start > answer_start and _BOX.search(text, max(0, start - 12), start):
-                answer, answer_start = text[start + 1 : brace.start()], start
-    return answer
+            if (span is None or start > span[0]) and _BOX.search(text, max(0, start - 13), start - 1):
+                span = start, brace.start()
+    return span
 
 
 def after_thinking(text: str) -> str | None:

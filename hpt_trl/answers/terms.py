@@ -12,13 +12,16 @@ from functools import lru_cache
 from typing import Any
 
 import sympy
-from latex2sympy2_extended import NormalizationConfig
-from math_verify import LatexExtractionConfig, parse, verify
+from latex2sympy2_extended import NormalizationConfig, latex2sympy, normalize_latex
+from latex2sympy2_extended.latex2sympy2 import ConversionConfig
+from math_verify import verify
+from math_verify.grader import should_treat_as_complex
 
 from hpt_trl.answers.spelling import closing, number
 from hpt_trl.answers.units import DEGREE, PERCENT, Unit, split_unit
 
 _WORDS = re.compile(r"[^\W\d_]{4,}|[A-Z]{3,}|\b(?i:yes|no|odd|dne)\b")
+_TIME = re.compile(r"\d{1,2}:\d\d *[ap]\.?m\.?", re.IGNORECASE)
 _BASED = re.compile(r"\(?(?:\\text\{)?([0-9A-Z]+)\}?\)?_[{(]*\s*(?:\\text\{\s*)?(\d+|[a-z]+)\s*[})]*")
 _LONG_DECIMAL = re.compile(r"[+-]?(\d+)\.(\d+)")
 _SET_SIGNS = re.compile(r"\\begin|\\setminus|\\backslash|\\cap(?![a-zA-Z])|\\mathbb|\\ne(?![a-zA-Z])|\\cup")
@@ -35,9 +38,9 @@ SYMPY_ERRORS = (
 """What sympy raises where it cannot go on, which on text made up by a model is no news."""
 
 # Not its units: it takes the t of `2x t` for one. Ours are gone by then.
-_READING = LatexExtractionConfig(
-    normalization_config=NormalizationConfig(units=False, malformed_operators=True, nits=True, boxed="all")
-)
+_SPELLING = NormalizationConfig(units=False, malformed_operators=True, nits=True, boxed="none")
+# Not its small letters for capitals: R^2 - r^2 would be 0.
+_READING = ConversionConfig(lowercase_symbols=False)
 
 EMPTY = "no solution"
 _SYNONYMS = {
@@ -94,6 +97,8 @@ def words_of(term: str) -> str | None:
     plain = re.sub(r"\\text\{([^{}]*)\}", r" \1 ", term)
     is_foreign = any(ord(each) > 0x3FF and each.isalpha() for each in plain)
     was_text = term.startswith(r"\text{") and closing(term, 5) == len(term) - 1 and len(plain.strip()) > 1
+    if _TIME.fullmatch(plain.strip()):
+        return re.sub(r"[. ]", "", plain.casefold())
     if re.search(r"[\\^_=+<>{}]", plain) or not (is_foreign or was_text or _WORDS.search(plain)):
         return None
     if not is_foreign and re.match(r"\s*[-+(]?\s*\d", plain):
@@ -187,14 +192,22 @@ def _same_ratio(gold: Sequence[str], answer: Sequence[str]) -> bool:
 
 @lru_cache(maxsize=512)
 def parsed(text: str) -> Any:
-    """What math-verify reads a text as, decimals made exact; None if it cannot."""
-    found = parse(rf"\boxed{{{text}}}", [_READING], parsing_timeout=None)
-    if not found or not isinstance(found[0], sympy.Basic | sympy.MatrixBase):
+    """What math-verify's parser reads a text as, decimals made exact; None if it cannot."""
+    text = normalize_latex(text, _SPELLING)
+    try:
+        found = latex2sympy(
+            text, is_real=not should_treat_as_complex(text), normalization_config=None, conversion_config=_READING
+        )
+    except MemoryError:
+        raise
+    except Exception:  # a syntax error is a bare Exception to this parser
         return None
-    exact = {each: sympy.Rational(str(each)) for each in found[0].atoms(sympy.Float)}
+    if not isinstance(found, sympy.Basic | sympy.MatrixBase):
+        return None
+    exact = {each: sympy.Rational(str(each)) for each in found.atoms(sympy.Float)}
     # Where no sum or product counts with it, i is the imaginary unit; to math-verify it is a variable.
-    imaginary = {each: sympy.I for each in found[0].free_symbols if each.name in ("i", "imath")}
-    return found[0].xreplace(exact | imaginary)
+    imaginary = {each: sympy.I for each in found.free_symbols if each.name in ("i", "imath")}
+    return found.xreplace(exact | imaginary)
 
 
 def _verified(left: Any, right: Any) -> bool:

@@ -25,6 +25,7 @@ _MEASURES = {
 }
 _SHORT = frozenset(name for name in _MEASURES if len(name) == 1)
 _NOT_UNITS = frozenset({"or", "and", "to", "pi", "is", "i", "e", "mod", "choose"})
+_PRODUCTS = frozenset({"mg", "ms", "nm", "mi", "ml"})  # units only where they stand apart: 2mg is a weight
 _FILLERS = frozenset({"of", "the", "a", "an"})
 
 _PERCENT = re.compile(r"\s*(?:\\?%|(?:\\text\{)?\s*(?:per\s?cent|percent(?:age)?|pct)\s*\.?\}?)\s*$", re.IGNORECASE)
@@ -84,11 +85,22 @@ def split_unit(text: str) -> tuple[str, Unit | None]:
         unit = unit_of(re.sub(r"\\text\{((?:[^{}]|\{-?\d\})*)\}", r" \1 ", found[2]))
         return (found[1], unit) if unit else (text, None)
     if found := _PLAIN.match(text):
-        # One letter behind a number is a variable (`6m`, `2 k`), unless it is a unit's and stands apart.
-        is_variable = len(found[3].strip()) == 1 and not (found[2] and found[3] in _SHORT)
-        unit = None if is_variable else unit_of(found[3])
+        unit = unit_of(found[3]) if _are_units(found[3], bool(found[2])) else None
         return (found[1], unit) if unit else (text, None)
     return text, None
+
+
+def _are_units(text: str, stands_apart: bool) -> bool:
+    """Whether plain letters behind a number are units and not variables, as in `6m`, `2xy` and `3R^2`."""
+    words = re.findall(r"[a-zA-Z]+", text)
+    if all(len(word) == 1 for word in words):
+        return stands_apart and _SHORT.issuperset(words) and ("^" not in text or words[0] == "m")
+    known = {"mph", "kmh", "kph", "per", "square", "cubic", "sq", "cu"} | _MEASURES.keys()
+    is_product = not stands_apart and not _PRODUCTS.isdisjoint(words)
+    return not is_product and all(
+        _singular(word) in known or word in _SHORT or (len(word) > 3 and stands_apart) or word in _FILLERS
+        for word in words
+    )
 
 
 def unit_of(text: str) -> Unit | None:
