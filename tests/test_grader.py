@@ -112,8 +112,8 @@ def test_hostile_answers_cost_bounded_time_and_one_line_of_log(caplog):
     start = time.monotonic()
     with caplog.at_level(logging.WARNING):
         found = grader.judge(pairs)
-    # 4 answers of at most 1 s on 2 workers, each of which is replaced: 2 s, and a second for each start
-    assert time.monotonic() - start < 8
+    # 4 answers of at most 1 s on 2 workers, each of which is replaced: about 4 s, and hours without a limit.
+    assert time.monotonic() - start < 40
     assert found == [TIMED_OUT] * 4 + [RIGHT] * 40
     lines = [record.getMessage() for record in caplog.records if record.name == "hpt_trl.grader"]
     assert len(lines) == 1
@@ -126,7 +126,7 @@ def test_memory_is_bounded():
     # 2^(2^34) is 2 GB of digits: too much for 256 MB, and no time is needed to find that out.
     start = time.monotonic()
     assert grader.judge([(r"2^{2^{34}}", "7"), (r"\frac{6}{3}", "2")])[1] is RIGHT
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 19
     assert all(psutil.Process(pid).memory_info().vms <= 256 * 2**20 for pid in grader.worker_ids())
     grader.close()
 
@@ -219,7 +219,7 @@ def test_known_pairs_are_not_judged_again():
     assert grader.judge([SLOW] * 8) == [TIMED_OUT] * 8
     start = time.monotonic()
     assert grader.judge([SLOW]) == [TIMED_OUT]
-    assert time.monotonic() - start < 0.1
+    assert time.monotonic() - start < 0.9  # judging it again would take its second
     grader.close()
 
 

@@ -136,4 +136,4 @@ def test_a_megabyte_is_read_in_one_pass(filler):
     final_choice(text)
     final_answer(text)
     format_reward([text])
-    assert time.monotonic() - start < 3  # hours, if anything were read again and again
+    assert time.monotonic() - start < 30  # hours, if anything were read again and again
