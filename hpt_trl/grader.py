@@ -3,7 +3,8 @@
 sympy cannot be interrupted from within: alarms do not reach it inside C loops, nor any thread but the main one. So it
 runs in processes of our own, over which the parent holds a clock. They are started by name, not by `multiprocessing`
 (nor by pebble, which is made of it): that imports the user's script again, which breaks scripts without a main guard
-and `python -`, and it refuses daemonic processes.
+and `python -`, and it refuses daemonic processes. Over 300 lines, for starting, watching and replacing a worker share
+its state.
 """
 
 import json
