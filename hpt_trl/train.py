@@ -111,6 +111,8 @@ def main(argv: Sequence[str]) -> None:
         trainer = build_trainer(*parse((HPTScriptArguments, HPTConfig, ModelConfig), argv, prog))
     # Outside: an error in the middle of training is a bug, and its traceback is wanted.
     run(trainer)
+    # A process group that is left to the interpreter's end may hang there: gloo joins a thread that waits.
+    trainer.accelerator.end_training()
 
 
 if __name__ == "__main__":
