@@ -1,5 +1,6 @@
 """What HPTTrainer refuses before a run starts, instead of failing late or ignoring it."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from accelerate import Accelerator
@@ -146,8 +147,59 @@ def keeps_one_backward(accelerator: Accelerator, args: HPTConfig) -> bool:
     return plugin is not None and args.gradient_accumulation_steps == 1 and plugin.hf_ds_config.is_offload()
 
 
+def context_length(config: Any) -> int | None:
+    """Tokens that a model can attend to, with its rope scaling; None: no limit is known."""
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is None:
+        return None
+    rope = getattr(config, "rope_parameters", None) or {}
+    return max(positions, int(rope.get("original_max_position_embeddings", positions) * rope.get("factor", 1.0)))
+
+
+def too_long(lengths: Sequence[int], context: int | None) -> str | None:
+    """What is wrong with prompts that leave no room for an answer, if any do.
+
+    Args:
+        lengths: tokens of each prompt.
+        context: tokens the model can attend to; None: no limit.
+    """
+    if context is None or max(lengths, default=0) < context:
+        return None
+    return (
+        f"a prompt of {max(lengths)} tokens leaves no room for an answer: the model's context is {context} tokens "
+        "(max_position_embeddings). Drop or shorten such prompts, or take a model with a longer context."
+    )
+
+
+def check_prompts(prompts: Sequence[Any], lengths_of: Callable[[list], list[int]], context: int | None) -> None:
+    """Refuse data with prompts that leave no room for an answer.
+
+    Args:
+        prompts: texts or conversations.
+        lengths_of: tokens of each of some prompts.
+        context: tokens the model can attend to; None: no limit.
+    """
+    if context is None or len(prompts) == 0:
+        return
+    # A token is at least a byte: few prompts need to be tokenized, if any.
+    template = lengths_of([prompts[0]])[0]
+    candidates = [prompt for prompt in prompts if len(str(prompt).encode(errors="replace")) + template >= context]
+    lengths = [
+        length for start in range(0, len(candidates), 256) for length in lengths_of(candidates[start : start + 256])
+    ]
+    problem = too_long(lengths, context)
+    if problem is not None:
+        count = sum(length >= context for length in lengths)
+        raise ValueError(f"In the training data, {problem} There are {count} of them in {len(prompts)} rows.")
+
+
 def check_launch(args: HPTConfig, accelerator: Accelerator) -> None:
     """Refuse what the way this run was launched cannot do."""
+    if accelerator.num_processes > 1 and args.reward_timeout is not None and args.reward_timeout >= args.ddp_timeout:
+        raise ValueError(
+            f"reward_timeout ({args.reward_timeout} s) must be below ddp_timeout ({args.ddp_timeout} s), after which "
+            "the other processes give up waiting for the one whose reward function hangs."
+        )
     if accelerator.distributed_type == DistributedType.DEEPSPEED and args.skip_grad_norm_above is not None:
         raise ValueError(
             "skip_grad_norm_above does not work under DeepSpeed, whose engine steps the optimizer inside backward. "

@@ -77,6 +77,13 @@ class HPTConfig(GRPOConfig):
             Skip the optimizer step if the gradient norm (before clipping) is above this. The reference code's 80. A
             step whose norm is not finite is always skipped. DeepSpeed steps inside backward: there its own overflow
             check decides, and this option is refused.
+        max_skipped_steps_in_row (`int`, *optional*, defaults to `10`):
+            Stop the run, with advice, once so many optimizer steps in a row were skipped: by then nothing is learned.
+            Under DeepSpeed nothing is skipped here, and steps whose norm is not finite are counted.
+        reward_timeout (`float`, *optional*):
+            Seconds that one call of a reward function may take before the run stops and names it. With a limit, a
+            function runs in a thread of its own, where `signal.alarm` does not work. `None`: no limit, and the main
+            thread, as in TRL.
     """
 
     _VALID_DICT_FIELDS = [*GRPOConfig._VALID_DICT_FIELDS, "gate_table"]
@@ -139,18 +146,36 @@ class HPTConfig(GRPOConfig):
     skip_grad_norm_above: float | None = field(
         default=None, metadata={"help": "Skip the optimizer step if the gradient norm is above this."}
     )
+    max_skipped_steps_in_row: int = field(
+        default=10, metadata={"help": "Stop the run once so many optimizer steps in a row were skipped."}
+    )
+    reward_timeout: float | None = field(
+        default=None, metadata={"help": "Seconds that one call of a reward function may take; none: no limit."}
+    )
 
     def __post_init__(self):
         super().__post_init__()
         self._check_algorithm()
         self._check_gate()
         self._check_demonstrations()
-        if self.skip_grad_norm_above is not None and not self.skip_grad_norm_above > 0:
-            raise ValueError(f"skip_grad_norm_above must be above 0, got {self.skip_grad_norm_above}: it is a norm.")
+        self._check_faults()
         self._check_forwards()
         if self.remove_unused_columns:
             raise ValueError(
                 "remove_unused_columns=True would drop the 'demonstration' column before HPT sees it. Leave it False."
+            )
+
+    def _check_faults(self) -> None:
+        if self.skip_grad_norm_above is not None and not self.skip_grad_norm_above > 0:
+            raise ValueError(f"skip_grad_norm_above must be above 0, got {self.skip_grad_norm_above}: it is a norm.")
+        if self.max_skipped_steps_in_row < 1:
+            raise ValueError(f"max_skipped_steps_in_row must be at least 1, got {self.max_skipped_steps_in_row}.")
+        if self.reward_timeout is not None and not self.reward_timeout > 0:
+            raise ValueError(f"reward_timeout must be above 0 seconds, got {self.reward_timeout}. None sets no limit.")
+        if self.enable_jit_checkpoint:
+            raise ValueError(
+                "enable_jit_checkpoint=True is not needed, and saves in the middle of a step: HPTTrainer saves a "
+                "checkpoint upon SIGTERM at the end of the step, on all processes together. Unset it."
             )
 
     def _check_forwards(self) -> None:

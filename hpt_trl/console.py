@@ -11,6 +11,8 @@ from typing import Any, NoReturn
 import yaml
 from trl import TrlParser
 
+from hpt_trl.faults import LocalRunError, RunError
+
 USER_ERRORS = (ValueError, TypeError, OSError, ImportError)
 
 
@@ -45,6 +47,19 @@ def _check_yaml(path: Path) -> None:
             f"The config file {str(path)!r} must hold `key: value` lines, got {type(content).__name__}: "
             f"{str(content)[:80]!r}."
         )
+
+
+@contextmanager
+def run_errors(prog: str) -> Iterator[None]:
+    """Turn a fault that a user can mend into one paragraph on stderr and exit code 1. HPT_TRACEBACK=1 shows it all."""
+    try:
+        yield
+    except RunError as error:
+        if os.environ.get("HPT_TRACEBACK"):
+            raise
+        if isinstance(error, LocalRunError) or os.environ.get("LOCAL_RANK", "0") == "0":
+            print(f"{prog}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        raise SystemExit(1) from None
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from hpt_trl.faults import LocalRunError
 from hpt_trl.gate import GateWeights
 
 FILE_NAME = "gate.parquet"
@@ -49,13 +50,19 @@ class GateHistory:
         self._frames[0].to_parquet(unfinished, index=False)
         os.replace(unfinished, path)
 
-    def begin(self, folder: str | Path, step: int) -> None:
-        """Start a history at `step`: empty, or that of the run being resumed without the steps to be done again."""
-        path = Path(folder) / FILE_NAME
+    def begin(self, folders: Sequence[str | Path], step: int) -> None:
+        """Start a history at `step`: empty, or that of the run being resumed without the steps to be done again.
+
+        Args:
+            folders: where to look for the past, the checkpoint first.
+            step: optimizer steps done.
+        """
+        paths = [Path(folder) / FILE_NAME for folder in folders]
+        past = next((path for path in paths if path.exists()), None)
         self._frames = []
-        if step > 0 and path.exists():
-            past = pd.read_parquet(path)
-            self._frames = [past[past["step"] < step]]
+        if step > 0 and past is not None:
+            rows = pd.read_parquet(past)
+            self._frames = [rows[rows["step"] < step]]
 
 
 class GateHistoryCallback(TrainerCallback):
@@ -63,15 +70,23 @@ class GateHistoryCallback(TrainerCallback):
 
     def __init__(self, history: GateHistory) -> None:
         self.history = history
+        self.checkpoint: str | None = None  # the one this run resumes from
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if state.is_world_process_zero:
-            self.history.begin(str(args.output_dir), state.global_step)
+            folders = [self.checkpoint] if self.checkpoint else []
+            self.history.begin([*folders, str(args.output_dir)], state.global_step)
 
     def _write(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.is_world_process_zero:
-            self.history.write(str(args.output_dir))
+            try:
+                self.history.write(str(args.output_dir))
+            except OSError as error:
+                raise LocalRunError(
+                    f"{FILE_NAME} could not be written: {error}. See that the disk has room, and go on from the last "
+                    "checkpoint with resume_from_checkpoint=True."
+                ) from error
 
     on_log = on_save = on_train_end = _write

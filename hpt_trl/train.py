@@ -10,7 +10,7 @@ from trl import ModelConfig, ScriptArguments, get_peft_config, get_quantization_
 from trl.rewards import think_format_reward
 
 from hpt_trl.config import HPTConfig
-from hpt_trl.console import parse, user_errors
+from hpt_trl.console import parse, run_errors, user_errors
 from hpt_trl.rewards import accuracy_reward, format_reward
 from hpt_trl.sources import resolve_model, resolve_rows
 from hpt_trl.trainer import HPTTrainer
@@ -80,10 +80,11 @@ def build_trainer(script: HPTScriptArguments, args: HPTConfig, model: ModelConfi
 
 
 def _check_paths(script: HPTScriptArguments, args: HPTConfig) -> None:
-    resume = args.resume_from_checkpoint
-    if isinstance(resume, str) and not Path(resume).is_dir():
+    resume = _to_resume(args)
+    if isinstance(resume, str) and resume != "auto" and not Path(resume).is_dir():
         raise FileNotFoundError(
-            f"resume_from_checkpoint names no folder: {resume!r}. Give one like out/checkpoint-100."
+            f"resume_from_checkpoint names no folder: {resume!r}. Give one like out/checkpoint-100, true for the "
+            "newest in output_dir, or auto for the newest if there is one."
         )
     if args.eval_strategy != "no" and Path(script.dataset_name or "").is_file():
         raise ValueError(
@@ -92,10 +93,16 @@ def _check_paths(script: HPTScriptArguments, args: HPTConfig) -> None:
         )
 
 
+def _to_resume(args: HPTConfig) -> str | bool | None:
+    """The option, whose true and false come as texts from a command line."""
+    wanted = args.resume_from_checkpoint
+    return {"true": True, "false": False}.get(str(wanted).lower(), wanted)
+
+
 def run(trainer: HPTTrainer) -> None:
     """Train, save model and state, and push to the Hub if the config says so."""
     args = trainer.args
-    trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+    trainer.train(resume_from_checkpoint=_to_resume(args))
     trainer.save_model(args.output_dir)
     trainer.save_state()
     trainer.accelerator.print(f"Model and gate.parquet saved to {args.output_dir}.")
@@ -109,8 +116,9 @@ def main(argv: Sequence[str]) -> None:
     prog = "hpt-trl train"
     with user_errors(prog):
         trainer = build_trainer(*parse((HPTScriptArguments, HPTConfig, ModelConfig), argv, prog))
-    # Outside: an error in the middle of training is a bug, and its traceback is wanted.
-    run(trainer)
+    # Any other error in the middle of training is a bug, and its traceback is wanted.
+    with run_errors(prog):
+        run(trainer)
     # A process group that is left to the interpreter's end may hang there: gloo joins a thread that waits.
     trainer.accelerator.end_training()
 

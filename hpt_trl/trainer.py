@@ -4,35 +4,44 @@ The seam with TRL is a few overrides, each of which calls `super()`: `_calculate
 `_generate_and_score_completions` judges the groups and attaches the demonstrations, `_prepare_inputs` spreads the rows
 that carry signal over forwards, `compute_loss` adds the demonstrations' loss, `_get_grad_norm` guards the step. Two
 more save time: `_get_per_token_logps_and_entropies` waits until it is known which rows carry signal, and
-`_generate_single_turn` keeps the weights that autocast has cast. Over 300 lines, for TRL's private names may stand here
-and in `trl_hooks.py` only: what touches them cannot move out.
+`_generate_single_turn` keeps the weights that autocast has cast. The rest make a run survive: `train` and those of
+section 6 save and resume it exactly, and `_tokenize_prompts` tells of prompts that do not fit. Over 300 lines, for
+TRL's private names may stand here and in `trl_hooks.py` only: what touches them cannot move out.
 """
 
 import math
 import textwrap
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import torch
 from accelerate.logging import get_logger
 from accelerate.utils import gather, gather_object, is_peft_model
 from datasets import Dataset, IterableDataset
-from torch import Tensor
+from torch import Tensor, nn
+from transformers import TrainerCallback
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, rotate_checkpoints
 from trl import GRPOTrainer
 from trl.trainer.utils import get_config_model_id, pad
 
 from hpt_trl.batching import Batch, rollout_rows
+from hpt_trl.checkpoints import load_state, mark_complete, save_state, to_resume, unmark, writing
 from hpt_trl.checks import (
     check_algorithm,
     check_arguments,
     check_dataset,
     check_launch,
+    check_prompts,
     check_support,
     check_tokenizer,
+    context_length,
     gate_reward_index,
     keeps_one_backward,
+    too_long,
 )
 from hpt_trl.config import HPTConfig
 from hpt_trl.demonstrations import (
@@ -55,12 +64,47 @@ from hpt_trl.estimator import (
     token_means,
     token_sums,
 )
+from hpt_trl.faults import (
+    TERMINATED,
+    RewardGuard,
+    RunError,
+    TerminationCallback,
+    first_fault,
+    lost_process_explained,
+)
 from hpt_trl.gate import Gate, GateWeights, constant_gate, gate_weights, is_shut, solve_rates
 from hpt_trl.history import GateHistory, GateHistoryCallback
 from hpt_trl.spread import spread, stay
-from hpt_trl.trl_hooks import acts_without_advantage, add_demonstration_head, rows_are_independent, weights_are_sharded
+from hpt_trl.trl_hooks import (
+    acts_without_advantage,
+    add_demonstration_head,
+    restore_run_state,
+    rows_are_independent,
+    run_state,
+    weights_are_sharded,
+)
 
 logger = get_logger(__name__)
+
+
+class _RestoreCallback(TrainerCallback):
+    """Calls a function when training begins, after transformers has set its own state."""
+
+    def __init__(self, restore: Callable[[], None]) -> None:
+        self.restore = restore
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.restore()
+
+
+def _no_progress(steps: int, norm: float, limit: float | None, step: int) -> str:
+    reason = f"is above skip_grad_norm_above ({limit})" if math.isfinite(norm) else "is not finite"
+    return (
+        f"{steps} optimizer steps in a row were skipped up to step {step}: the gradient norm, {norm:g}, {reason}. "
+        "Nothing is learned any more. Go on from an earlier checkpoint with a lower learning_rate or sft_weight; if "
+        "weights or activations overflow, train in bf16 or fp32 instead of fp16. max_skipped_steps_in_row sets how "
+        "many are endured."
+    )
 
 
 class HPTTrainer(GRPOTrainer):
@@ -86,9 +130,13 @@ class HPTTrainer(GRPOTrainer):
 
     args: HPTConfig
     model: Any
+    environment_factories: Any
     num_generations: int
     max_completion_length: int
     _deferred: list[Callable] | None = None
+    _began: float  # seconds since the epoch, moved back by the time trained before a resume
+    _seconds_before: float = 0.0
+    _train_sampler: Iterable[int] | None = None
     _rewards_B_F: Tensor  # (rows on all processes, reward functions) of the last generation
 
     _tag_names = ["trl", "hpt"]
@@ -135,6 +183,7 @@ class HPTTrainer(GRPOTrainer):
         super().__init__(model, reward_funcs, args, train_dataset, *positional, **keywords)
         check_launch(args, self.accelerator)
         check_tokenizer(self._tokenizer, train_dataset)
+        self._check_prompts(train_dataset)
         check_support(args, self.algorithm, self.aux_loss_enabled, self._is_vlm, self.environment_factories is not None)
         is_joint_object = algorithm is not None and algorithm.joint_group
         self.gate = gate or (
@@ -149,18 +198,54 @@ class HPTTrainer(GRPOTrainer):
             self.eos_token_ids,
             {"chat_template": self.chat_template, "tools": self.tools or None} | cast(dict, self.chat_template_kwargs),
         )
-        self._skipped_steps = 0
         self._demonstration_sums = torch.zeros(3, device=self.accelerator.device)  # NLL, tokens, rows
         base_model = self.model.get_base_model() if is_peft_model(self.model) else self.model
         add_demonstration_head(base_model, args.cast_lm_head_to_fp32)
+        self._prepare_to_survive()
+
+    def _prepare_to_survive(self) -> None:
+        """Set up what saves and resumes a run, stops it upon a signal, and tells of reward functions that fail."""
+        self._skipped_steps = self._skipped_in_row = 0
         self.gate_history = GateHistory()
-        self.add_callback(GateHistoryCallback(self.gate_history))
+        self._history_callback = GateHistoryCallback(self.gate_history)
+        self._termination = TerminationCallback()
+        for callback in (self._history_callback, _RestoreCallback(self._restore), self._termination):
+            self.add_callback(callback)
+        self._reward_guard = RewardGuard(self.args.reward_timeout)
+        self.reward_funcs = [
+            function if isinstance(function, nn.Module) else self._reward_guard.wrap(cast(Callable, function), name)
+            for function, name in zip(self.reward_funcs, self.reward_func_names)
+        ]
 
     # 1. Keep the rewards.
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
         self._rewards_B_F = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        self._reward_guard.raise_fault(self.state.global_step)
         return self._rewards_B_F
+
+    def _tokenize_prompts(self, prompts):
+        tokenized = super()._tokenize_prompts(prompts)
+        # Before anything is generated, and on every process: the prompt may be on one of them only.
+        fault = first_fault(too_long([len(ids) for ids in tokenized[0]], self._context_length()))
+        if fault is not None:
+            raise RunError(f"At step {self.state.global_step}, {fault}")
+        return tokenized
+
+    def _context_length(self) -> int | None:
+        return context_length(self.model.config.get_text_config())
+
+    def _check_prompts(self, dataset: Dataset | IterableDataset | None) -> None:
+        """Refuse prompts that do not fit, of data that can be looked through."""
+        columns = set(dataset.column_names) if isinstance(dataset, Dataset) else set()
+        if "prompt" not in columns or columns & {"image", "images"} or self.environment_factories is not None:
+            return
+        lengths_of = super()._tokenize_prompts
+        check_prompts(
+            cast(Dataset, dataset)["prompt"],
+            lambda prompts: [len(ids) for ids in lengths_of(prompts)[0]],
+            self._context_length(),
+        )
 
     # 2. Judge the groups. TRL shuffles rows after this: here, and only here, groups are whole.
 
@@ -300,6 +385,7 @@ class HPTTrainer(GRPOTrainer):
         is_chat = not isinstance(inputs[0]["prompt"], str)
         completions = [[{"role": "assistant", "content": text}] if is_chat else text for text in texts]
         rewards_B_F = super()._calculate_rewards(inputs, [example["prompt"] for example in inputs], completions, ids)
+        self._reward_guard.raise_fault(self.state.global_step)
         # What reward functions log is of rollouts.
         self._pending_extra_logs.clear()
         self._pending_metrics.clear()
@@ -554,16 +640,126 @@ class HPTTrainer(GRPOTrainer):
     def _get_grad_norm(self, model, grad_norm=None):
         grad_norm = super()._get_grad_norm(model, grad_norm=grad_norm)
         self._log_demonstrations()
-        if self.is_deepspeed_enabled:
-            # Its engine has stepped inside backward: nothing is left to guard.
-            return grad_norm
-        norm, limit = float(grad_norm), self.args.skip_grad_norm_above
-        if not math.isfinite(norm) or (limit is not None and norm > limit):
+        norm, limit = float(grad_norm or 0.0), self.args.skip_grad_norm_above
+        is_bad = not math.isfinite(norm) or (limit is not None and norm > limit)
+        self._skipped_in_row = self._skipped_in_row + 1 if is_bad else 0
+        # DeepSpeed's engine has stepped inside backward: nothing is left to skip.
+        if is_bad and not self.is_deepspeed_enabled:
             # Without gradients the optimizer leaves parameters and its own state alone.
             model.zero_grad(set_to_none=True)
             self._skipped_steps += 1
-        self._metrics["train"]["hpt/skipped_steps"] = [float(self._skipped_steps)]
+        if not self.is_deepspeed_enabled:
+            self._metrics["train"]["hpt/skipped_steps"] = [float(self._skipped_steps)]
+        if self._skipped_in_row >= self.args.max_skipped_steps_in_row:
+            raise RunError(_no_progress(self._skipped_in_row, norm, limit, self.state.global_step))
         return grad_norm
+
+    # 6. Save and resume exactly.
+
+    def train(
+        self,
+        resume_from_checkpoint: str | bool | None = None,
+        trial: Any = None,
+        ignore_keys_for_eval: list[str] | None = None,
+    ) -> TrainOutput:
+        """
+        Train, as [`~transformers.Trainer`] does.
+
+        A run resumed from a checkpoint of its own, on as many processes, goes on exactly as if it had never been
+        interrupted, where generation is transformers'. Upon SIGTERM it saves a checkpoint after the step and ends the
+        process with exit code 143.
+
+        Args:
+            resume_from_checkpoint (`str` or `bool`, *optional*):
+                Folder of a checkpoint; `True` for the newest complete one in `output_dir`; `"auto"` for the same, or a
+                fresh start where there is none.
+            trial, ignore_keys_for_eval (*optional*):
+                As in [`~transformers.Trainer`].
+
+        Returns:
+            `TrainOutput`: steps done, and mean loss and times of the whole run, what came before a resume included.
+
+        Raises:
+            RunError: for what a user can mend, a checkpoint that is not whole among it, in one paragraph that says how.
+        """
+        checkpoint = to_resume(resume_from_checkpoint, Path(str(self.args.output_dir)))
+        self._history_callback.checkpoint = checkpoint
+        with self._termination.listening(), lost_process_explained():
+            output = super().train(checkpoint, trial, ignore_keys_for_eval)
+        if self._termination.has_stopped:
+            raise SystemExit(TERMINATED)
+        return output
+
+    def _save_checkpoint(self, model, trial):
+        run_folder = Path(self._get_output_dir(trial=trial))
+        folder = run_folder / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        has_collectives = self.is_deepspeed_enabled or self.is_fsdp_enabled or self.state.best_global_step
+        limit = self.args.save_total_limit
+        if self.args.should_save:
+            unmark(folder)
+        self.accelerator.wait_for_everyone()
+        try:
+            with writing(folder, together=not has_collectives):
+                super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = limit
+        self.accelerator.wait_for_everyone()
+        with writing(folder, together=True):
+            if self.args.should_save and not self.args.save_only_model:
+                mark_complete(folder)
+        if self.args.should_save:
+            rotate_checkpoints(str(run_folder), limit, self.state.best_model_checkpoint, use_mtime=True)
+
+    def _save_rng_state(self, output_dir):
+        super()._save_rng_state(output_dir)
+        own = {
+            "layout": self._layout(),
+            "skipped_steps": self._skipped_steps,
+            "skipped_in_row": self._skipped_in_row,
+            "seconds": time.time() - self._began,
+        }
+        save_state(Path(output_dir), self.args.process_index, own | run_state(self))
+        if self.accelerator.is_main_process:
+            self.gate_history.write(output_dir)
+        # The older checkpoints must stay until this one is complete: `_save_checkpoint` deletes them then.
+        self.args.save_total_limit = None
+
+    def _layout(self) -> dict[str, int]:
+        """What the rollouts left to train on depend on."""
+        names = ("steps_per_generation", "num_iterations", "gradient_accumulation_steps", "per_device_train_batch_size")
+        return {name: getattr(self.args, name) for name in names} | {"processes": self.accelerator.num_processes}
+
+    def _restore(self) -> None:
+        """Take up where the checkpoint left off, when training begins."""
+        self._seconds_before = 0.0
+        checkpoint = self._history_callback.checkpoint
+        if checkpoint is not None:
+            self._restore_from(Path(checkpoint))
+        self._began = time.time() - self._seconds_before
+
+    def _restore_from(self, checkpoint: Path) -> None:
+        if self._train_sampler is not None:
+            # TRL's sampler draws each epoch's order from a generator of its own, which nobody saves.
+            for _ in range(int(self.state.epoch or 0)):
+                next(iter(self._train_sampler))
+        state = load_state(checkpoint, self.args.process_index, self._layout(), self.accelerator.device)
+        if state is not None:
+            restore_run_state(self, state)
+            self._skipped_steps, self._skipped_in_row = state["skipped_steps"], state["skipped_in_row"]
+            self._seconds_before = state["seconds"]
+
+    def _get_train_sampler(self, dataset=None):
+        self._train_sampler = super()._get_train_sampler(dataset)
+        return self._train_sampler
+
+    def get_batch_samples(self, epoch_iterator, num_batches, device):
+        if self.state.global_step >= self.state.max_steps:
+            # Resumed from the last checkpoint, transformers would make one step too many.
+            return [], None
+        return super().get_batch_samples(epoch_iterator, num_batches, device)
+
+    def _finalize_training(self, trial, num_train_samples, start_time):
+        return super()._finalize_training(trial, num_train_samples, start_time - self._seconds_before)
 
     # Metrics and history.
 

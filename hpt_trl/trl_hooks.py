@@ -5,6 +5,7 @@ Tested with trl 1.16.0 and transformers 5.23.0. `trainer.py` is the only other m
 
 import functools
 import inspect
+import json
 import types
 from collections.abc import Mapping
 from typing import Any
@@ -18,6 +19,8 @@ from trl.trainer.utils import add_fused_lm_head
 
 TESTED_TRL = "1.16.0"
 
+_LOGGED_LISTS = ("prompt", "completion", "advantages")
+_LOGGED_TABLES = ("rewards", "extra")
 _ANY = "..."  # what follows is handed on as it comes
 
 _SIGNATURES = {
@@ -33,8 +36,14 @@ _SIGNATURES = {
         _ANY,
     ],
     (GRPOTrainer, "_prepare_inputs"): ["self", "generation_batch"],
+    (GRPOTrainer, "_tokenize_prompts"): ["self", "prompts"],
+    (GRPOTrainer, "_get_train_sampler"): ["self", "dataset"],
+    (GRPOTrainer, "_save_checkpoint"): ["self", "model", "trial"],
     (GRPOTrainer, "compute_loss"): ["self", "model", "inputs", "return_outputs", "num_items_in_batch"],
     (Trainer, "_get_grad_norm"): ["self", "model", "grad_norm"],
+    (Trainer, "get_batch_samples"): ["self", "epoch_iterator", "num_batches", "device"],
+    (Trainer, "_save_rng_state"): ["self", "output_dir"],
+    (Trainer, "_finalize_training"): ["self", "trial", "num_train_samples", "start_time"],
 }
 
 
@@ -103,6 +112,46 @@ def rows_are_independent(trainer: GRPOTrainer) -> bool:
 def weights_are_sharded(trainer: GRPOTrainer) -> bool:
     """Whether parameters are gathered from other ranks for every forward."""
     return trainer.is_fsdp_enabled or is_deepspeed_zero3_enabled()
+
+
+def run_state(trainer: GRPOTrainer) -> dict[str, Any]:
+    """What a run knows between two optimizer steps and transformers does not save: rollouts left to train on, metrics.
+
+    Tensors, numbers, texts, and lists and dicts of them. TRL saves its entropy controller itself.
+    """
+    next_generates = trainer._step % (trainer.args.steps_per_generation * trainer.num_iterations) == 0
+    logs: dict[str, Any] = {}
+    if trainer.log_completions:
+        logs = {name: list(trainer._logs[name]) for name in _LOGGED_LISTS}
+        logs |= {name: {key: list(values) for key, values in trainer._logs[name].items()} for name in _LOGGED_TABLES}
+    return {
+        "micro_step": trainer._step,
+        "rollouts": None if next_generates else trainer._buffered_inputs,
+        "metrics": {name: [float(value) for value in values] for name, values in trainer._metrics["train"].items()},
+        # Extra columns hold whatever the user's reward functions logged: as text it is safe to load.
+        "logs": json.dumps(logs, default=str),
+        "loss": trainer._tr_loss,
+        "logged_loss": trainer._total_loss_scalar,
+        "logged_step": trainer._globalstep_last_logged,
+    }
+
+
+def restore_run_state(trainer: GRPOTrainer, state: Mapping[str, Any]) -> None:
+    """Take up what `run_state` gave, when training begins."""
+    trainer._step = state["micro_step"]
+    trainer._buffered_inputs = state["rollouts"]
+    trainer._metrics["train"].update(state["metrics"])
+    logs = json.loads(state["logs"])
+    for name in _LOGGED_LISTS if logs else ():
+        trainer._logs[name].extend(logs[name])
+    for name in _LOGGED_TABLES if logs else ():
+        for key, values in logs[name].items():
+            trainer._logs[name][key].extend(values)
+    trainer._tr_loss = state["loss"]
+    trainer._total_loss_scalar = state["logged_loss"]
+    trainer._globalstep_last_logged = state["logged_step"]
+    # The closing loss is a mean over the steps since then: of the whole run, as its sum now is.
+    trainer._initial_global_step = 0
 
 
 def passed_share(loss_type: str, generated: Mapping[str, Any], passed: Mapping[str, Any]) -> Tensor | float:

@@ -24,15 +24,15 @@ CONFIGS = [
 ORDER = [
     "miniature", "miniature.tasks", "miniature.build",
     "gate", "estimator", "batching", "grader", "answers", "answers.spelling", "answers.units", "answers.structure",
-    "answers.terms", "answers.equality", "grader_worker", "rewards", "demonstrations", "trl_hooks", "spread", "history",
-    "scores", "journal", "data_report", "prompts", "columns", "reading", "decontamination", "data", "writing",
-    "gguf_model", "config", "checks", "trainer", "console", "sources", "engines", "suites", "benchmark_problems",
-    "scoreboard", "evaluate_arguments", "sampling", "report", "evaluate", "prepare", "train", "quickstart",
-    "workload", "ratios", "benchmark", "cli",
+    "answers.terms", "answers.equality", "grader_worker", "rewards", "demonstrations", "trl_hooks", "spread", "faults",
+    "history", "checkpoints", "scores", "journal", "data_report", "prompts", "columns", "reading", "decontamination",
+    "data", "writing", "gguf_model", "config", "checks", "trainer", "console", "sources", "engines", "suites",
+    "benchmark_problems", "scoreboard", "evaluate_arguments", "sampling", "report", "evaluate", "prepare", "train",
+    "quickstart", "workload", "ratios", "benchmark", "cli",
 ]  # fmt: skip
 LEAVES = {
     "gate", "estimator", "batching", "grader", "answers.spelling", "answers.units", "demonstrations", "trl_hooks",
-    "scores", "data_report", "reading", "decontamination", "writing",
+    "scores", "data_report", "reading", "decontamination", "writing", "faults",
 }  # fmt: skip
 
 

@@ -1,0 +1,166 @@
+"""A resumed run ends as the uninterrupted one does, to the bit; a checkpoint that is not whole is passed over."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from peft import LoraConfig
+from transformers import TrainerCallback
+
+from hpt_trl.checkpoints import MARKER, flaw
+from hpt_trl.faults import RunError
+from tests.kill_and_resume import OPTIONS, TIMES, differences
+from tests.test_trainer import logged
+from tests.tiny import make_trainer, parameters
+
+ROOT = Path(__file__).parents[1]
+NAMES = ("whole", "resumed")
+EVERY_STEP = OPTIONS | {"save_total_limit": None}
+
+
+def end_of(trainer):
+    """Final state in the form of tests/kill_and_resume.py."""
+    log = [
+        {name: value for name, value in entry.items() if not name.endswith(TIMES)}
+        for entry in trainer.state.log_history
+    ]
+    state = {"parameters": parameters(trainer), "optimizer": trainer.optimizer.state_dict()["state"]}
+    return state, log, pd.read_parquet(Path(trainer.args.output_dir) / "gate.parquet")
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_model, tmp_path_factory):
+    """A run over two epochs with a checkpoint at every step, a generation every second one, and how it ended."""
+    trainer = make_trainer(tiny_model, tmp_path_factory.mktemp("whole"), **EVERY_STEP)
+    trainer.train()
+    return Path(trainer.args.output_dir), end_of(trainer)
+
+
+# Between two generations and two log lines; between two epochs; in the second epoch; after the last step.
+@pytest.mark.parametrize("step", [3, 8, 9, 10])
+def test_a_resumed_run_ends_as_the_uninterrupted_one(tiny_model, tmp_path, whole, step):
+    folder, expected = whole
+    trainer = make_trainer(tiny_model, tmp_path, **(EVERY_STEP | {"save_strategy": "no"}))
+    trainer.train(str(folder / f"checkpoint-{step}"))
+    assert differences(end_of(trainer), expected) == []
+    assert trainer.state.global_step == 10
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"beta": 0.1, "num_iterations": 2, "lora": True},
+        {"gate": "off", "gate_threshold": 0.0, "log_completions": True},
+        {"algorithm": "sft", "gate_threshold": 0.0},
+        {"max_tokens_per_forward": 64, "logging_steps": 4},
+        {"entropy_coef": 0.01, "use_adaptive_entropy": True},
+    ],
+    ids=["lora", "grpo", "sft", "budget", "entropy"],
+)
+def test_what_a_run_remembers_depends_on_its_options(tiny_model, tmp_path, options):
+    options = EVERY_STEP | {"max_steps": 4, "save_steps": 3} | options
+    lora = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+    extra = {"trainer": {"peft_config": lora}} if options.pop("lora", False) else {}
+    ends = []
+    for name, checkpoint in zip(NAMES, (None, str(tmp_path / "whole" / "checkpoint-3"))):
+        trainer = make_trainer(tiny_model, tmp_path / name, **extra, **options)
+        trainer.train(checkpoint)
+        ends.append(end_of(trainer))
+    assert differences(*ends) == []
+    if "log_completions" in options:
+        tables = [pd.read_parquet(tmp_path / name / "completions/completions_00004.parquet") for name in NAMES]
+        assert len(tables[0]) == 16
+        assert tables[0].equals(tables[1])
+
+
+def test_a_checkpoint_that_is_not_whole_is_passed_over(tiny_model, tmp_path, whole, caplog):
+    folder = tmp_path / "run"
+    shutil.copytree(whole[0], folder, ignore=shutil.ignore_patterns("checkpoint-[2-6]", "checkpoint-10"))
+    (folder / "checkpoint-9" / MARKER).unlink()
+    with open(folder / "checkpoint-8" / "optimizer.pt", "r+b") as file:
+        file.truncate(100)
+    (folder / "checkpoint-7" / "trainer_state.json").unlink()
+    trainer = make_trainer(tiny_model, folder, **(EVERY_STEP | {"save_strategy": "no"}))
+    trainer.train(resume_from_checkpoint=True)
+    told = [record.getMessage() for record in caplog.records if "Passing over" in record.getMessage()]
+    assert "checkpoint-7': its file trainer_state.json is missing" in told[0]
+    assert "checkpoint-8': its file optimizer.pt has 100 bytes instead of" in told[1]
+    assert f"checkpoint-9': it has no {MARKER}" in told[2]
+    # Nine steps were made again, from checkpoint-1, and none stands twice in the history.
+    assert differences(end_of(trainer), whole[1]) == []
+
+
+def test_a_truncated_checkpoint_is_refused_by_name(tiny_model, tmp_path, whole):
+    shutil.copytree(whole[0] / "checkpoint-3", tmp_path / "checkpoint-3")
+    (tmp_path / "checkpoint-3" / "model.safetensors").write_bytes(b"")
+    trainer = make_trainer(tiny_model, tmp_path, **EVERY_STEP)
+    with pytest.raises(RunError, match=r"not a whole checkpoint: its file model\.safetensors has 0 bytes"):
+        trainer.train(str(tmp_path / "checkpoint-3"))
+
+
+def test_a_checkpoint_of_grpo_can_be_named_and_is_told_not_to_be_exact(tiny_model, tmp_path, caplog):
+    options = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2}
+    make_trainer(tiny_model, tmp_path, hpt=False, **options).train()
+    trainer = make_trainer(tiny_model, tmp_path, gate_threshold=0.25, **options)
+    with pytest.raises(RunError, match="no complete checkpoint in"):
+        trainer.train(resume_from_checkpoint=True)
+    trainer.train(str(tmp_path / "checkpoint-2"))
+    assert trainer.state.global_step == 4
+    assert f"it has no {MARKER}" in caplog.text
+    assert "The resumed run is not exact" in caplog.text
+
+
+def test_auto_starts_anew_where_there_is_nothing_to_resume(tiny_model, tmp_path):
+    trainer = make_trainer(tiny_model, tmp_path / "new")
+    assert trainer.train("auto").global_step == 3
+
+
+def test_other_options_make_a_resume_inexact_with_a_message(tiny_model, tmp_path, whole, caplog):
+    options = EVERY_STEP | {"max_steps": 4, "steps_per_generation": 2, "save_strategy": "no"}
+    trainer = make_trainer(tiny_model, tmp_path, **options)
+    trainer.train(str(whole[0] / "checkpoint-3"))
+    assert "written with other options (then, now): {'steps_per_generation': (4, 2)}" in caplog.text
+    assert trainer.state.global_step == 4
+
+
+def test_a_checkpoint_written_over_is_not_whole_meanwhile(tiny_model, tmp_path, whole):
+    folder = tmp_path / "run"
+    shutil.copytree(whole[0], folder, ignore=shutil.ignore_patterns("checkpoint-[5-9]", "checkpoint-10"))
+    flaws = []
+
+    class Watch(TrainerCallback):
+        def on_save(self, args, state, control, **kwargs):
+            flaws.append(flaw(folder / f"checkpoint-{state.global_step}"))
+
+    trainer = make_trainer(tiny_model, folder, trainer={"callbacks": [Watch()]}, **(EVERY_STEP | {"max_steps": 4}))
+    trainer.train(str(folder / "checkpoint-2"))
+    assert flaws == [None, None]
+    names = json.loads((folder / "checkpoint-4" / MARKER).read_text())["files"]
+    assert {"model.safetensors", "optimizer.pt", "rng_state.pth", "hpt_state_0.pth", "gate.parquet"} <= set(names)
+
+
+def test_the_closing_line_is_of_the_whole_run(tiny_model, tmp_path, whole):
+    trainer = make_trainer(tiny_model, tmp_path, **(EVERY_STEP | {"save_strategy": "no"}))
+    output = trainer.train(str(whole[0] / "checkpoint-9"))
+    assert output.training_loss == logged(trainer, "train_loss")[0] == whole[1][1][-1]["train_loss"]
+    assert output.metrics["train_runtime"] > torch.load(whole[0] / "checkpoint-9/hpt_state_0.pth")["seconds"]
+
+
+def kill(*flags):
+    command = [sys.executable, "-m", "tests.kill_and_resume", *flags]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1200)
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+
+
+def test_three_killed_runs_end_as_the_uninterrupted_one():
+    kill("--kills", "3", "--seed", "1")
+
+
+@pytest.mark.distributed
+def test_twenty_killed_runs_end_as_the_uninterrupted_one():
+    kill("--kills", "20")
