@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from accelerate.logging import get_logger
-from accelerate.utils import gather_object
+from accelerate.utils import gather_object, send_to_device
 from safetensors import SafetensorError
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
@@ -174,11 +174,11 @@ def load_state(folder: Path, rank: int, layout: Mapping[str, int], device: torch
     path = folder / f"hpt_state_{rank}.pth"
     problem = f"{folder} has no {path.name}"
     if path.is_file():
-        state = torch.load(path, map_location=device, weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
         changed = {name: (state["layout"].get(name), now) for name, now in layout.items()}
         changed = {name: pair for name, pair in changed.items() if pair[0] != pair[1]}
         if not changed:
-            return state
+            return send_to_device(state, device)
         problem = f"{folder} was written with other options (then, now): {changed}"
     logger.warning(f"{problem}. The resumed run is not exact: rollouts are generated anew, metrics begin anew.")
     return None

@@ -8,13 +8,13 @@ import inspect
 import json
 import types
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import trl
 from torch import Tensor
 from transformers import PreTrainedModel, Trainer
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
-from trl import GRPOTrainer
+from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import add_fused_lm_head
 
 TESTED_TRL = "1.16.0"
@@ -119,11 +119,12 @@ def run_state(trainer: GRPOTrainer) -> dict[str, Any]:
 
     Tensors, numbers, texts, and lists and dicts of them. TRL saves its entropy controller itself.
     """
-    next_generates = trainer._step % (trainer.args.steps_per_generation * trainer.num_iterations) == 0
+    args, table = cast(GRPOConfig, trainer.args), cast(dict[str, Any], trainer._logs)
+    next_generates = trainer._step % (cast(int, args.steps_per_generation) * trainer.num_iterations) == 0
     logs: dict[str, Any] = {}
     if trainer.log_completions:
-        logs = {name: list(trainer._logs[name]) for name in _LOGGED_LISTS}
-        logs |= {name: {key: list(values) for key, values in trainer._logs[name].items()} for name in _LOGGED_TABLES}
+        logs = {name: list(table[name]) for name in _LOGGED_LISTS}
+        logs |= {name: {key: list(values) for key, values in table[name].items()} for name in _LOGGED_TABLES}
     return {
         "micro_step": trainer._step,
         "rollouts": None if next_generates else trainer._buffered_inputs,
@@ -141,12 +142,12 @@ def restore_run_state(trainer: GRPOTrainer, state: Mapping[str, Any]) -> None:
     trainer._step = state["micro_step"]
     trainer._buffered_inputs = state["rollouts"]
     trainer._metrics["train"].update(state["metrics"])
-    logs = json.loads(state["logs"])
+    logs, table = json.loads(state["logs"]), cast(dict[str, Any], trainer._logs)
     for name in _LOGGED_LISTS if logs else ():
-        trainer._logs[name].extend(logs[name])
+        table[name].extend(logs[name])
     for name in _LOGGED_TABLES if logs else ():
         for key, values in logs[name].items():
-            trainer._logs[name][key].extend(values)
+            table[name][key].extend(values)
     trainer._tr_loss = state["loss"]
     trainer._total_loss_scalar = state["logged_loss"]
     trainer._globalstep_last_logged = state["logged_step"]

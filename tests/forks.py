@@ -3,10 +3,14 @@
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
 
 
 def fork_ranks(run: Callable[[], None], folder: Path, processes: int = 1) -> list[int]:
@@ -61,6 +65,21 @@ def exit_codes(pids: list[int], limit: float = 120.0) -> list[int]:
             time.sleep(0.01)
         codes.append(os.waitstatus_to_exitcode(ended[1]))
     return codes
+
+
+def launch(module: str, *flags: str, limit: float) -> str:
+    """What a module of the tests prints, run as a command; whatever it forked ends with it."""
+    command = [sys.executable, "-m", module, *flags]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        try:
+            printed, errors = process.communicate(timeout=limit)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 0, printed + errors[-3000:]
+    return printed
 
 
 def await_path(path: Path, limit: float = 120.0) -> None:

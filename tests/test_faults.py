@@ -7,9 +7,10 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
+from contextlib import suppress
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 import torch
 from datasets import Dataset
@@ -20,11 +21,9 @@ from hpt_trl.checkpoints import flaw
 from hpt_trl.checks import check_launch, context_length
 from hpt_trl.faults import RunError
 from tests.fault_worker import AtStep
-from tests.forks import await_path
+from tests.forks import ROOT, await_path, launch
 from tests.test_trainer import logged
 from tests.tiny import ROWS, make_trainer, parameters
-
-ROOT = Path(__file__).parents[1]
 
 
 def raises(completion_ids, **kwargs):
@@ -173,14 +172,7 @@ def test_sigterm_in_the_last_step_lets_the_run_end(tiny_model, tmp_path):
 def scenarios(tiny_model, tmp_path_factory):
     """Folder of the runs of tests/fault_worker.py."""
     folder = tmp_path_factory.mktemp("faults")
-    command = [sys.executable, "-m", "tests.fault_worker", tiny_model, str(folder)]
-    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
-        try:
-            _, errors = process.communicate(timeout=400)
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == 0, errors[-3000:]
+    launch("tests.fault_worker", tiny_model, str(folder), limit=400)
     return folder
 
 
@@ -235,32 +227,37 @@ def test_a_full_disk_leaves_the_checkpoint_before(scenarios, name, expected):
 @pytest.mark.distributed
 def test_sigterm_to_the_launcher_saves_a_checkpoint_to_go_on_from(tiny_model, tmp_path):
     ROWS.to_json(tmp_path / "rows.jsonl")
+    run = tmp_path / "run"
     options = {
-        "model_name_or_path": tiny_model, "dataset_name": tmp_path / "rows.jsonl", "output_dir": tmp_path / "run",
+        "model_name_or_path": tiny_model, "dataset_name": tmp_path / "rows.jsonl", "output_dir": run,
         "per_device_train_batch_size": 8, "num_generations": 8, "max_completion_length": 8, "use_cpu": "true",
-        "bf16": "false", "report_to": "none", "save_steps": 1, "resume_from_checkpoint": "auto",
+        "bf16": "false", "report_to": "none", "save_steps": 1, "max_steps": 500, "resume_from_checkpoint": "auto",
     }  # fmt: skip
     flags = [part for key, value in options.items() for part in (f"--{key}", str(value))]
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "configs/accelerate/cpu_2proc.yaml"]
-
-    def run(max_steps):
-        command = [*launch, "-m", "hpt_trl.train", *flags, "--max_steps", str(max_steps)]
-        return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
-
-    for max_steps, is_stopped in ((500, True), (501, False)):
-        process = run(max_steps)
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "configs/accelerate/cpu_2proc.yaml"]
+    last = 1
+    # The second time the run goes on where the first was stopped.
+    for _ in range(2):
+        process = subprocess.Popen(
+            [*command, "-m", "hpt_trl.train", *flags],
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
         try:
-            if is_stopped:
-                await_path(tmp_path / "run" / "checkpoint-2", limit=200)
-                process.terminate()
-                _, errors = process.communicate(timeout=200)
-                stopped_at = max(int(path.name.split("-")[1]) for path in (tmp_path / "run").glob("checkpoint-*"))
-                assert process.returncode != 0
-                assert f"SIGTERM: saving a checkpoint at step {stopped_at}" in errors
-                assert flaw(tmp_path / "run" / f"checkpoint-{stopped_at}") is None
-            else:
-                await_path(tmp_path / "run" / f"checkpoint-{stopped_at + 1}", limit=200)
+            await_path(run / f"checkpoint-{last + 1}", limit=200)
+            process.terminate()
+            errors = process.communicate(timeout=200)[1]
         finally:
-            if process.poll() is None:
+            with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-                process.communicate()
+        stopped, before = max(int(path.name.split("-")[1]) for path in run.glob("checkpoint-*")), last
+        assert stopped > before
+        assert process.returncode != 0
+        assert f"SIGTERM: saving a checkpoint at step {stopped}, then ending with 143" in errors
+        assert flaw(run / f"checkpoint-{stopped}") is None
+        last = stopped
+    history = pd.read_parquet(run / "gate.parquet")
+    assert history["step"].unique().tolist() == list(range(last))
+    assert not history.duplicated(["step", "prompt_id"]).any()

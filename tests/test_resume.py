@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -14,11 +12,11 @@ from transformers import TrainerCallback
 
 from hpt_trl.checkpoints import MARKER, flaw
 from hpt_trl.faults import RunError
+from tests.forks import launch
 from tests.kill_and_resume import OPTIONS, TIMES, differences
 from tests.test_trainer import logged
 from tests.tiny import make_trainer, parameters
 
-ROOT = Path(__file__).parents[1]
 NAMES = ("whole", "resumed")
 EVERY_STEP = OPTIONS | {"save_total_limit": None}
 
@@ -151,16 +149,10 @@ def test_the_closing_line_is_of_the_whole_run(tiny_model, tmp_path, whole):
     assert output.metrics["train_runtime"] > torch.load(whole[0] / "checkpoint-9/hpt_state_0.pth")["seconds"]
 
 
-def kill(*flags):
-    command = [sys.executable, "-m", "tests.kill_and_resume", *flags]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1200)
-    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
-
-
 def test_three_killed_runs_end_as_the_uninterrupted_one():
-    kill("--kills", "3", "--seed", "1")
+    assert "3 of 3 killed runs ended" in launch("tests.kill_and_resume", "--kills", "3", "--seed", "1", limit=300)
 
 
 @pytest.mark.distributed
 def test_twenty_killed_runs_end_as_the_uninterrupted_one():
-    kill("--kills", "20")
+    assert "20 of 20 killed runs ended" in launch("tests.kill_and_resume", "--kills", "20", limit=900)
