@@ -33,11 +33,12 @@ def unmark(folder: Path) -> None:
 
 def mark_complete(folder: Path) -> None:
     """Note that all processes have written their files, and what they wrote."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MARKER)
-    for path in files:
-        _flush(path)
-    sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
     unfinished = folder / f"{MARKER}.unfinished"
+    unfinished.unlink(missing_ok=True)  # of a run that was killed right here
+    contents = sorted(folder.rglob("*"))
+    for path in contents:
+        _flush(path)
+    sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in contents if path.is_file()}
     unfinished.write_text(json.dumps({"files": sizes}, indent=1))
     _flush(unfinished)
     os.replace(unfinished, folder / MARKER)

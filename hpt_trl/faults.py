@@ -31,6 +31,10 @@ class RunError(RuntimeError):
     """A fault that ends a run and that its user can mend; the text is one paragraph that says how."""
 
 
+class LocalRunError(RunError):
+    """A fault that the other processes do not know of."""
+
+
 def anywhere(flag: bool) -> bool:
     """Whether the flag is set on any process. Every process must ask."""
     state = PartialState()
@@ -48,10 +52,6 @@ def first_fault(own: str | None) -> str | None:
     if not anywhere(own is not None):
         return None
     return next(fault for fault in gather_object([own]) if fault is not None)
-
-
-class LocalRunError(RunError):
-    """A fault that the other processes do not know of."""
 
 
 class RewardGuard:
@@ -74,6 +74,7 @@ class RewardGuard:
             rows = len(batch["completions"])
             try:
                 return _checked(await _awaited_in_time(function(**batch), self.timeout), rows)
+            # A user's function may raise anything, and whatever it is must reach the other processes.
             except Exception as error:
                 return self._keep(name, error, rows)
 
@@ -81,8 +82,7 @@ class RewardGuard:
             rows = len(batch["completions"])
             try:
                 return _checked(_in_time(partial(function, **batch), self.timeout), rows)
-            # A user's function may raise anything, and whatever it is must reach the other processes.
-            except Exception as error:
+            except Exception as error:  # as above
                 return self._keep(name, error, rows)
 
         return guarded_async if is_async_callable(function) else guarded
@@ -222,8 +222,8 @@ def lost_process_explained() -> Iterator[None]:
             raise
         raise LocalRunError(
             f"Process {PartialState().process_index} lost its connection to the others: another process of this run "
-            f"has died or does not answer (see its messages, or the system's for a killed one). The backend said: "
-            f"{str(error).splitlines()[0]} Go on from the last checkpoint with resume_from_checkpoint=True."
+            f"has died or does not answer (see its messages, or the system's for a killed one). Go on from the last "
+            f"checkpoint with resume_from_checkpoint=True. The backend said: {str(error).splitlines()[0]}"
         ) from error
 
 

@@ -235,16 +235,11 @@ def test_sigterm_to_the_launcher_saves_a_checkpoint_to_go_on_from(tiny_model, tm
     }  # fmt: skip
     flags = [part for key, value in options.items() for part in (f"--{key}", str(value))]
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "configs/accelerate/cpu_2proc.yaml"]
+    command += ["-m", "hpt_trl.train", *flags]
     last = 1
     # The second time the run goes on where the first was stopped.
     for _ in range(2):
-        process = subprocess.Popen(
-            [*command, "-m", "hpt_trl.train", *flags],
-            cwd=ROOT,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
         try:
             await_path(run / f"checkpoint-{last + 1}", limit=200)
             process.terminate()

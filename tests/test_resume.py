@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 from hpt_trl.checkpoints import MARKER, flaw
 from hpt_trl.faults import RunError
 from tests.forks import launch
-from tests.kill_and_resume import OPTIONS, TIMES, differences
+from tests.kill_and_resume import OPTIONS, differences, log_without_times
 from tests.test_trainer import logged
 from tests.tiny import make_trainer, parameters
 
@@ -23,12 +23,12 @@ EVERY_STEP = OPTIONS | {"save_total_limit": None}
 
 def end_of(trainer):
     """Final state in the form of tests/kill_and_resume.py."""
-    log = [
-        {name: value for name, value in entry.items() if not name.endswith(TIMES)}
-        for entry in trainer.state.log_history
-    ]
     state = {"parameters": parameters(trainer), "optimizer": trainer.optimizer.state_dict()["state"]}
-    return state, log, pd.read_parquet(Path(trainer.args.output_dir) / "gate.parquet")
+    return (
+        state,
+        log_without_times(trainer.state.log_history),
+        pd.read_parquet(Path(trainer.args.output_dir) / "gate.parquet"),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +129,7 @@ def test_other_options_make_a_resume_inexact_with_a_message(tiny_model, tmp_path
 def test_a_checkpoint_written_over_is_not_whole_meanwhile(tiny_model, tmp_path, whole):
     folder = tmp_path / "run"
     shutil.copytree(whole[0], folder, ignore=shutil.ignore_patterns("checkpoint-[5-9]", "checkpoint-10"))
+    (folder / "checkpoint-3" / f"{MARKER}.unfinished").touch()  # killed while it was being marked
     flaws = []
 
     class Watch(TrainerCallback):
@@ -143,9 +144,10 @@ def test_a_checkpoint_written_over_is_not_whole_meanwhile(tiny_model, tmp_path, 
 
 
 def test_the_closing_line_is_of_the_whole_run(tiny_model, tmp_path, whole):
+    expected = json.loads(whole[1][1])[-1]["train_loss"]
     trainer = make_trainer(tiny_model, tmp_path, **(EVERY_STEP | {"save_strategy": "no"}))
     output = trainer.train(str(whole[0] / "checkpoint-9"))
-    assert output.training_loss == logged(trainer, "train_loss")[0] == whole[1][1][-1]["train_loss"]
+    assert output.training_loss == logged(trainer, "train_loss")[0] == expected
     assert output.metrics["train_runtime"] > torch.load(whole[0] / "checkpoint-9/hpt_state_0.pth")["seconds"]
 
 
@@ -156,3 +158,18 @@ def test_three_killed_runs_end_as_the_uninterrupted_one():
 @pytest.mark.distributed
 def test_twenty_killed_runs_end_as_the_uninterrupted_one():
     assert "20 of 20 killed runs ended" in launch("tests.kill_and_resume", "--kills", "20", limit=900)
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("stage", [2, 3])
+def test_a_resumed_run_under_deepspeed_ends_as_the_uninterrupted_one(tiny_model, tmp_path, stage):
+    pytest.importorskip("deepspeed", reason="deepspeed is an extra")
+    zero3 = str(stage == 3).lower()
+    (tmp_path / "zero.yaml").write_text(
+        "{compute_environment: LOCAL_MACHINE, distributed_type: DEEPSPEED, mixed_precision: 'no', num_machines: 1, "
+        "num_processes: 2, machine_rank: 0, main_process_port: 0, rdzv_backend: static, same_network: true, "
+        f"deepspeed_config: {{gradient_accumulation_steps: auto, zero_stage: {stage}, offload_optimizer_device: none, "
+        f"offload_param_device: none, zero3_init_flag: {zero3}, zero3_save_16bit_model: {zero3}}}}}"
+    )
+    flags = ["--config_file", str(tmp_path / "zero.yaml"), "-m", "tests.resume_worker", tiny_model, str(tmp_path)]
+    assert "identical" in launch("accelerate.commands.launch", *flags, limit=400)
