@@ -8,6 +8,7 @@ is recognised by a look at the folder.
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -108,6 +109,27 @@ def _by_step(output_dir: Path) -> dict[int, Path]:
     pattern = re.compile(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)")
     found = [(pattern.fullmatch(path.name), path) for path in output_dir.iterdir()] if output_dir.is_dir() else []
     return dict(sorted((int(match[1]), path) for match, path in found if match))
+
+
+def rotate(newest: Path, limit: int | None, best: str | None) -> None:
+    """Delete checkpoints until `limit` are left, as transformers does, whose order may keep a half-written one instead.
+
+    Args:
+        newest: the one just written, which stays.
+        limit: how many may stay; None: all.
+        best: the one with the best metric, which stays too.
+    """
+    if limit is None or limit < 1:
+        return
+    step_of = {path: step for step, path in _by_step(newest.parent).items()}
+    kept = {newest} if best is None else {newest, newest.parent / Path(best).name}
+
+    def is_worth_keeping(path: Path) -> bool:
+        return step_of[path] < step_of[newest] and flaw(path) is None
+
+    others = sorted(step_of.keys() - kept, key=lambda path: (is_worth_keeping(path), step_of[path]))
+    for path in others[: max(0, len(others) + len(kept & step_of.keys()) - limit)]:
+        shutil.rmtree(path, ignore_errors=True)  # processes of several nodes may meet here
 
 
 def newest_complete(output_dir: Path) -> Path | None:

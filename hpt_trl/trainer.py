@@ -24,12 +24,12 @@ from accelerate.utils import gather, gather_object, is_peft_model
 from datasets import Dataset, IterableDataset
 from torch import Tensor, nn
 from transformers import TrainerCallback
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, rotate_checkpoints
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 from trl import GRPOTrainer
 from trl.trainer.utils import get_config_model_id, pad
 
 from hpt_trl.batching import Batch, rollout_rows
-from hpt_trl.checkpoints import load_state, mark_complete, save_state, to_resume, unmark, writing
+from hpt_trl.checkpoints import load_state, mark_complete, rotate, save_state, to_resume, unmark, writing
 from hpt_trl.checks import (
     check_algorithm,
     check_arguments,
@@ -691,8 +691,7 @@ class HPTTrainer(GRPOTrainer):
         return output
 
     def _save_checkpoint(self, model, trial):
-        run_folder = Path(self._get_output_dir(trial=trial))
-        folder = run_folder / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        folder = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         has_collectives = self.is_deepspeed_enabled or self.is_fsdp_enabled or self.state.best_global_step
         limit = self.args.save_total_limit
         if self.args.should_save:
@@ -704,11 +703,14 @@ class HPTTrainer(GRPOTrainer):
         finally:
             self.args.save_total_limit = limit
         self.accelerator.wait_for_everyone()
+        if self.args.save_only_model:
+            # Nothing to resume from, and transformers has deleted the older ones.
+            return
         with writing(folder, together=True):
-            if self.args.should_save and not self.args.save_only_model:
+            if self.args.should_save:
                 mark_complete(folder)
         if self.args.should_save:
-            rotate_checkpoints(str(run_folder), limit, self.state.best_model_checkpoint, use_mtime=True)
+            rotate(folder, limit, self.state.best_model_checkpoint)
 
     def _save_rng_state(self, output_dir):
         super()._save_rng_state(output_dir)

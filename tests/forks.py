@@ -1,16 +1,30 @@
 """Runs as forks of one process that has imported everything: real processes, real signals, seconds saved each."""
 
+import atexit
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from tqdm import tqdm
+
 ROOT = Path(__file__).parents[1]
+# tqdm's own lock is a semaphore that all forks share: one that is killed with it would stop all that come after.
+tqdm.set_lock(threading.RLock())
+_running: set[int] = set()
+
+
+@atexit.register
+def _end_all() -> None:
+    """Leave no fork behind, whatever ended this process."""
+    for pid in _running:
+        os.kill(pid, signal.SIGKILL)
 
 
 def fork_ranks(run: Callable[[], None], folder: Path, processes: int = 1) -> list[int]:
@@ -32,6 +46,7 @@ def fork_ranks(run: Callable[[], None], folder: Path, processes: int = 1) -> lis
                 os.environ.update(address | ranks)
             _be_rank(run, folder / f"log_{rank}.txt")
         pids.append(pid)
+        _running.add(pid)
     return pids
 
 
@@ -63,6 +78,7 @@ def exit_codes(pids: list[int], limit: float = 120.0) -> list[int]:
             if time.monotonic() > deadline:
                 os.kill(pid, signal.SIGKILL)
             time.sleep(0.01)
+        _running.discard(pid)
         codes.append(os.waitstatus_to_exitcode(ended[1]))
     return codes
 

@@ -10,7 +10,7 @@ import torch
 from peft import LoraConfig
 from transformers import TrainerCallback
 
-from hpt_trl.checkpoints import MARKER, flaw
+from hpt_trl.checkpoints import MARKER, flaw, mark_complete, rotate
 from hpt_trl.faults import RunError
 from tests.forks import launch
 from tests.kill_and_resume import OPTIONS, differences, log_without_times
@@ -141,6 +141,22 @@ def test_a_checkpoint_written_over_is_not_whole_meanwhile(tiny_model, tmp_path, 
     assert flaws == [None, None]
     names = json.loads((folder / "checkpoint-4" / MARKER).read_text())["files"]
     assert {"model.safetensors", "optimizer.pt", "rng_state.pth", "hpt_state_0.pth", "gate.parquet"} <= set(names)
+
+
+def test_old_checkpoints_go_and_whole_ones_stay_longest(tmp_path):
+    def names(limit, best=None):
+        rotate(tmp_path / "checkpoint-6", limit, best)
+        return sorted(path.name for path in tmp_path.iterdir())
+
+    for step in (1, 2, 3, 4, 6, 7):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        if step != 3:
+            mark_complete(tmp_path / f"checkpoint-{step}")
+    assert len(names(None)) == 6
+    # First what is half-written, or lies ahead of the one just written; then the oldest.
+    assert names(4) == ["checkpoint-1", "checkpoint-2", "checkpoint-4", "checkpoint-6"]
+    assert names(2, best="elsewhere/checkpoint-1") == ["checkpoint-1", "checkpoint-6"]
+    assert names(1) == ["checkpoint-6"]
 
 
 def test_the_closing_line_is_of_the_whole_run(tiny_model, tmp_path, whole):
