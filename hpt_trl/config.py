@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 from transformers import SchedulerType
 from trl import GRPOConfig
@@ -153,8 +153,16 @@ class HPTConfig(GRPOConfig):
         default=None, metadata={"help": "Seconds that one call of a reward function may take; none: no limit."}
     )
 
+    # The representation that a dataclass writes itself shows tokens.
+    __repr__ = GRPOConfig.__str__
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Trainer pickles its config into training_args.bin, which goes where the model goes.
+        return self.__dict__ | {"hub_token": None}
+
     def __post_init__(self):
         super().__post_init__()
+        self._check_secrets()
         self._check_algorithm()
         self._check_gate()
         self._check_demonstrations()
@@ -176,6 +184,15 @@ class HPTConfig(GRPOConfig):
             raise ValueError(
                 "enable_jit_checkpoint=True is not needed, and saves in the middle of a step: HPTTrainer saves a "
                 "checkpoint upon SIGTERM at the end of the step, on all processes together. Unset it."
+            )
+
+    def _check_secrets(self) -> None:
+        # TRL has parsed a text into a dict by now.
+        secrets = [name for name in cast(dict, self.model_init_kwargs or {}) if name.endswith("token")]
+        if secrets:
+            raise ValueError(
+                f"model_init_kwargs holds {secrets}, which trackers and training_args.bin would keep. Set the "
+                "environment variable HF_TOKEN instead, or log in by `hf auth login`."
             )
 
     def _check_forwards(self) -> None:

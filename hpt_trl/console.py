@@ -1,6 +1,7 @@
 """Command lines on TRL's parser, and errors as one paragraph instead of a traceback."""
 
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,8 @@ from hpt_trl.faults import LocalRunError, RunError
 
 USER_ERRORS = (ValueError, TypeError, OSError, ImportError)
 
+_HUB_TOKEN = re.compile(r"hf_\w{20,}")
+
 
 class Parser(TrlParser):
     """TRL's parser, whose errors are raised instead of printed behind three hundred lines of usage."""
@@ -27,7 +30,8 @@ def parse(dataclass_types: Sequence[Any], argv: Sequence[str], prog: str) -> tup
     """Parse flags, and the YAML file named by `--config`, into dataclasses; flags win over the file.
 
     Raises:
-        ValueError: for an unknown key, a value of the wrong type, or a file that is not a YAML mapping.
+        ValueError: for an unknown key, a value of the wrong type, or a file that is not a YAML mapping or sets the
+            environment.
         FileNotFoundError: if the file does not exist.
     """
     if "--config" in argv[:-1]:
@@ -46,6 +50,11 @@ def _check_yaml(path: Path) -> None:
         raise ValueError(
             f"The config file {str(path)!r} must hold `key: value` lines, got {type(content).__name__}: "
             f"{str(content)[:80]!r}."
+        )
+    if "env" in content:
+        raise ValueError(
+            f"The config file {str(path)!r} sets environment variables by `env`, and some of them name programs to "
+            "run. Remove it and set them in the shell."
         )
 
 
@@ -74,5 +83,7 @@ def user_errors(prog: str) -> Iterator[None]:
             raise
         # Once a machine: what is missing on one node need not be missing on another.
         if os.environ.get("LOCAL_RANK", "0") == "0":
-            print(f"{prog}: error: {' '.join(str(error).split())}", file=sys.stderr)
+            # A misspelt `--hub_token` is quoted with what stood behind it.
+            message = _HUB_TOKEN.sub("hf_***", " ".join(str(error).split()))
+            print(f"{prog}: error: {message}", file=sys.stderr)
         raise SystemExit(2) from None
