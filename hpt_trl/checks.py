@@ -1,11 +1,12 @@
 """What HPTTrainer refuses before a run starts, instead of failing late or ignoring it."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
 
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from datasets import Dataset, IterableDataset
+from transformers import AutoConfig
 
 from hpt_trl.config import HPTConfig
 from hpt_trl.demonstrations import is_missing
@@ -24,6 +25,11 @@ _TRL_ONLY = {
     "epsilon_high": None,
     "importance_sampling_level": "token",
 }
+
+# Of model_init_kwargs, what says how to load a model and not which.
+_LOADING = {
+    "attn_implementation", "device_map", "dtype", "quantization_config", "revision", "trust_remote_code", "use_cache",
+}  # fmt: skip
 
 
 def check_arguments(args: HPTConfig, gate: Gate | None, algorithm: Algorithm | None) -> None:
@@ -78,6 +84,27 @@ def check_algorithm(args: HPTConfig, algorithm: Algorithm) -> None:
         raise ValueError("An algorithm without rollouts has no groups to take its demonstrations' advantages from.")
     if sum(each.needs_groups for each in algorithm.rollouts) > 1:
         raise ValueError("Only one of an algorithm's estimators on rollouts may take its advantages over groups.")
+
+
+def check_served_model(args: HPTConfig, model: Any) -> None:
+    """Refuse to train another model than vLLM generates with, which if colocated sees no `model_init_kwargs`."""
+    options = dict(cast(Mapping, args.model_init_kwargs or {}))
+    own = {name: value for name, value in options.items() if name not in _LOADING}
+    if not (own and args.use_vllm and args.vllm_mode == "colocate" and isinstance(model, str)):
+        return
+    source = {
+        "revision": options.get("revision") or "main",
+        "trust_remote_code": options.get("trust_remote_code", args.trust_remote_code),
+    }
+    served = AutoConfig.from_pretrained(model, **source)
+    trained = AutoConfig.from_pretrained(model, **source, **own)
+    changed = [name for name in own if getattr(served, name, None) != getattr(trained, name, None)]
+    if changed:
+        raise ValueError(
+            f"vLLM loads {model!r} as its config.json says, without model_init_kwargs: it would generate with another "
+            f"{' and '.join(changed)} than is trained. Write them into the config.json of a copy of the model, and "
+            "name that folder."
+        )
 
 
 def check_dataset(

@@ -36,6 +36,7 @@ from hpt_trl.checks import (
     check_dataset,
     check_launch,
     check_prompts,
+    check_served_model,
     check_support,
     check_tokenizer,
     context_length,
@@ -171,6 +172,7 @@ class HPTTrainer(GRPOTrainer):
         check_arguments(args, gate, algorithm)
         self.algorithm = algorithm or ALGORITHMS[args.algorithm]
         check_algorithm(args, self.algorithm)
+        check_served_model(args, model)
         self._gate_is_off = (gate is None and args.gate == "off") or not self.algorithm.demonstrations
         if train_dataset is not None:
             check_dataset(
