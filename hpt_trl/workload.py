@@ -189,7 +189,7 @@ def measure(kind: type, model: str, mix: Mix, dtype: str = "float32", has_profil
 
 
 def tokens_per_second(kind: type, model: str, mix: Mix, options: dict[str, Any]) -> float:
-    """How fast a new trainer generates: from the start of a step to the call of the reward function.
+    """How fast a new trainer generates: from the start of its last step to the call of the reward function.
 
     Args:
         kind: GRPOTrainer or HPTTrainer.
