@@ -44,8 +44,18 @@ def _check_yaml(path: Path) -> None:
         raise FileNotFoundError(f"The config file {str(path)!r} does not exist. Give the path of a YAML file.")
     try:
         content = yaml.safe_load(path.read_text())
+    except yaml.MarkedYAMLError as error:
+        # Without the line itself, which may hold a token.
+        place = (
+            f" in line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}"
+            if error.problem_mark
+            else ""
+        )
+        raise ValueError(
+            f"The config file {str(path)!r} is not readable as YAML: {error.problem}{place}. Mend that place."
+        ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"The config file {str(path)!r} is not readable as YAML: {error} Mend that place.") from None
+        raise ValueError(f"The config file {str(path)!r} is not readable as YAML: {error}. Mend that place.") from None
     if not isinstance(content, dict):
         raise ValueError(
             f"The config file {str(path)!r} must hold `key: value` lines, got {type(content).__name__}: "
