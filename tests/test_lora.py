@@ -94,7 +94,8 @@ def test_two_processes_move_the_adapters_as_one_does(launched, tiny_model, tmp_p
     expected = run_kl("one process", tiny_model, tmp_path, 1)
     assert relative_error(results["kl"]["moved"], expected["moved"]) < 1e-5
     assert results["kl"]["losses"] == pytest.approx(expected["losses"], rel=1e-5, abs=1e-6)
-    assert results["kl"]["kl"] == pytest.approx(expected["kl"], rel=1e-4)
+    # TRL logs the mean of micro-batches' means, which depends on how rows are dealt to them.
+    assert results["kl"]["kl"] == pytest.approx(expected["kl"], rel=0.02)
 
 
 @pytest.mark.distributed
