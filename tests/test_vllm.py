@@ -62,7 +62,7 @@ def test_every_sync_serves_the_policy_of_that_step(tmp_path, name):
         assert (note["after"] - note["policy"]).abs().max() < 1e-4
         # The step moved the policy away from what was served until then; the folder's own weights are the first policy.
         stale = (note["before"] - note["policy"]).abs().mean()
-        assert stale > 0.1 if step else stale < 1e-4
+        assert stale > 0.01 if step else stale < 1e-4
     logged = json.loads(results["log"])
     assert max(entry["sampling/sampling_logp_difference/max"] for entry in logged) < 1e-3
     gates = pd.read_parquet(tmp_path / "gate.parquet")
@@ -88,7 +88,7 @@ def parts_by_hand(rows, rollout_prompts, demonstration_prompts, ratios):
             # Of 16 rows, each a sum over its tokens divided by max_completion_length, 24.
             losses.append(rows["advantages"][row] * ratios[row] * nll(prompt, completion).sum() / (16 * 24))
         if row % 4 == 0 and row // 4 in demonstration_prompts:
-            answer = [*tokenizer(rows["demonstrations"][row // 4])["input_ids"], tokenizer.eos_token_id]
+            answer = [*tokenizer(rows["demonstrations"][row // 4])["input_ids"], tokenizer.eos_token_id][:24]
             losses.append(nll(prompt, answer).mean() / 4)
     sum(losses).backward()
     return torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
