@@ -152,7 +152,7 @@ def accuracy_reward(
     Args:
         completions: one text, or list of messages, a rollout.
         solution: gold answers, the data set's `solution` column.
-        log_extra: TRL's hook for extra columns in the completions table.
+        log_extra: TRL's hook for extra columns in the completions table: `answer`, `solution`, `verdict`.
         log_metric: TRL's hook for metrics.
         kwargs: the other columns, ignored.
 
@@ -163,6 +163,8 @@ def accuracy_reward(
     verdicts = _verdicts(answers, golds, None)
     if log_extra is not None:
         log_extra("answer", [answer or "" for answer in answers])
+        log_extra("solution", golds)
+        log_extra("verdict", [str(verdict) for verdict in verdicts])
     if log_metric is not None:
         for kind in Verdict if verdicts else ():
             log_metric(f"verdicts/{kind.replace(' ', '_')}", verdicts.count(kind) / len(verdicts))

@@ -2,8 +2,8 @@
 
 The seam with TRL is a few overrides, each of which calls `super()`: `_calculate_rewards` keeps the rewards,
 `_generate_and_score_completions` judges the groups and attaches the demonstrations, `_prepare_inputs` spreads the rows
-that carry signal over forwards, `compute_loss` adds the demonstrations' loss, `_get_grad_norm` guards the step. Two
-more save time: `_get_per_token_logps_and_entropies` waits until it is known which rows carry signal, and
+that carry signal over forwards, `compute_loss` adds the demonstrations' loss, `_get_grad_norm` guards the step.
+`_generate` is timed. Two more save time: `_get_per_token_logps_and_entropies` waits until it is known which rows carry signal, and
 `_generate_single_turn` keeps the weights that autocast has cast. The rest make a run survive: `train` and those of
 section 6 save and resume it exactly, and `_tokenize_prompts` tells of prompts that do not fit. Over 300 lines, for
 TRL's private names may stand here and in `trl_hooks.py` only: what touches them cannot move out.
@@ -75,10 +75,14 @@ from hpt_trl.faults import (
 )
 from hpt_trl.gate import Gate, GateWeights, constant_gate, gate_weights, is_shut, solve_rates
 from hpt_trl.history import GateHistory, GateHistoryCallback
+from hpt_trl.progress import show_progress
+from hpt_trl.recording import RunRecorder, StepClock
+from hpt_trl.samples import SampleLog
 from hpt_trl.spread import spread, stay
 from hpt_trl.trl_hooks import (
     acts_without_advantage,
     add_demonstration_head,
+    latest_rollouts,
     restore_run_state,
     rows_are_independent,
     run_state,
@@ -204,6 +208,7 @@ class HPTTrainer(GRPOTrainer):
         base_model = self.model.get_base_model() if is_peft_model(self.model) else self.model
         add_demonstration_head(base_model, args.cast_lm_head_to_fp32)
         self._prepare_to_survive()
+        self._prepare_to_tell(is_own_gate=gate is not None, is_own_algorithm=algorithm is not None)
 
     def _prepare_to_survive(self) -> None:
         """Set up what saves and resumes a run, stops it upon a signal, and tells of reward functions that fail."""
@@ -219,10 +224,25 @@ class HPTTrainer(GRPOTrainer):
             for function, name in zip(self.reward_funcs, self.reward_func_names)
         ]
 
+    def _prepare_to_tell(self, is_own_gate: bool, is_own_algorithm: bool) -> None:
+        """Set up what a run records of itself, and what it shows in the terminal."""
+        self._clock = StepClock()
+        self.samples = SampleLog()
+        facts = {
+            "trainer": type(self).__name__,
+            "model": get_config_model_id(self.model.config),
+            "reward_functions": self.reward_func_names,
+            "gate": "a callable of the user's" if is_own_gate else self.args.gate,
+            "algorithm": "an object of the user's" if is_own_algorithm else self.args.algorithm,
+        }
+        self.add_callback(RunRecorder(self.samples, facts))
+        self._panel = show_progress(self, self.samples)
+
     # 1. Keep the rewards.
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
-        self._rewards_B_F = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        with self._clock.measure("verdicts", self.model.training):
+            self._rewards_B_F = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         self._reward_guard.raise_fault(self.state.global_step)
         return self._rewards_B_F
 
@@ -257,6 +277,7 @@ class HPTTrainer(GRPOTrainer):
         with self._deferred_logps() as deferred:
             batch = super()._generate_and_score_completions(inputs)
         if self._gate_reward_index is None:
+            self._note_samples()
             return batch
         group_size = self.num_generations if self.model.training else self.num_generations_eval
         rewards_P_G = self._rewards_B_F[:, self._gate_reward_index].view(-1, group_size)
@@ -282,11 +303,16 @@ class HPTTrainer(GRPOTrainer):
             batch["rollout_weight"] = weights.rollouts_P[prompt_of_row_B]
         self._log_gate(weights, batch)
         self._note_history(inputs, solve_rate_P, weights)
+        self._note_samples(solve_rate_P, weights)
         if not is_shut(weights):
             self._attach(batch, tokens, weights, advantage_P, prompt_of_row_B)
         for later in deferred:
             self._fill_old_logps(later, batch)
         return batch
+
+    def _generate(self, *args, **kwargs):
+        with self._clock.measure("generation", self.model.training):
+            return super()._generate(*args, **kwargs)
 
     def _generate_single_turn(self, *args, **kwargs):
         by_other_means = self.use_vllm or self.use_transformers_continuous_batching or weights_are_sharded(self)
@@ -642,6 +668,8 @@ class HPTTrainer(GRPOTrainer):
     def _get_grad_norm(self, model, grad_norm=None):
         grad_norm = super()._get_grad_norm(model, grad_norm=grad_norm)
         self._log_demonstrations()
+        for part, seconds in self._clock.take().items():
+            self._metrics["train"][f"time/{part}"].append(seconds)
         norm, limit = float(grad_norm or 0.0), self.args.skip_grad_norm_above
         is_bad = not math.isfinite(norm) or (limit is not None and norm > limit)
         self._skipped_in_row = self._skipped_in_row + 1 if is_bad else 0
@@ -686,7 +714,7 @@ class HPTTrainer(GRPOTrainer):
         """
         checkpoint = to_resume(resume_from_checkpoint, Path(str(self.args.output_dir)))
         self._history_callback.checkpoint = checkpoint
-        with self._termination.listening(), lost_process_explained():
+        with self._termination.listening(), lost_process_explained(), self._panel:
             output = super().train(checkpoint, trial, ignore_keys_for_eval)
         if self._termination.has_stopped:
             raise SystemExit(TERMINATED)
@@ -771,6 +799,11 @@ class HPTTrainer(GRPOTrainer):
         prompt_ids = gather_object([prompt_identifier(inputs[row]) for row in self._first_rows(len(inputs))])
         if self.accelerator.is_main_process:
             self.gate_history.add(self.state.global_step, prompt_ids, solve_rate_P.tolist(), weights)
+
+    def _note_samples(self, solve_rate_P: Tensor | None = None, weights: GateWeights | None = None) -> None:
+        if self.model.training and self.accelerator.is_main_process:
+            step = self.state.global_step
+            self.samples.note(latest_rollouts(self), step, self.num_generations, solve_rate_P, weights)
 
     def _log_solve_rates(self, solve_rate_P: Tensor) -> None:
         metrics = self._metrics["train" if self.model.training else "eval"]

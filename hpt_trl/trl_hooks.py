@@ -26,6 +26,7 @@ _ANY = "..."  # what follows is handed on as it comes
 _SIGNATURES = {
     (GRPOTrainer, "_calculate_rewards"): ["self", "inputs", "prompts", "completions", "completion_ids_list"],
     (GRPOTrainer, "_generate_and_score_completions"): ["self", "inputs"],
+    (GRPOTrainer, "_generate"): ["self", _ANY],
     (GRPOTrainer, "_generate_single_turn"): ["self", _ANY],
     (GRPOTrainer, "_get_per_token_logps_and_entropies"): [
         "self",
@@ -85,6 +86,15 @@ def add_demonstration_head(model: PreTrainedModel, cast_lm_head_to_fp32: bool) -
         return (demonstration_forward if demonstration else rollout_forward)(*args, **kwargs)
 
     model.forward = types.MethodType(forward, model)
+
+
+def latest_rollouts(trainer: GRPOTrainer) -> dict[str, Any]:
+    """The last generation of all processes, as TRL keeps it for its table of completions.
+
+    Returns:
+        Columns of a row a rollout: `prompt`, `completion`, and by name `rewards` (NaN where unscorable) and `extra`.
+    """
+    return {name: trainer._logs[name] for name in ("prompt", "completion", "rewards", "extra")}
 
 
 def acts_without_advantage(trainer: GRPOTrainer) -> bool:

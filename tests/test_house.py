@@ -25,7 +25,7 @@ ORDER = [
     "miniature", "miniature.tasks", "miniature.build",
     "gate", "estimator", "batching", "grader", "answers", "answers.spelling", "answers.units", "answers.structure",
     "answers.terms", "answers.equality", "grader_worker", "rewards", "demonstrations", "trl_hooks", "spread", "faults",
-    "history", "checkpoints", "scores", "journal", "data_report", "prompts", "columns", "reading", "decontamination",
+    "history", "samples", "recording", "terminal", "progress", "checkpoints", "scores", "journal", "data_report", "prompts", "columns", "reading", "decontamination",
     "data", "writing", "gguf_model", "config", "checks", "trainer", "console", "sources", "engines", "suites",
     "benchmark_problems", "scoreboard", "evaluate_arguments", "sampling", "report", "evaluate", "prepare", "train",
     "quickstart", "workload", "ratios", "benchmark", "cli",

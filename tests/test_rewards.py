@@ -57,7 +57,7 @@ def test_verdicts_hold_off_the_main_thread_where_alarms_do_not_work():
 def test_answers_are_logged_beside_the_completions():
     columns = {}
     accuracy_reward([r"\boxed{1}", "?"], ["1", "1"], log_extra=lambda name, values: columns.update({name: values}))
-    assert columns == {"answer": ["1", ""]}
+    assert columns == {"answer": ["1", ""], "solution": ["1", "1"], "verdict": ["right", "unparseable answer"]}
 
 
 def test_the_kinds_of_verdicts_are_logged_as_shares():

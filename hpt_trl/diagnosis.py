@@ -1,0 +1,302 @@
+"""What stands out in a run, in words: each finding with its numbers and what to do.
+
+    from hpt_trl.diagnosis import diagnose
+    from hpt_trl.runs import read_run
+
+    for finding in diagnose(read_run("runs/quickstart")):
+        print(finding)
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+import pandas as pd
+
+from hpt_trl.runs import Run
+
+_FEWEST_STEPS = 5
+
+
+class Kind(StrEnum):
+    """What a finding is about."""
+
+    EQUAL_REWARDS = "equal rewards"
+    VERIFIER = "verifier"
+    GATE_ALL = "gate stuck at all"
+    GATE_NONE = "gate stuck at none"
+    ENTROPY = "collapsed entropy"
+    FALLING_REWARD = "falling reward"
+    SKIPPED_STEPS = "skipped steps"
+    LENGTH = "lengths at the limit"
+    CUT_DEMONSTRATIONS = "cut demonstrations"
+    SLOW_VERDICTS = "slow verdicts"
+    TOO_SHORT = "too short"
+    NOTHING = "nothing stands out"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """
+    One thing that stands out.
+
+    Args:
+        kind: what it is about.
+        title: a few words.
+        text: what was seen, with its numbers.
+        advice: what to do; empty where nothing is to be done.
+        is_problem: False for what only wants to be known.
+    """
+
+    kind: Kind
+    title: str
+    text: str
+    advice: str = ""
+    is_problem: bool = True
+
+    def __str__(self) -> str:
+        return " ".join(part for part in (f"{self.title}.", self.text, self.advice) if part)
+
+
+def early(values: pd.Series) -> float:
+    """Mean of the first tenth of what was logged, at least one entry; NaN if nothing was."""
+    return float(values.iloc[: max(1, len(values) // 10)].mean())
+
+
+def late(values: pd.Series) -> float:
+    """Mean of the last quarter of what was logged, at least one entry; NaN if nothing was."""
+    return float(values.iloc[-max(1, len(values) // 4) :].mean())
+
+
+def diagnose(run: Run) -> list[Finding]:
+    """What stands out in a run, problems first; never empty.
+
+    "Late" in the texts is the last quarter of the logged steps, "early" the first tenth.
+
+    Args:
+        run: from [`~hpt_trl.runs.read_run`].
+
+    Returns:
+        Findings. One of kind `TOO_SHORT` alone where fewer than 5 steps were logged, one of kind `NOTHING` alone where
+        nothing stands out.
+    """
+    if len(run.log) < _FEWEST_STEPS:
+        text = f"{_count(len(run.log), 'step')} logged: too few to judge."
+        return [Finding(Kind.TOO_SHORT, "Too short to judge", text, is_problem=False)]
+    found = [finding for check in _CHECKS if (finding := check(run)) is not None]
+    if not found:
+        return [Finding(Kind.NOTHING, "Nothing stands out", _summary(run), is_problem=False)]
+    return sorted(found, key=lambda finding: not finding.is_problem)
+
+
+def _count(number: float, noun: str) -> str:
+    return f"{number:,.0f} {noun}{'' if number == 1 else 's'}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %" if share >= 0.01 or share == 0 else f"{100 * share:.1f} %"
+
+
+def _summary(run: Run) -> str:
+    solved, reward = run.series("hpt/solve_rate"), run.series("reward")
+    if len(solved):
+        return f"The solve rate went from {_percent(early(solved))} early to {_percent(late(solved))} late."
+    if len(reward):
+        return f"The mean reward went from {early(reward):.3g} early to {late(reward):.3g} late."
+    nll = run.series("demonstrations/nll")
+    return f"The demonstrations' NLL went from {early(nll):.3g} to {late(nll):.3g} nats a token." if len(nll) else ""
+
+
+def _equal_rewards(run: Run) -> Finding | None:
+    equal, reward = run.series("frac_reward_zero_std"), run.series("reward")
+    share = late(equal)
+    if not len(equal) or share < 0.8:
+        return None
+    if equal.min() == 1 and reward.max() - reward.min() < 1e-9:
+        functions = ", ".join(run.facts.get("reward_functions", [])) or "the reward function"
+        return Finding(
+            Kind.EQUAL_REWARDS,
+            f"Every reward was {reward.mean():.3g}",
+            f"Over {_count(len(reward), 'logged step')} no rollout got another reward, so rollouts gave no gradient.",
+            f"Judge a few samples below by hand. If some are right, {functions} or the solutions are at fault; if none "
+            "is, the policy needs demonstrations, easier questions or longer completions.",
+        )
+    solved = late(run.series("hpt/solve_rate"))
+    advice = "Take questions that it solves sometimes, or more rollouts a prompt (num_generations)."
+    if not math.isnan(solved):
+        advice = f"It solves {_percent(solved)}: {'take harder' if solved > 0.5 else 'take easier'} questions, or " + (
+            "stop here." if solved > 0.5 else "more rollouts a prompt (num_generations)."
+        )
+    return Finding(
+        Kind.EQUAL_REWARDS,
+        "Most groups have equal rewards",
+        f"Late in the run all rollouts of a prompt got the same reward for {_percent(share)} of the prompts, and gave no "
+        "policy gradient.",
+        advice,
+    )
+
+
+def _verifier(run: Run) -> Finding | None:
+    limits = {"unparseable_gold": 0.05, "timed_out": 0.02, "unparseable_answer": 0.5}
+    causes = {
+        "unparseable_gold": ("solutions that it cannot read", "Mend the data's solutions; `hpt-trl prepare` names them."),
+        "timed_out": ("verdicts that took too long", "Look at the answers: they may be huge numbers or towers of powers."),
+        "unparseable_answer": (
+            "completions without a readable answer",
+            "Ask for a box in the prompt, and see whether completions are cut before they get there.",
+        ),
+    }  # fmt: skip
+    shares = {name: late(run.series(f"verdicts/{name}")) for name in limits}
+    over = [name for name, limit in limits.items() if shares[name] >= limit]
+    if not over:
+        return None
+    return Finding(
+        Kind.VERIFIER,
+        "The verifier cannot judge many answers",
+        "Late in the run " + " and ".join(f"{_percent(shares[name])} were {causes[name][0]}" for name in over) + ".",
+        " ".join(causes[name][1] for name in over),
+    )
+
+
+def _gate_stuck(run: Run) -> Finding | None:
+    share = run.series("hpt/demonstration_share")
+    if not run.has_gate or not len(share):
+        return None
+    threshold = run.config.get("gate_threshold")
+    if late(share) >= 0.95:
+        solved, nll = late(run.series("hpt/solve_rate")), run.series("demonstrations/nll")
+        known = f" Their NLL went from {early(nll):.3g} to {late(nll):.3g} nats a token." if len(nll) else ""
+        return Finding(
+            Kind.GATE_ALL,
+            "The gate is stuck at demonstrations",
+            f"Late in the run {_percent(late(share))} of the prompts learned from their demonstration, for the policy "
+            f"solved {_percent(solved)} of the rollouts: this was SFT.{known}",
+            "If the samples below hold right answers, mend the verifier or the solutions. If the NLL has come down and "
+            "still nothing is solved, see that the verifier accepts the demonstrations themselves. Else train longer, or "
+            "on easier questions.",
+        )
+    if late(share) <= 0.01:
+        missing = run.series("demonstrations/missing").sum()
+        cause = f" {_count(missing, 'prompt')} had none." if missing else ""
+        return Finding(
+            Kind.GATE_NONE,
+            "The gate is stuck at rollouts" if share.max() <= 0.01 else "The gate has closed",
+            f"Late in the run {_percent(late(share))} of the prompts learned from their demonstration, and at most "
+            f"{_percent(share.max())} in any logged step: from there on it is GRPO.{cause}",
+            "That is as it should be if the policy solves nearly every prompt at least once."
+            + (f" Demonstrations come in up to a solve rate of {threshold:g} (gate_threshold)." if threshold is not None else ""),
+            is_problem=share.max() <= 0.01,
+        )
+    return None
+
+
+def _entropy(run: Run) -> Finding | None:
+    entropy = run.series("entropy")
+    if not len(entropy) or not (late(entropy) < 0.1 and late(entropy) < 0.1 * early(entropy)):
+        return None
+    solved = late(run.series("hpt/solve_rate"))
+    is_solved = solved > 0.9
+    return Finding(
+        Kind.ENTROPY,
+        "Entropy has collapsed",
+        f"It went from {early(entropy):.3g} to {late(entropy):.2g} nats a token: rollouts of a prompt are nearly alike"
+        + (f", and {_percent(solved)} of them solve it." if is_solved else ", so little is left to learn from them."),
+        "The questions are solved: stop, or take harder ones."
+        if is_solved
+        else "Go back to a checkpoint before the fall with a lower learning_rate, or with TRL's entropy_coef or "
+        "epsilon_high above their defaults.",
+        is_problem=not is_solved,
+    )
+
+
+def _falling_reward(run: Run) -> Finding | None:
+    reward = run.series("reward")
+    window = max(1, len(reward) // 10)
+    smooth = reward.rolling(window, min_periods=window).mean().dropna()
+    if len(smooth) < _FEWEST_STEPS:
+        return None
+    peak, end = float(smooth.max()), late(reward)
+    if peak - end < 0.1 or end > 0.7 * peak:
+        return None
+    return Finding(
+        Kind.FALLING_REWARD,
+        "The reward fell",
+        f"It was {peak:.3g} around step {smooth.idxmax()} (mean of {_count(window, 'logged step')}) and {end:.3g} late.",
+        "Take the checkpoint nearest to the peak; lower learning_rate or sft_weight for another run.",
+    )
+
+
+def _skipped_steps(run: Run) -> Finding | None:
+    norms = run.log["grad_norm"] if "grad_norm" in run.log else pd.Series(dtype=float)
+    skipped = run.series("hpt/skipped_steps")
+    count = skipped.iloc[-1] if len(skipped) else (~pd.to_numeric(norms).map(math.isfinite)).sum()
+    if not count:
+        return None
+    limit = run.config.get("skip_grad_norm_above")
+    reason = f"the gradient norm was above {limit:g} or not finite" if limit else "the gradient norm was not finite"
+    return Finding(
+        Kind.SKIPPED_STEPS,
+        f"{_count(count, 'optimizer step')} skipped",
+        f"Of {run.steps:,} steps {count:,.0f} changed nothing, for {reason}; its median is {norms.median():.3g}.",
+        "A few are nothing to worry about. Many: lower learning_rate or sft_weight; if it is not finite, train in bf16 or "
+        "fp32 instead of fp16.",
+        is_problem=count > 0.02 * run.steps,
+    )
+
+
+def _length(run: Run) -> Finding | None:
+    clipped = run.series("completions/clipped_ratio")
+    if not len(clipped) or late(clipped) < 0.2:
+        return None
+    limit = run.config.get("max_completion_length")
+    told = f"max_completion_length ({limit})" if limit else "max_completion_length"
+    return Finding(
+        Kind.LENGTH,
+        "Completions run into the length limit",
+        f"Late in the run {_percent(late(clipped))} of the rollouts were cut at {told}; early it was "
+        f"{_percent(early(clipped))}. What is cut has no answer.",
+        f"Raise {told}, or see in the samples below whether they repeat themselves.",
+    )
+
+
+def _cut_demonstrations(run: Run) -> Finding | None:
+    cut, refused = (run.series(f"demonstrations/{name}").mean() for name in ("cut", "refused"))
+    prompts = math.nan if run.gate is None or run.gate.empty else run.gate.groupby("step").size().mean()
+    share = (cut + refused) / prompts
+    if math.isnan(share) or share < 0.05:
+        return None
+    limit = run.config.get("max_demonstration_length") or run.config.get("max_completion_length")
+    return Finding(
+        Kind.CUT_DEMONSTRATIONS,
+        "Demonstrations do not fit",
+        f"Of {prompts:.3g} demonstrations a generation {cut:.2g} were cut and {refused:.2g} refused"
+        + (f" at {limit} tokens" if limit else "") + ". One that is cut ends in the middle and teaches no end.",
+        "Raise max_demonstration_length, or take shorter demonstrations.",
+    )  # fmt: skip
+
+
+def _slow_verdicts(run: Run) -> Finding | None:
+    verdicts, step = run.series("time/verdicts").mean(), run.series("step_time").mean()
+    if math.isnan(verdicts) or verdicts < 0.25 * step or verdicts < 1:
+        return None
+    return Finding(
+        Kind.SLOW_VERDICTS,
+        "Verdicts take much of the time",
+        f"{verdicts:.3g} s of a step's {step:.3g} s went into reward functions.",
+        "Make them faster, or async so that TRL runs several at once.",
+        is_problem=False,
+    )
+
+
+_CHECKS: tuple[Callable[[Run], Finding | None], ...] = (
+    _equal_rewards,
+    _verifier,
+    _gate_stuck,
+    _entropy,
+    _falling_reward,
+    _skipped_steps,
+    _length,
+    _cut_demonstrations,
+    _slow_verdicts,
+)
