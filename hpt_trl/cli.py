@@ -6,6 +6,7 @@ from importlib import import_module
 COMMANDS = {
     "train": "train a model by HPT: --config FILE.yaml, and any option of HPTConfig",
     "evaluate": "count how many problems a model solves",
+    "report": "what a run did, or two side by side: a page and its pictures",
     "prepare": "turn a data set, or a GGUF model, into what the trainer takes",
     "benchmark": "what a step costs beside GRPOTrainer's on this machine",
     "quickstart": "HPT on the embedded model, before and after, in minutes on a CPU",

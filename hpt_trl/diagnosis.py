@@ -1,10 +1,10 @@
 """What stands out in a run, in words: each finding with its numbers and what to do.
 
-    from hpt_trl.diagnosis import diagnose
-    from hpt_trl.runs import read_run
+from hpt_trl.diagnosis import diagnose
+from hpt_trl.runs import read_run
 
-    for finding in diagnose(read_run("runs/quickstart")):
-        print(finding)
+for finding in diagnose(read_run("runs/quickstart")):
+    print(finding)
 """
 
 import math
@@ -131,8 +131,8 @@ def _equal_rewards(run: Run) -> Finding | None:
     return Finding(
         Kind.EQUAL_REWARDS,
         "Most groups have equal rewards",
-        f"Late in the run all rollouts of a prompt got the same reward for {_percent(share)} of the prompts, and gave no "
-        "policy gradient.",
+        f"Late in the run all rollouts of a prompt got the same reward for {_percent(share)} of the prompts, and gave "
+        "no policy gradient.",
         advice,
     )
 
@@ -140,8 +140,8 @@ def _equal_rewards(run: Run) -> Finding | None:
 def _verifier(run: Run) -> Finding | None:
     limits = {"unparseable_gold": 0.05, "timed_out": 0.02, "unparseable_answer": 0.5}
     causes = {
-        "unparseable_gold": ("solutions that it cannot read", "Mend the data's solutions; `hpt-trl prepare` names them."),
-        "timed_out": ("verdicts that took too long", "Look at the answers: they may be huge numbers or towers of powers."),
+        "unparseable_gold": ("solutions that it cannot read", "Mend the solutions; `hpt-trl prepare` names them."),
+        "timed_out": ("verdicts that took too long", "Look at the answers: they may be huge numbers."),
         "unparseable_answer": (
             "completions without a readable answer",
             "Ask for a box in the prompt, and see whether completions are cut before they get there.",
@@ -173,8 +173,8 @@ def _gate_stuck(run: Run) -> Finding | None:
             f"Late in the run {_percent(late(share))} of the prompts learned from their demonstration, for the policy "
             f"solved {_percent(solved)} of the rollouts: this was SFT.{known}",
             "If the samples below hold right answers, mend the verifier or the solutions. If the NLL has come down and "
-            "still nothing is solved, see that the verifier accepts the demonstrations themselves. Else train longer, or "
-            "on easier questions.",
+            "still nothing is solved, see that the verifier accepts the demonstrations themselves. Else train "
+            "longer, or on easier questions.",
         )
     if late(share) <= 0.01:
         missing = run.series("demonstrations/missing").sum()
@@ -185,7 +185,11 @@ def _gate_stuck(run: Run) -> Finding | None:
             f"Late in the run {_percent(late(share))} of the prompts learned from their demonstration, and at most "
             f"{_percent(share.max())} in any logged step: from there on it is GRPO.{cause}",
             "That is as it should be if the policy solves nearly every prompt at least once."
-            + (f" Demonstrations come in up to a solve rate of {threshold:g} (gate_threshold)." if threshold is not None else ""),
+            + (
+                f" Demonstrations come in up to a solve rate of {threshold:g} (gate_threshold)."
+                if threshold is not None
+                else ""
+            ),
             is_problem=share.max() <= 0.01,
         )
     return None
@@ -222,7 +226,7 @@ def _falling_reward(run: Run) -> Finding | None:
     return Finding(
         Kind.FALLING_REWARD,
         "The reward fell",
-        f"It was {peak:.3g} around step {smooth.idxmax()} (mean of {_count(window, 'logged step')}) and {end:.3g} late.",
+        f"It was {peak:.3g} around step {smooth.idxmax()} (mean of {_count(window, 'logged step')}), {end:.3g} late.",
         "Take the checkpoint nearest to the peak; lower learning_rate or sft_weight for another run.",
     )
 
@@ -239,8 +243,8 @@ def _skipped_steps(run: Run) -> Finding | None:
         Kind.SKIPPED_STEPS,
         f"{_count(count, 'optimizer step')} skipped",
         f"Of {run.steps:,} steps {count:,.0f} changed nothing, for {reason}; its median is {norms.median():.3g}.",
-        "A few are nothing to worry about. Many: lower learning_rate or sft_weight; if it is not finite, train in bf16 or "
-        "fp32 instead of fp16.",
+        "A few are nothing to worry about. Many: lower learning_rate or sft_weight; if it is not finite, train in "
+        "bf16 or fp32 instead of fp16.",
         is_problem=count > 0.02 * run.steps,
     )
 

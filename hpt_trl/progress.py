@@ -216,9 +216,7 @@ class ProgressPanel(TrainerCallback):
         """
         # Of its own: another console could be writing at this moment.
         colours = Console(stderr=True).color_system
-        console = Console(
-            file=StringIO(), width=columns, force_terminal=True, color_system=colours, highlight=False, legacy_windows=False
-        )  # fmt: skip
+        console = Console(file=StringIO(), width=columns, force_terminal=True, color_system=colours, highlight=False)
         rows = [self._bar(), Text("   ".join(self._facts(self.log)[1:]) or "The first step is not logged yet.")]
         rows += [self._sources(max(10, columns // 3)), *self._sample_lines(columns - 4)]
         title = Text(f" {printable(self.title)} ", no_wrap=True, overflow="ellipsis")

@@ -1,62 +1,78 @@
-"""A run -> a picture: what the policy solved, what it learned from, and how well it knew the demonstrations."""
+"""`hpt-trl report RUN_DIR [RUN_DIR2]`: what a run did, as one HTML page without network, and its pictures as PNG."""
 
-import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-# Okabe and Ito's colours, told apart by colour-blind readers too.
-_BLUE, _ORANGE, _GREEN = "#0072B2", "#D55E00", "#009E73"
+from hpt_trl.console import parse, run_errors, user_errors
+from hpt_trl.faults import RunError
+from hpt_trl.page import render
+from hpt_trl.panels import PANELS
+from hpt_trl.pictures import write_png
+from hpt_trl.runs import Run, read_run
 
-# Title, unit, and (key in the log, label, line) of each curve. The reward is often the solve rate: dashed on top.
-_PANELS = (
-    (
-        "Solve rate",
-        "share of rollouts",
-        (
-            ("hpt/solve_rate", "solve rate", {"color": _BLUE, "linewidth": 3, "alpha": 0.6}),
-            ("reward", "mean reward", {"color": _GREEN, "linestyle": "--"}),
-        ),
-    ),
-    (
-        "What prompts learn from",
-        "share of prompts",
-        (("hpt/demonstration_share", "a demonstration", {"color": _ORANGE, "drawstyle": "steps-mid"}),),
-    ),
-    (
-        "How well it knows the demonstrations",
-        "NLL in nats per token",
-        # Not every step has one: points, not a line across the gaps.
-        (("demonstrations/nll", "demonstrations of the step", {"color": _ORANGE, "marker": "o", "linestyle": "none"}),),
-    ),
-)
+PAGE_NAME = "report.html"
 
 
-def read_log(run_dir: str | Path) -> list[dict[str, Any]]:
-    """The log of a run, from the `trainer_state.json` that Trainer saves.
+@dataclass
+class ReportArguments:
+    """
+    Which runs, and where to write.
+
+    Args:
+        run_dirs (`list[str]`): The output_dir of a run, or of two, to be shown side by side.
+        output (`str`, *optional*): Folder of the page and the pictures; by default `report` in the first run's folder.
+    """
+
+    run_dirs: list[str] = field(metadata={"help": "output_dir of a run, or of two, finished or not."})
+    output: str | None = field(default=None, metadata={"help": "Folder to write; by default RUN_DIR/report."})
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.run_dirs) <= 2:
+            raise ValueError(f"report shows one run or two side by side, got {len(self.run_dirs)} folders.")
+
+
+def write_report(runs: Sequence[Run], output: str | Path) -> Path:
+    """Write `report.html` and a PNG for every panel that the runs have something for.
+
+    Args:
+        runs: one or two, from [`~hpt_trl.runs.read_run`].
+        output: the folder, which is made if need be.
+
+    Returns:
+        Path of the page.
 
     Raises:
-        FileNotFoundError: if the folder holds none.
+        OSError: if the folder cannot be written.
     """
-    path = Path(run_dir) / "trainer_state.json"
-    if not path.exists():
-        raise FileNotFoundError(f"{str(run_dir)!r} holds no trainer_state.json: give the output_dir of a finished run.")
-    return json.loads(path.read_text())["log_history"]
+    folder = Path(output)
+    folder.mkdir(parents=True, exist_ok=True)
+    for panel in PANELS:
+        write_png([panel], runs, folder / f"{panel.name}.png")
+    page = folder / PAGE_NAME
+    page.write_text(render(runs), encoding="utf-8")
+    return page
 
 
-def plot_run(run_dir: str | Path, picture: str | Path) -> None:
-    """Draw reward and solve rate, share on demonstrations, and NLL over optimizer steps into one PNG."""
-    from matplotlib.figure import Figure
+def report(args: ReportArguments) -> Path:
+    """Read the runs and write their report; returns the page's path.
 
-    log = read_log(run_dir)
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
-    for axes, (title, unit, curves) in zip(figure.subplots(1, len(_PANELS)), _PANELS):
-        for key, label, line in curves:
-            points = [(entry["step"], entry[key]) for entry in log if entry.get(key) is not None]
-            axes.plot([step for step, _ in points], [value for _, value in points], label=label, markersize=4, **line)
-        axes.set(title=title, xlabel="optimizer step", ylabel=unit)
-        # Shares are read against the whole.
-        axes.set_ylim(0, 1.02 if unit.startswith("share") else None)
-        axes.spines[["top", "right"]].set_visible(False)
-        if len(curves) > 1:
-            axes.legend(frameon=False)
-    figure.savefig(picture, dpi=120)
+    Raises:
+        RunError: if a folder is not a run's, or the report cannot be written.
+    """
+    try:
+        runs = [read_run(folder) for folder in args.run_dirs]
+        return write_report(runs, args.output or Path(args.run_dirs[0]) / "report")
+    except (OSError, ValueError) as error:
+        raise RunError(str(error)) from error
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run the command line `hpt-trl report`."""
+    prog = "hpt-trl report"
+    if argv and not argv[0].startswith("-"):
+        argv = ["--run_dirs", *argv]
+    with user_errors(prog):
+        (args,) = parse((ReportArguments,), argv, prog)
+    with run_errors(prog):
+        print(f"Report written to {report(args)}.")

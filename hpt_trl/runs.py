@@ -1,10 +1,10 @@
 """A run's folder -> what is known of the run: finished, still going on, or killed; HPTTrainer's or GRPOTrainer's.
 
-    from hpt_trl.runs import read_run
+from hpt_trl.runs import read_run
 
-    run = read_run("runs/quickstart")
-    run.series("hpt/solve_rate").tail()  # by optimizer step
-    run.gate  # what each prompt learned from
+run = read_run("runs/quickstart")
+run.series("hpt/solve_rate").tail()  # by optimizer step
+run.gate  # what each prompt learned from
 """
 
 import json
@@ -106,8 +106,8 @@ def read_run(folder: str | Path) -> Run:
     gate = _gate(folder, notes)
     if source is None and gate is None:
         raise FileNotFoundError(
-            f"{str(folder)!r} is not the folder of a run: it holds no {LOG_NAME}, {_STATE_NAME}, checkpoint with one, or "
-            f"{GATE_NAME}. Give the output_dir of a run that has logged a step."
+            f"{str(folder)!r} is not the folder of a run: it holds no {LOG_NAME}, {_STATE_NAME}, checkpoint with "
+            f"one, or {GATE_NAME}. Give the output_dir of a run that has logged a step."
         )
     facts = _facts(folder, notes)
     training = _frame([entry for entry in entries if "loss" in entry])
@@ -154,7 +154,9 @@ def _log(folder: Path, notes: list[str]) -> tuple[Path | None, list[dict[str, An
 def _gate(folder: Path, notes: list[str]) -> pd.DataFrame | None:
     path = folder / GATE_NAME
     if not path.is_file():
-        notes.append(f"There is no {GATE_NAME}: what each prompt learned from was not recorded (TRL's own trainers do not).")
+        notes.append(
+            f"There is no {GATE_NAME}: what each prompt learned from was not recorded (TRL's own trainers do not)."
+        )
         return None
     return pd.read_parquet(path)
 

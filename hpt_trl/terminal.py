@@ -19,7 +19,9 @@ _ROWS_LEFT = 6
 def holds_panels(*streams: TextIO) -> bool:
     """Whether all of these are terminals that can keep lines apart and show any letter."""
     encoding = (streams[0].encoding or "").lower().replace("-", "")
-    return all(stream.isatty() for stream in streams) and os.environ.get("TERM", "dumb") != "dumb" and encoding == "utf8"
+    return (
+        all(stream.isatty() for stream in streams) and os.environ.get("TERM", "dumb") != "dumb" and encoding == "utf8"
+    )
 
 
 class PinnedLines:

@@ -3,10 +3,10 @@
 The seam with TRL is a few overrides, each of which calls `super()`: `_calculate_rewards` keeps the rewards,
 `_generate_and_score_completions` judges the groups and attaches the demonstrations, `_prepare_inputs` spreads the rows
 that carry signal over forwards, `compute_loss` adds the demonstrations' loss, `_get_grad_norm` guards the step.
-`_generate` is timed. Two more save time: `_get_per_token_logps_and_entropies` waits until it is known which rows carry signal, and
-`_generate_single_turn` keeps the weights that autocast has cast. The rest make a run survive: `train` and those of
-section 6 save and resume it exactly, and `_tokenize_prompts` tells of prompts that do not fit. Over 300 lines, for
-TRL's private names may stand here and in `trl_hooks.py` only: what touches them cannot move out.
+`_generate` is timed. Two more save time: `_get_per_token_logps_and_entropies` waits until it is known which rows carry
+signal, and `_generate_single_turn` keeps the weights that autocast has cast. The rest make a run survive: `train` and
+those of section 6 save and resume it exactly, and `_tokenize_prompts` tells of prompts that do not fit. Over 300 lines,
+for TRL's private names may stand here and in `trl_hooks.py` only: what touches them cannot move out.
 """
 
 import math
