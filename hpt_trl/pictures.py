@@ -110,7 +110,7 @@ def _svg(figure: Any, name: str, title: str) -> str:
 
 
 def write_png(panels: Sequence[Panel], runs: Sequence[Run], path: str | Path) -> bool:
-    """Draw panels, a line a panel of many runs or all of one in a line, into a PNG of 200 dots per inch.
+    """Draw one panel of one or more runs, or several panels of one run, in a line, into a PNG of 150 dots per inch.
 
     Returns:
         Whether there was something to draw; if not, no file is written.
@@ -132,7 +132,7 @@ def write_png(panels: Sequence[Panel], runs: Sequence[Run], path: str | Path) ->
                 axes.text(0.5, 0.5, panel.missing, ha="center", va="center", wrap=True, transform=axes.transAxes)
         if len(panels) == 1:
             _share_axes(drawn)
-        figure.savefig(path, dpi=200)
+        figure.savefig(path, dpi=150)
     return True
 
 
