@@ -9,7 +9,7 @@ from contextlib import suppress
 from io import StringIO
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -215,9 +215,12 @@ class ProgressPanel(TrainerCallback):
             columns: width of the terminal in letters.
         """
         # Of its own: another console could be writing at this moment.
-        colours = Console(stderr=True).color_system
+        colours: Any = Console(stderr=True).color_system
         console = Console(file=StringIO(), width=columns, force_terminal=True, color_system=colours, highlight=False)
-        rows = [self._bar(), Text("   ".join(self._facts(self.log)[1:]) or "The first step is not logged yet.")]
+        rows: list[RenderableType] = [
+            self._bar(),
+            Text("   ".join(self._facts(self.log)[1:]) or "The first step is not logged yet."),
+        ]
         rows += [self._sources(max(10, columns // 3)), *self._sample_lines(columns - 4)]
         title = Text(f" {printable(self.title)} ", no_wrap=True, overflow="ellipsis")
         panel = Panel(Group(*rows), title=title, title_align="left", height=_HEIGHT, border_style="dim")

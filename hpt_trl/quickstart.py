@@ -60,7 +60,7 @@ def quickstart(args: QuickstartArguments, trainer: HPTTrainer) -> None:
     scores = {"before": before, "after HPT": after}
     (folder / "quickstart.json").write_text(json.dumps(scores, indent=1))
     console.print(accuracy_table(scores))
-    console.print(f"The picture of the run is {folder / 'run.png'}.")
+    console.print(f"The picture of the run is {folder / 'run.png'}; `hpt-trl report {folder}` tells more.")
 
 
 def held_out(model: str, problems: int) -> dict[str, Any]:

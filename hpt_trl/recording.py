@@ -8,7 +8,7 @@
 import json
 import platform
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -29,7 +29,7 @@ class StepClock:
     """Seconds that parts of an optimizer step take."""
 
     def __init__(self) -> None:
-        self._seconds: Counter[str] = Counter()
+        self._seconds: dict[str, float] = defaultdict(float)
 
     @contextmanager
     def measure(self, part: str, is_training: bool) -> Iterator[None]:

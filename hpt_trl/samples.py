@@ -72,11 +72,11 @@ def best_and_worst(rollouts: Mapping[str, Any], step: int) -> dict[int, Sample]:
     columns = rollouts["rewards"]
     # A column that was not logged this time still holds older rows.
     extra = {name: values for name, values in rollouts["extra"].items() if len(values) == len(rollouts["prompt"])}
-    rewards_R = [_sum(values) for values in zip(*columns.values())]
-    scored = [row for row, reward in enumerate(rewards_R) if reward is not None]
+    sums_R = [_sum(values) for values in zip(*columns.values())]
+    scored = {row: total for row, total in enumerate(sums_R) if total is not None}
     if not scored:
         return {}
-    ends = {max(scored, key=lambda row: rewards_R[row]), min(scored, key=lambda row: rewards_R[row])}
+    ends = {max(scored, key=scored.__getitem__), min(scored, key=scored.__getitem__)}
     return {
         row: Sample(
             step,

@@ -58,11 +58,14 @@ class PinnedLines:
         if self._size is None:
             atexit.register(self.close)
         room = size.lines - self.height
-        # Push up what stands there (a new size has left it anywhere), and put the cursor back into what scrolls.
-        make_room = "\n" * self.height if self._size is None else f"{_ALL_SCROLLS}\x1b[{room + 1};1H{_CLEAR_BELOW}"
-        back = f"{_RESTORE}\x1b[{self.height}A" if self._size is None else f"\x1b[{room};1H"
+        if self._size is None:
+            # Push up what stands there, and step back to where it ended: then it is in what will scroll.
+            place = "\n" * self.height + f"\x1b[{self.height}A{_SAVE}"
+        else:
+            # A new size has left everything anywhere.
+            place = f"{_ALL_SCROLLS}\x1b[{room + 1};1H{_CLEAR_BELOW}\x1b[{room};1H{_SAVE}"
         self._size = size
-        return f"{make_room}{_SAVE}\x1b[1;{room}r{back}"
+        return f"{place}\x1b[1;{room}r{_RESTORE}"
 
     def close(self) -> None:
         """Give the lines back to the terminal, empty."""

@@ -121,7 +121,7 @@ def test_ids_in_the_page_are_unique_and_known(page):
 
 def test_the_page_is_readable_light_and_dark(page):
     root, dark = re.findall(r":root \{(.*?)\}", page, flags=re.DOTALL)
-    names = {name for name in re.findall(r"(--[\w-]+):", root)}
+    names = set(re.findall(r"(--[\w-]+):", root))
     assert names <= set(re.findall(r"(--[\w-]+):", dark)) | {"--page", "--card"}
     assert set(re.findall(r"var\((--[\w-]+)\)", page)) <= names
     # WCAG's contrast of texts: 4.5 and more.
@@ -162,9 +162,9 @@ def test_two_runs_stand_side_by_side_on_the_same_scales(runs, tmp_path):
     # What tells the runs apart is among the settings; where they were written is not.
     settings = found.text.split("Settings")[1].split("All options")[0]
     assert "gate switch off" in settings
-    assert "skip_grad_norm_above – 0.01" in settings
+    assert "skip_grad_norm_above \N{EN DASH} 0.01" in settings
     assert "output_dir" not in settings
-    ticks = [re.findall(r">([\d.−]+)</text>", svg) for svg in re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL)]
+    ticks = [re.findall(r">([\d.]+)</text>", svg) for svg in re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL)]
     assert ticks[0] == ticks[1]
     write_png(PANELS[:1], both, tmp_path / "two.png")
     plot_run(runs / "hpt", tmp_path / "overview.png")
