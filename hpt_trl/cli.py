@@ -1,5 +1,6 @@
 """The command line `hpt-trl`."""
 
+import logging
 import sys
 from importlib import import_module
 
@@ -29,6 +30,8 @@ def main() -> None:
     if command not in COMMANDS:
         print(f"hpt-trl: error: there is no command {command!r}.\n{usage()}", file=sys.stderr)
         raise SystemExit(2)
+    # Where bitsandbytes is installed, it tells at import of a kernel that it does without.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     # The modules import torch and TRL: only the one that is needed.
     import_module(f"hpt_trl.{command}").main(argv)
 
