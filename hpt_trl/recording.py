@@ -1,8 +1,8 @@
-"""What a run writes while it goes on, beside `gate.parquet`: so it can be read at any time, also after a kill.
+"""What a run writes into `_record` while it goes on, beside `gate.parquet`: it can be read at any time, also after a kill.
 
 - `run.json`: configuration and versions, written when training begins.
 - `log.jsonl`: every entry of the log as a line. Trainer writes its own log with checkpoints and at the end only.
-- `_samples.jsonl`: a few rollouts of each logged step.
+- `samples.jsonl`: a few rollouts of each logged step.
 """
 
 import json
@@ -18,10 +18,10 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hpt_trl.faults import LocalRunError
-from hpt_trl.samples import SampleLog
+from hpt_trl.samples import RECORD, SampleLog
 
-LOG_NAME = "log.jsonl"
-RUN_NAME = "run.json"
+LOG_NAME = f"{RECORD}/log.jsonl"
+RUN_NAME = f"{RECORD}/run.json"
 _PACKAGES = ("hpt-trl", "trl", "transformers", "accelerate", "torch")
 
 
@@ -50,7 +50,7 @@ class StepClock:
 
 class RunRecorder(TrainerCallback):
     """
-    Writes `run.json`, `log.jsonl` and `_samples.jsonl` into the output folder.
+    Writes `run.json`, `log.jsonl` and `samples.jsonl` into the output folder's `_record`.
 
     Args:
         samples: of the last generation.
@@ -76,7 +76,7 @@ class RunRecorder(TrainerCallback):
             "config": args.to_dict(),
         }
         with _told():
-            folder.mkdir(parents=True, exist_ok=True)
+            (folder / RECORD).mkdir(parents=True, exist_ok=True)
             (folder / RUN_NAME).write_text(json.dumps(run, indent=1, default=str), encoding="utf-8")
             # A run that is resumed begins with the log of its checkpoint.
             (folder / LOG_NAME).write_text("".join(map(_line, state.log_history)), encoding="utf-8")

@@ -21,11 +21,12 @@ class ReportArguments:
 
     Args:
         run_dirs (`list[str]`): The output_dir of a run, or of two, to be shown side by side.
-        output (`str`, *optional*): Folder of the page and the pictures; by default `report` in the first run's folder.
+        output (`str`, *optional*): Folder of the page and the pictures; by default `_report` in the first run's folder, which
+            its underscore keeps from the Hub.
     """
 
     run_dirs: list[str] = field(metadata={"help": "output_dir of a run, or of two, finished or not."})
-    output: str | None = field(default=None, metadata={"help": "Folder to write; by default RUN_DIR/report."})
+    output: str | None = field(default=None, metadata={"help": "Folder to write; by default RUN_DIR/_report."})
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.run_dirs) <= 2:
@@ -62,7 +63,7 @@ def report(args: ReportArguments) -> Path:
     """
     try:
         runs = [read_run(folder) for folder in args.run_dirs]
-        return write_report(runs, args.output or Path(args.run_dirs[0]) / "report")
+        return write_report(runs, args.output or Path(args.run_dirs[0]) / "_report")
     except (OSError, ValueError) as error:
         raise RunError(str(error)) from error
 

@@ -45,7 +45,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "two_processes": {"processes": 2},
 }
 torch.set_num_threads(1)
-TIMES = ("_runtime", "_per_second", "step_time")
+TIMES = ("_runtime", "_per_second", "step_time", "time/generation", "time/verdicts")
 
 
 def train(model: str, folder: Path, processes: int = 1, **options: Any) -> None:

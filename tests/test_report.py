@@ -181,7 +181,12 @@ def test_skipped_steps_are_told_and_drawn(runs):
 def test_what_a_run_of_trl_did_not_record_is_said(runs):
     found = Page(render([read_run(runs / "trl")]))
     assert "Reward and solve rate" in found.text
-    for sentence in ("No gate.parquet", "No configuration was recorded", "no run.json", "recorded no completions"):
+    for sentence in (
+        "No gate.parquet",
+        "No configuration was recorded",
+        "no _record/run.json",
+        "recorded no completions",
+    ):
         assert sentence in found.text
     assert "None" not in found.text
     assert "nan" not in found.text.lower().split()

@@ -2,13 +2,13 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import pandas as pd
 import pytest
 from transformers import TrainerCallback
 
 from hpt_trl.panels import gate_share, question_map, step_map
+from hpt_trl.recording import LOG_NAME, RUN_NAME
 from hpt_trl.runs import read_run
 from hpt_trl.samples import FILE_NAME, Sample, SampleLog, best_and_worst, read_samples, shortened, text_of
 from tests.tiny import make_trainer, open_gate, parity_reward
@@ -40,19 +40,19 @@ def test_a_killed_run_is_read_to_its_last_log(killed):
     assert list(run.log.index) == [1, 2, 3]
     assert not run.is_finished
     assert (run.steps, run.max_steps) == (3, 6)
-    assert run.source.name == "log.jsonl"
+    assert run.source == killed / "_record" / "log.jsonl"
     assert set(run.gate["step"]) == {0, 1, 2}
     assert run.notes == []
     assert run.config["num_generations"] == 4
 
 
 def test_no_token_is_recorded(killed):
-    assert "hf_secret" not in (killed / "run.json").read_text()
+    assert "hf_secret" not in (killed / RUN_NAME).read_text()
 
 
 def test_a_line_cut_short_is_passed_over(killed, tmp_path):
     folder = shutil.copytree(killed, tmp_path / "run")
-    for name in ("log.jsonl", FILE_NAME):
+    for name in (LOG_NAME, FILE_NAME):
         path = folder / name
         path.write_text(path.read_text().rstrip("\n")[:-5])
     run = read_run(folder)
@@ -62,8 +62,8 @@ def test_a_line_cut_short_is_passed_over(killed, tmp_path):
 
 def test_without_live_files_the_newest_readable_checkpoint_is_read(killed, tmp_path):
     folder = shutil.copytree(killed, tmp_path / "run")
-    for name in ("log.jsonl", "run.json", "gate.parquet", FILE_NAME):
-        (folder / name).unlink()
+    shutil.rmtree(folder / "_record")
+    (folder / "gate.parquet").unlink()
     (folder / "checkpoint-10").mkdir()
     (folder / "checkpoint-10" / "trainer_state.json").write_text('{"log_history": [')
     run = read_run(folder)
@@ -75,7 +75,7 @@ def test_without_live_files_the_newest_readable_checkpoint_is_read(killed, tmp_p
     told = " ".join(run.notes)
     assert "checkpoint-10/trainer_state.json is cut short" in told
     assert "no gate.parquet" in told
-    assert "no run.json" in told
+    assert "no _record/run.json" in told
 
 
 def test_a_resumed_run_has_each_step_once(killed, tiny_model, tmp_path):
@@ -164,7 +164,8 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
 
 
 def test_another_file_by_the_name_of_the_log_is_refused(tmp_path):
-    Path(tmp_path / "log.jsonl").write_text("hello\nworld\n")
+    (tmp_path / "_record").mkdir()
+    (tmp_path / LOG_NAME).write_text("hello\nworld\n")
     with pytest.raises(ValueError, match="not a file of JSON lines"):
         read_run(tmp_path)
 
