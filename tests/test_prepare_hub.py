@@ -12,7 +12,7 @@ import pytest
 
 from hpt_trl.suites import SUITES
 from tests import samples
-from tests.loopback_hub import serve
+from tests.hub_server import client_environment, serve
 from tests.test_data import BENCHMARK
 
 ROOT = Path(__file__).parents[1]
@@ -20,7 +20,7 @@ DATA = "Elliott/Openr1-Math-46k-8192"
 
 
 def put(folder, name, rows, file="data/train-00000-of-00001.parquet"):
-    path = folder / name / file
+    path = folder / "datasets" / name / file
     path.parent.mkdir(parents=True)
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
 
@@ -48,20 +48,14 @@ def hub(tmp_path):
             config = (
                 f"- config_name: {suite.config}\n  data_files:\n  - {{split: {suite.split}, path: {suite.config}/*}}"
             )
-            (folder / suite.hub_id / "README.md").write_text(f"---\nconfigs:\n{config}\n---\n")
-    with serve(folder, frozenset({SUITES["gpqa"].hub_id})) as endpoint:
-        yield endpoint
+            (folder / "datasets" / suite.hub_id / "README.md").write_text(f"---\nconfigs:\n{config}\n---\n")
+    with serve(folder, gated=frozenset({SUITES["gpqa"].hub_id})) as hub:
+        yield hub
 
 
-def prepare(tmp_path, endpoint, *flags):
+def prepare(tmp_path, hub, *flags):
     """Run the command in a process of its own, for the endpoint is read when `datasets` is imported."""
-    environment = os.environ | {
-        "HF_ENDPOINT": endpoint,
-        "HF_HOME": str(tmp_path / "home"),
-        "HF_HUB_OFFLINE": "0",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "PYTHONPATH": str(ROOT),
-    }
+    environment = os.environ | client_environment(hub, tmp_path / "home") | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "hpt_trl.cli", "prepare", DATA, "--output", str(tmp_path / "out.jsonl"), *flags]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
 
@@ -80,8 +74,8 @@ def test_a_hub_id_is_prepared_against_the_benchmarks_of_the_hub(hub, tmp_path, f
 
 def test_a_hub_without_the_set_is_told_in_one_paragraph(tmp_path):
     (tmp_path / "hub").mkdir()
-    with serve(tmp_path / "hub") as endpoint:
-        done = prepare(tmp_path, endpoint, "--decontaminate", "false")
+    with serve(tmp_path / "hub") as hub:
+        done = prepare(tmp_path, hub, "--decontaminate", "false")
     told = done.stderr.strip().splitlines()
     assert done.returncode == 2
     assert told[-1].startswith("hpt-trl prepare: error: ")
