@@ -9,6 +9,7 @@ COMMANDS = {
     "evaluate": "count how many problems a model solves",
     "report": "what a run did, or two side by side: a page and its pictures",
     "prepare": "turn a data set, or a GGUF model, into what the trainer takes",
+    "push": "bring a run's model card up to date, and its folder to the Hub",
     "benchmark": "what a step costs beside GRPOTrainer's on this machine",
     "quickstart": "HPT on the embedded model, before and after, in minutes on a CPU",
 }

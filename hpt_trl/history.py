@@ -1,7 +1,7 @@
 """`gate.parquet`: what every prompt learned from, at every step."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +66,16 @@ class GateHistory:
 
 
 class GateHistoryCallback(TrainerCallback):
-    """Keep `gate.parquet` in the output folder in step with log, checkpoint and resume."""
+    """Keep `gate.parquet` in the output folder in step with log, checkpoint and resume.
 
-    def __init__(self, history: GateHistory) -> None:
+    Args:
+        history: what is written.
+        must_wait: whether the file may not change now, because it is being uploaded.
+    """
+
+    def __init__(self, history: GateHistory, must_wait: Callable[[], bool] = lambda: False) -> None:
         self.history = history
+        self.must_wait = must_wait
         self.checkpoint: str | None = None  # the one this run resumes from
 
     def on_train_begin(
@@ -80,7 +86,7 @@ class GateHistoryCallback(TrainerCallback):
             self.history.begin([*folders, str(args.output_dir)], state.global_step)
 
     def _write(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if state.is_world_process_zero:
+        if state.is_world_process_zero and not self.must_wait():
             try:
                 self.history.write(str(args.output_dir))
             except OSError as error:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from hpt_trl.console import parse, user_errors
 from hpt_trl.evaluate import evaluate
 from hpt_trl.evaluate_arguments import EvaluateArguments
 from hpt_trl.pictures import plot_run
+from hpt_trl.run_facts import safe_command
 from hpt_trl.scores import wilson_interval
 from hpt_trl.sources import MINIATURE
 from hpt_trl.train import HPTScriptArguments, build_trainer, run
@@ -94,4 +95,5 @@ def main(argv: Sequence[str]) -> None:
     with user_errors(prog):
         (args,) = parse((QuickstartArguments,), argv, prog)
         trainer = quickstart_trainer(args)
+        trainer.origin = replace(trainer.origin, command=safe_command(prog, argv))
     quickstart(args, trainer)

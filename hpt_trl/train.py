@@ -1,18 +1,22 @@
 """The training script: `hpt-trl train --config X.yaml`, or `accelerate launch -m hpt_trl.train --config X.yaml`."""
 
+import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
+import yaml
 from trl import ModelConfig, ScriptArguments, get_peft_config, get_quantization_config
 from trl.rewards import think_format_reward
 
 from hpt_trl.config import HPTConfig
 from hpt_trl.console import parse, run_errors, user_errors
+from hpt_trl.reading import REPORT_SUFFIX, local_files
 from hpt_trl.rewards import accuracy_reward, format_reward
-from hpt_trl.sources import resolve_model, resolve_rows
+from hpt_trl.run_facts import Data, Origin, hub_id, safe_command, without_secrets
+from hpt_trl.sources import MINIATURE, resolve_model, resolve_rows
 from hpt_trl.trainer import HPTTrainer
 
 REWARDS = {
@@ -68,7 +72,7 @@ def build_trainer(script: HPTScriptArguments, args: HPTConfig, model: ModelConfi
             f"accuracy_reward needs a 'solution' column with the right answers, got {train_rows.column_names}. "
             "`hpt-trl prepare` makes one."
         )
-    return HPTTrainer(
+    trainer = HPTTrainer(
         model=name,
         reward_funcs=[REWARDS[name] for name in script.reward_funcs],
         args=args,
@@ -77,6 +81,40 @@ def build_trainer(script: HPTScriptArguments, args: HPTConfig, model: ModelConfi
         quantization_config=get_quantization_config(model),
         peft_config=get_peft_config(model),
     )
+    trainer.origin = Origin(_data(script))
+    return trainer
+
+
+def _data(script: HPTScriptArguments) -> Data:
+    """What the model card says of the data."""
+    name, split = script.dataset_name or "", script.dataset_train_split
+    if name == MINIATURE:
+        return Data("the additions and subtractions embedded in hpt_trl", split=split)
+    if found := hub_id(name):
+        return Data(name, found, script.dataset_config or "", split)
+    return _local_data(name, split)
+
+
+def _typed(argv: Sequence[str], processes: int) -> dict[str, Any]:
+    """Command and configuration file, as the model card shows them."""
+    prog = f"accelerate launch --num_processes {processes} -m hpt_trl.train" if processes > 1 else "hpt-trl train"
+    config: Any = {}
+    if "--config" in argv[:-1]:
+        config = yaml.safe_load(Path(argv[argv.index("--config") + 1]).read_text(encoding="utf-8"))
+    return {"command": safe_command(prog, argv), "config": without_secrets(config)}
+
+
+def _local_data(name: str, split: str) -> Data:
+    """Local data by their file's name, or, where `hpt-trl prepare` has left its report beside them, by their source."""
+    files = local_files(name, split)
+    report = files[0].with_name(files[0].name + REPORT_SUFFIX)
+    if not report.is_file():
+        return Data(Path(name).name, split=split)
+    told = json.loads(report.read_text(encoding="utf-8"))
+    settings = told["settings"]
+    note = f"prepared by `hpt-trl prepare`, which kept {told['kept']:,} of {told['came']:,}"
+    source = str(settings["source"])
+    return Data(Path(source).name, hub_id(source), settings["dataset_config"] or "", settings["split"], note)
 
 
 def _check_paths(script: HPTScriptArguments, args: HPTConfig) -> None:
@@ -103,8 +141,11 @@ def run(trainer: HPTTrainer) -> None:
     """Train, save model and state, and push to the Hub if the config says so."""
     args = trainer.args
     trainer.train(resume_from_checkpoint=_to_resume(args))
-    trainer.save_model(args.output_dir)
+    # Called by its user, it would push at once, before the run's state lies beside the model.
+    trainer.save_model(args.output_dir, _internal_call=True)
     trainer.save_state()
+    # After peft, which writes a card of its own when it saves an adapter.
+    trainer.create_model_card()
     trainer.accelerator.print(f"Model and gate.parquet saved to {args.output_dir}.")
     if args.push_to_hub:
         trainer.push_to_hub()
@@ -115,7 +156,9 @@ def main(argv: Sequence[str]) -> None:
     """Run the command line `hpt-trl train`."""
     prog = "hpt-trl train"
     with user_errors(prog):
-        trainer = build_trainer(*parse((HPTScriptArguments, HPTConfig, ModelConfig), argv, prog))
+        script, args, model = parse((HPTScriptArguments, HPTConfig, ModelConfig), argv, prog)
+        trainer = build_trainer(script, args, model)
+        trainer.origin = replace(trainer.origin, **_typed(argv, trainer.accelerator.num_processes))
     # Any other error in the middle of training is a bug, and its traceback is wanted.
     with run_errors(prog):
         run(trainer)

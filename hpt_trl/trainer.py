@@ -75,8 +75,11 @@ from hpt_trl.faults import (
 )
 from hpt_trl.gate import Gate, GateWeights, constant_gate, gate_weights, is_shut, solve_rates
 from hpt_trl.history import GateHistory, GateHistoryCallback
+from hpt_trl.hub import PUSH_ERRORS, creating, pushing, warn_if_failed, warn_of_failed_push
+from hpt_trl.model_card import write_card
 from hpt_trl.progress import show_progress
 from hpt_trl.recording import RunRecorder, StepClock
+from hpt_trl.run_facts import Origin, collect, describe_adapter, describe_method
 from hpt_trl.samples import SampleLog
 from hpt_trl.spread import spread, stay
 from hpt_trl.trl_hooks import (
@@ -138,9 +141,11 @@ class HPTTrainer(GRPOTrainer):
     environment_factories: Any
     num_generations: int
     max_completion_length: int
+    origin = Origin()
     _deferred: list[Callable] | None = None
     _began: float  # seconds since the epoch, moved back by the time trained before a resume
     _seconds_before: float = 0.0
+    _to_push: str | None = None
     _train_sampler: Iterable[int] | None = None
     _rewards_B_F: Tensor  # (rows on all processes, reward functions) of the last generation
 
@@ -175,9 +180,11 @@ class HPTTrainer(GRPOTrainer):
             args = HPTConfig(f"{name.split('/')[-1]}-HPT")
         check_arguments(args, gate, algorithm)
         self.algorithm = algorithm or ALGORITHMS[args.algorithm]
+        self._has_own_gate, self._has_own_algorithm = gate is not None, algorithm is not None
         check_algorithm(args, self.algorithm)
         check_served_model(args, model)
         self._gate_is_off = (gate is None and args.gate == "off") or not self.algorithm.demonstrations
+        self.uses_demonstrations = not self._gate_is_off
         if train_dataset is not None:
             check_dataset(
                 train_dataset,
@@ -206,6 +213,7 @@ class HPTTrainer(GRPOTrainer):
         )
         self._demonstration_sums = torch.zeros(3, device=self.accelerator.device)  # NLL, tokens, rows
         base_model = self.model.get_base_model() if is_peft_model(self.model) else self.model
+        self.adapter = describe_adapter(self.model)
         add_demonstration_head(base_model, args.cast_lm_head_to_fp32)
         self._prepare_to_survive()
         self._prepare_to_tell(is_own_gate=gate is not None, is_own_algorithm=algorithm is not None)
@@ -214,7 +222,7 @@ class HPTTrainer(GRPOTrainer):
         """Set up what saves and resumes a run, stops it upon a signal, and tells of reward functions that fail."""
         self._skipped_steps = self._skipped_in_row = 0
         self.gate_history = GateHistory()
-        self._history_callback = GateHistoryCallback(self.gate_history)
+        self._history_callback = GateHistoryCallback(self.gate_history, self._is_pushing)
         self._termination = TerminationCallback()
         for callback in (self._history_callback, _RestoreCallback(self._restore), self._termination):
             self.add_callback(callback)
@@ -733,14 +741,14 @@ class HPTTrainer(GRPOTrainer):
         finally:
             self.args.save_total_limit = limit
         self.accelerator.wait_for_everyone()
-        if self.args.save_only_model:
-            # Nothing to resume from, and transformers has deleted the older ones.
-            return
-        with writing(folder, together=True):
+        # Of a model only there is nothing to resume from, and transformers has deleted the older ones.
+        if not self.args.save_only_model:
+            with writing(folder, together=True):
+                if self.args.should_save:
+                    mark_complete(folder)
             if self.args.should_save:
-                mark_complete(folder)
-        if self.args.should_save:
-            rotate(folder, limit, self.state.best_model_checkpoint)
+                rotate(folder, limit, self.state.best_model_checkpoint)
+        self._push_saved()
 
     def _save_rng_state(self, output_dir):
         super()._save_rng_state(output_dir)
@@ -791,7 +799,92 @@ class HPTTrainer(GRPOTrainer):
         return super().get_batch_samples(epoch_iterator, num_batches, device)
 
     def _finalize_training(self, trial, num_train_samples, start_time):
+        self._finish_current_push()
         return super()._finalize_training(trial, num_train_samples, start_time - self._seconds_before)
+
+    # 7. Push to the Hub, which may fail.
+
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """Create the repository or find it, as [`~transformers.Trainer`] does. Raises HubError where that fails."""
+        with creating(self._repository):
+            super().init_hf_repo(token, private)
+
+    def push_to_hub(
+        self,
+        commit_message: str | None = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Save the model and upload it with its card, as [`~transformers.Trainer`] does.
+
+        Raises:
+            HubError: if the upload fails; the model is in `output_dir` then, and the text says how to push it later.
+        """
+        # What is being uploaded may not change, and the card is about to be written.
+        self._finish_current_push()
+        with pushing(str(self.args.output_dir), self._repository):
+            return super().push_to_hub(commit_message, blocking, token, revision, private, **kwargs)
+
+    def create_model_card(
+        self, model_name: str | None = None, dataset_name: str | None = None, tags: str | list[str] | None = None
+    ) -> None:
+        """
+        Write `README.md` into `output_dir`: base, data, gate, share of prompts on demonstrations, use, versions.
+
+        TRL's card is not written first: its metadata are not valid, and of a local base it says "None".
+
+        Args:
+            model_name (`str`, *optional*):
+                Name of the model. `None`: that of its repository or folder.
+            dataset_name (`str`, *optional*):
+                Id of the data on the Hub. `None`: what the command line knew of them.
+            tags (`str` or `list[str]`, *optional*):
+                More tags for the metadata.
+        """
+        # What is being uploaded may not change; the next checkpoint brings the card up to date.
+        if not self.is_world_process_zero() or self._is_pushing():
+            return
+        name = model_name or self._repository.split("/")[-1]
+        own_gate = getattr(self.gate, "__name__", type(self.gate).__name__) if self._has_own_gate else ""
+        gate = "off" if self._gate_is_off else own_gate
+        algorithm = "" if self._has_own_algorithm else self.args.algorithm
+        # With the gate shut it is TRL's GRPO, and its paper.
+        paper = self._paper if self.uses_demonstrations or algorithm != "hpt" else GRPOTrainer._paper
+        tags = {tags} if isinstance(tags, str) else set(tags or ())
+        method = describe_method(self.args, gate, algorithm)
+        facts = collect(self, name, dataset_name or "", tags | set(self._tag_names), method, paper)
+        facts.write(str(self.args.output_dir))
+        write_card(facts, str(self.args.output_dir))
+
+    @property
+    def _repository(self) -> str:
+        return self.hub_model_id or self.args.hub_model_id or Path(str(self.args.output_dir)).absolute().name
+
+    def _is_pushing(self) -> bool:
+        push = getattr(self, "push_in_progress", None)
+        return push is not None and not push.is_done()
+
+    def _push_from_checkpoint(self, checkpoint_folder):
+        # transformers comes here before the checkpoint is marked complete: `_save_checkpoint` pushes it then.
+        self._to_push = checkpoint_folder
+
+    def _push_saved(self) -> None:
+        """Push the checkpoint just saved in the background, where `hub_strategy` says so; tell if it fails."""
+        folder, self._to_push = self._to_push, None
+        if folder is None:
+            return
+        step = self.state.global_step
+        jobs_before = list(getattr(getattr(self, "push_in_progress", None), "jobs", []))
+        try:
+            super()._push_from_checkpoint(folder)
+        except PUSH_ERRORS as error:  # of a tracker, which uploads its own before
+            warn_of_failed_push(error, self._repository, step)
+        for job in getattr(getattr(self, "push_in_progress", None), "jobs", []):
+            if job not in jobs_before:
+                job.add_done_callback(partial(warn_if_failed, repo=self._repository, step=step))
 
     # Metrics and history.
 

@@ -40,11 +40,16 @@ _SIGNATURES = {
     (GRPOTrainer, "_tokenize_prompts"): ["self", "prompts"],
     (GRPOTrainer, "_get_train_sampler"): ["self", "dataset"],
     (GRPOTrainer, "_save_checkpoint"): ["self", "model", "trial"],
+    (GRPOTrainer, "create_model_card"): ["self", "model_name", "dataset_name", "tags"],
     (GRPOTrainer, "compute_loss"): ["self", "model", "inputs", "return_outputs", "num_items_in_batch"],
     (Trainer, "_get_grad_norm"): ["self", "model", "grad_norm"],
     (Trainer, "get_batch_samples"): ["self", "epoch_iterator", "num_batches", "device"],
     (Trainer, "_save_rng_state"): ["self", "output_dir"],
     (Trainer, "_finalize_training"): ["self", "trial", "num_train_samples", "start_time"],
+    (Trainer, "init_hf_repo"): ["self", "token", "private"],
+    (Trainer, "push_to_hub"): ["self", "commit_message", "blocking", "token", "revision", "private", _ANY],
+    (Trainer, "_push_from_checkpoint"): ["self", "checkpoint_folder"],
+    (Trainer, "_finish_current_push"): ["self"],
 }
 
 
