@@ -86,6 +86,8 @@ def user_errors(prog: str) -> Iterator[None]:
     """Turn what a user can mend into one paragraph on stderr and exit code 2. Set HPT_TRACEBACK=1 to see it all."""
     # TRL 1.16 still calls what transformers 5.23 renamed: nothing a user could do about it.
     warnings.filterwarnings("ignore", message=r".*deprecated and will be removed in v6.*", category=FutureWarning)
+    # Part of what a model learned from, and no data set.
+    warnings.filterwarnings("ignore", message=r".*about to commit a data file \(\S*gate\.parquet\)")
     try:
         yield
     except USER_ERRORS as error:

@@ -62,17 +62,24 @@ def push(args: PushArguments) -> str:
     told = f"The card {str(folder / CARD)!r} holds {len(files)} evaluation{'s' * (len(files) != 1)}."
     if not args.repo_id:
         return told
-    # Benchmarks are not to be spread: the card has their scores.
-    private = [f"{file.parent.relative_to(folder)}/*" for file in files if folder in file.parent.parents]
     with pushing(folder, repository):
         done = HfApi().upload_folder(
             repo_id=repository,
             folder_path=folder,
             commit_message="Upload by hpt-trl push",
             revision=args.revision,
-            ignore_patterns=["_*", ".*", f"{PREFIX_CHECKPOINT_DIR}-*", "*.unfinished*", *private],
+            ignore_patterns=["_*", ".*", f"{PREFIX_CHECKPOINT_DIR}-*", "*.unfinished*", *_evaluated(folder, files)],
         )
     return f"{told} Pushed to {done.commit_url}."
+
+
+def _evaluated(folder: Path, files: Sequence[Path]) -> list[str]:
+    """Patterns of evaluations within the folder: the card has their scores, and benchmarks are not to be spread."""
+    folders = {file.parent.absolute() for file in [*folder.glob(f"*/{RESULTS}"), *files]}
+    inside = [each.relative_to(folder.absolute()) for each in folders if folder.absolute() in each.parents]
+    return [f"{each}/*" for each in inside] + [
+        file.name for file in files if file.parent.absolute() == folder.absolute()
+    ]
 
 
 def chosen_evaluations(folder: Path, named: Sequence[str] | None) -> list[Path]:

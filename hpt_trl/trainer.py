@@ -828,7 +828,7 @@ class HPTTrainer(GRPOTrainer):
         with pushing(str(self.args.output_dir), self._repository):
             return super().push_to_hub(commit_message, blocking, token, revision, private, **kwargs)
 
-    def create_model_card(
+    def create_model_card(  # type: ignore[override]  # TRL's signature, which is not transformers'
         self, model_name: str | None = None, dataset_name: str | None = None, tags: str | list[str] | None = None
     ) -> None:
         """
@@ -853,9 +853,9 @@ class HPTTrainer(GRPOTrainer):
         algorithm = "" if self._has_own_algorithm else self.args.algorithm
         # With the gate shut it is TRL's GRPO, and its paper.
         paper = self._paper if self.uses_demonstrations or algorithm != "hpt" else GRPOTrainer._paper
-        tags = {tags} if isinstance(tags, str) else set(tags or ())
+        all_tags = {*self._tag_names, *([tags] if isinstance(tags, str) else tags or [])}
         method = describe_method(self.args, gate, algorithm)
-        facts = collect(self, name, dataset_name or "", tags | set(self._tag_names), method, paper)
+        facts = collect(self, name, dataset_name or "", all_tags, method, paper)
         facts.write(str(self.args.output_dir))
         write_card(facts, str(self.args.output_dir))
 
