@@ -3,8 +3,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 VLLM_VENV ?= .venv-vllm
 VLLM_BIN := $(VLLM_VENV)/bin
+TRACKERS_VENV ?= .venv-trackers
+TRACKERS_BIN := $(TRACKERS_VENV)/bin
 
-.PHONY: install quickstart test test-distributed format vllm-cpu test-vllm extras audit
+.PHONY: install quickstart test test-distributed format vllm-cpu test-vllm test-trackers extras audit
 
 install: $(VENV)/installed
 
@@ -52,10 +54,23 @@ test-vllm: export VLLM_NO_USAGE_STATS = 1
 test-vllm: vllm-cpu
 	$(VLLM_BIN)/python -m pytest tests
 
+# What trackio, TensorBoard and W&B hold of a run. An environment of its own: trackio holds pillow below ours, and TRL
+# imports every tracker that is there, which would slow down all other tests.
+test-trackers: export HF_HUB_OFFLINE = 1
+test-trackers: $(TRACKERS_VENV)/installed
+	$(TRACKERS_BIN)/python -m pytest tests/test_trackers.py
+
+$(TRACKERS_VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(TRACKERS_VENV)
+	grep -v '^pillow==' constraints.txt > $(TRACKERS_VENV)/constraints.txt
+	$(TRACKERS_BIN)/python -m pip install --quiet -c $(TRACKERS_VENV)/constraints.txt torch
+	$(TRACKERS_BIN)/python -m pip install --quiet -c $(TRACKERS_VENV)/constraints.txt -e '.[dev,trackers]'
+	touch $@
+
 # Do the extras resolve? Nothing is installed; torch is fixed, or pip may fetch another with gigabytes of CUDA.
 extras: install
 	grep '^torch==' constraints.txt > $(VENV)/torch.txt
-	for extra in deepspeed vllm; do \
+	for extra in deepspeed trackers vllm; do \
 		$(BIN)/python -m pip install --quiet --dry-run --ignore-installed -c $(VENV)/torch.txt -e ".[$$extra]" \
 		&& echo "hpt-trl[$$extra] resolves" || exit 1; \
 	done

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from transformers import SchedulerType
 from trl import GRPOConfig
@@ -22,7 +22,8 @@ class HPTConfig(GRPOConfig):
     Four defaults of GRPO change, to the recipe of arXiv 2509.04419 (section 4.1 and its published scripts):
     `learning_rate` 5e-6, `lr_scheduler_type` "constant", `loss_type` "dr_grpo", `scale_rewards` "none". Its 8
     generations, temperature 1 and absent KL term are TRL's defaults already. Every other TRL option left unset means
-    what it means in TRL.
+    what it means in TRL. One of transformers changes too: `trackio_static_space_id` False, so that a push of the model
+    makes no Space of the trackio charts unless one is named (`None` lets transformers name one).
 
     Args:
         algorithm (`str`, *optional*, defaults to `"hpt"`):
@@ -101,6 +102,11 @@ class HPTConfig(GRPOConfig):
     scale_rewards: str = field(
         default="none",
         metadata={"help": "Whether TRL divides advantages by a std. Source: arXiv 2509.04419, section 4.1 (no)."},
+    )
+
+    trackio_static_space_id: str | None | Literal[False] = field(
+        default=False,
+        metadata={"help": "Space that a push copies trackio's charts to; False: none, None: one transformers names."},
     )
 
     algorithm: str = field(

@@ -144,7 +144,9 @@ def test_bases_and_data_of_the_hub_are_metadata(tiny_model, tmp_path):
 
 def test_a_local_base_made_from_one_of_the_hub_is_traced(tmp_path):
     (tmp_path / "sft").mkdir()
-    ModelCard("---\nbase_model: Qwen/Qwen2.5-Math-1.5B\nlicense: apache-2.0\n---\n").save(tmp_path / "sft" / "README.md")
+    ModelCard("---\nbase_model: Qwen/Qwen2.5-Math-1.5B\nlicense: apache-2.0\n---\n").save(
+        tmp_path / "sft" / "README.md"
+    )
     found = base_of(str(tmp_path / "sft"))
     assert found == {"base": "sft", "base_hub_id": "Qwen/Qwen2.5-Math-1.5B", "license": "apache-2.0"}
 
