@@ -104,7 +104,8 @@ class HPTConfig(GRPOConfig):
         metadata={"help": "Whether TRL divides advantages by a std. Source: arXiv 2509.04419, section 4.1 (no)."},
     )
 
-    trackio_static_space_id: str | None | Literal[False] = field(
+    # In transformers' order: its parser looks for None in the second place.
+    trackio_static_space_id: str | None | Literal[False] = field(  # noqa: RUF036
         default=False,
         metadata={"help": "Space that a push copies trackio's charts to; False: none, None: one transformers names."},
     )

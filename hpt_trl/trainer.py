@@ -804,20 +804,12 @@ class HPTTrainer(GRPOTrainer):
 
     # 7. Push to the Hub, which may fail.
 
-    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+    def init_hf_repo(self, *args: Any, **kwargs: Any) -> None:
         """Create the repository or find it, as [`~transformers.Trainer`] does. Raises HubError where that fails."""
         with creating(self._repository):
-            super().init_hf_repo(token, private)
+            super().init_hf_repo(*args, **kwargs)
 
-    def push_to_hub(
-        self,
-        commit_message: str | None = "End of training",
-        blocking: bool = True,
-        token: str | None = None,
-        revision: str | None = None,
-        private: bool | None = None,
-        **kwargs: Any,
-    ) -> Any:
+    def push_to_hub(self, *args: Any, **kwargs: Any) -> Any:
         """Save the model and upload it with its card, as [`~transformers.Trainer`] does.
 
         Raises:
@@ -826,7 +818,7 @@ class HPTTrainer(GRPOTrainer):
         # What is being uploaded may not change, and the card is about to be written.
         self._finish_current_push()
         with pushing(str(self.args.output_dir), self._repository):
-            return super().push_to_hub(commit_message, blocking, token, revision, private, **kwargs)
+            return super().push_to_hub(*args, **kwargs)
 
     def create_model_card(  # type: ignore[override]  # TRL's signature, which is not transformers'
         self, model_name: str | None = None, dataset_name: str | None = None, tags: str | list[str] | None = None

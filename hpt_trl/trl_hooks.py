@@ -46,8 +46,8 @@ _SIGNATURES = {
     (Trainer, "get_batch_samples"): ["self", "epoch_iterator", "num_batches", "device"],
     (Trainer, "_save_rng_state"): ["self", "output_dir"],
     (Trainer, "_finalize_training"): ["self", "trial", "num_train_samples", "start_time"],
-    (Trainer, "init_hf_repo"): ["self", "token", "private"],
-    (Trainer, "push_to_hub"): ["self", "commit_message", "blocking", "token", "revision", "private", _ANY],
+    (Trainer, "init_hf_repo"): ["self", _ANY],
+    (Trainer, "push_to_hub"): ["self", _ANY],
     (Trainer, "_push_from_checkpoint"): ["self", "checkpoint_folder"],
     (Trainer, "_finish_current_push"): ["self"],
 }
