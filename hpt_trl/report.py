@@ -21,8 +21,8 @@ class ReportArguments:
 
     Args:
         run_dirs (`list[str]`): The output_dir of a run, or of two, to be shown side by side.
-        output (`str`, *optional*): Folder of the page and the pictures; by default `_report` in the first run's folder, which
-            its underscore keeps from the Hub.
+        output (`str`, *optional*): Folder of the page and the pictures; by default `_report` in the first run's folder,
+            which its underscore keeps from the Hub.
     """
 
     run_dirs: list[str] = field(metadata={"help": "output_dir of a run, or of two, finished or not."})

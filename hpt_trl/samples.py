@@ -11,8 +11,8 @@ from torch import Tensor
 
 from hpt_trl.gate import GateWeights
 
-# The underscore keeps it from the Hub: transformers pushes nothing whose path begins with one. Samples quote the training
-# data, and what is being pushed may not grow meanwhile.
+# The underscore keeps it from the Hub: transformers pushes nothing whose path begins with one. Samples quote the
+# training data, and what is being pushed may not grow meanwhile.
 RECORD = "_record"
 FILE_NAME = f"{RECORD}/samples.jsonl"
 LONGEST_TEXT = 4000

@@ -184,7 +184,6 @@ class HPTTrainer(GRPOTrainer):
         check_algorithm(args, self.algorithm)
         check_served_model(args, model)
         self._gate_is_off = (gate is None and args.gate == "off") or not self.algorithm.demonstrations
-        self.uses_demonstrations = not self._gate_is_off
         if train_dataset is not None:
             check_dataset(
                 train_dataset,
@@ -213,10 +212,9 @@ class HPTTrainer(GRPOTrainer):
         )
         self._demonstration_sums = torch.zeros(3, device=self.accelerator.device)  # NLL, tokens, rows
         base_model = self.model.get_base_model() if is_peft_model(self.model) else self.model
-        self.adapter = describe_adapter(self.model)
         add_demonstration_head(base_model, args.cast_lm_head_to_fp32)
         self._prepare_to_survive()
-        self._prepare_to_tell(is_own_gate=gate is not None, is_own_algorithm=algorithm is not None)
+        self._prepare_to_tell()
 
     def _prepare_to_survive(self) -> None:
         """Set up what saves and resumes a run, stops it upon a signal, and tells of reward functions that fail."""
@@ -232,16 +230,22 @@ class HPTTrainer(GRPOTrainer):
             for function, name in zip(self.reward_funcs, self.reward_func_names)
         ]
 
-    def _prepare_to_tell(self, is_own_gate: bool, is_own_algorithm: bool) -> None:
+    @property
+    def uses_demonstrations(self) -> bool:
+        """Whether any prompt may learn from a demonstration."""
+        return not self._gate_is_off
+
+    def _prepare_to_tell(self) -> None:
         """Set up what a run records of itself, and what it shows in the terminal."""
+        self.adapter = describe_adapter(self.model)
         self._clock = StepClock()
         self.samples = SampleLog()
         facts = {
             "trainer": type(self).__name__,
             "model": get_config_model_id(self.model.config),
             "reward_functions": self.reward_func_names,
-            "gate": "a callable of the user's" if is_own_gate else self.args.gate,
-            "algorithm": "an object of the user's" if is_own_algorithm else self.args.algorithm,
+            "gate": "a callable of the user's" if self._has_own_gate else self.args.gate,
+            "algorithm": "an object of the user's" if self._has_own_algorithm else self.args.algorithm,
         }
         self.add_callback(RunRecorder(self.samples, facts))
         self._panel = show_progress(self, self.samples)
