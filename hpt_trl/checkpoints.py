@@ -18,6 +18,9 @@ import torch
 from accelerate.logging import get_logger
 from accelerate.utils import gather_object, send_to_device
 from safetensors import SafetensorError
+from safetensors.torch import load_model, save_model
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from hpt_trl.faults import LocalRunError, RunError, first_fault, is_lost_connection
@@ -25,6 +28,7 @@ from hpt_trl.faults import LocalRunError, RunError, first_fault, is_lost_connect
 logger = get_logger(__name__)
 
 MARKER = "hpt_complete.json"
+REFERENCE = "hpt_reference.safetensors"
 
 
 def unmark(folder: Path) -> None:
@@ -136,11 +140,19 @@ def newest_complete(output_dir: Path) -> Path | None:
     """The newest checkpoint that is complete on every process; others are passed over with a message.
 
     Every process must ask.
+
+    Raises:
+        RunError: if some processes see complete checkpoints, and none is complete for all.
     """
     folders = _by_step(output_dir)
     flaws = {step: flaw(folder) for step, folder in folders.items()}
     everywhere = gather_object([flaws])
     complete = [step for step in folders if all(step in each and each[step] is None for each in everywhere)]
+    if not complete and any(problem is None for each in everywhere for problem in each.values()):
+        raise RunError(
+            f"There are complete checkpoints in {str(output_dir)!r}, but none that every process sees: the machines do "
+            "not share this folder. Copy the newest to all of them, or name another output_dir to start anew."
+        )
     newest = max(complete, default=-1)
     for step, folder in folders.items():
         if step > newest:
@@ -172,8 +184,9 @@ def to_resume(wanted: str | bool | None, output_dir: Path) -> str | None:
         logger.info(f"Resuming from {found}." if found else f"No complete checkpoint in {output_dir}: a fresh start.")
         return str(found) if found else None
     problem = flaw(Path(wanted))
-    if problem is not None and (Path(wanted) / MARKER).exists():
-        raise RunError(f"{wanted!r} is not a whole checkpoint: {problem}. Resume from another, or set 'auto'.")
+    fault = first_fault(problem if (Path(wanted) / MARKER).exists() else None)
+    if fault is not None:
+        raise RunError(f"{wanted!r} is not a whole checkpoint: {fault}. Resume from another, or set 'auto'.")
     if problem is not None:
         logger.warning(f"{wanted}: {problem}. Resuming from it, for it was named.")
     return str(wanted)
@@ -205,3 +218,55 @@ def load_state(folder: Path, rank: int, layout: Mapping[str, int], device: torch
         problem = f"{folder} was written with other options (then, now): {changed}"
     logger.warning(f"{problem}. The resumed run is not exact: rollouts are generated anew, metrics begin anew.")
     return None
+
+
+def save_reference(folder: Path, model: torch.nn.Module) -> None:
+    """Save a reference model that follows the policy."""
+    save_model(model, str(folder / REFERENCE))
+
+
+def load_reference(folder: Path, model: torch.nn.Module | None) -> None:
+    """Load what `save_reference` saved, or say why not.
+
+    Args:
+        folder: the checkpoint.
+        model: the reference model; None if it is sharded over processes, and was not saved.
+    """
+    if model is not None and (folder / REFERENCE).is_file():
+        load_model(model, str(folder / REFERENCE))
+        return
+    why = "it is sharded" if model is None else f"{folder} has no {REFERENCE}"
+    logger.warning(f"The reference model begins anew: {why}. The resumed run is not exact.")
+
+
+def batches_read(folder: Path, batches_a_step: int) -> tuple[int, int]:
+    """Epochs that a checkpoint's run has read of a stream, and batches of the next one.
+
+    Args:
+        folder: the checkpoint.
+        batches_a_step: `gradient_accumulation_steps`.
+    """
+    state = TrainerState.load_from_json(str(folder / TRAINER_STATE_NAME))
+    # transformers takes `max_steps` steps for an epoch of a stream, and begins another where the stream ends.
+    epoch = int(state.epoch or 0)
+    return epoch, round(((state.epoch or 0) - epoch) * state.max_steps) * batches_a_step
+
+
+class EpochEndCallback(TrainerCallback):
+    """Puts off a save in an epoch's last step until the epoch's end has been logged and evaluated.
+
+    A resumed run begins with the next epoch: of what came between, it would know nothing.
+    """
+
+    def __init__(self) -> None:
+        self._is_due = False
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._is_due = control.should_save and float(state.epoch or 0).is_integer()
+        control.should_save = control.should_save and not self._is_due
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        control.should_save = control.should_save or self._is_due
+        self._is_due = False

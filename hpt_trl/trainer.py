@@ -29,7 +29,19 @@ from trl import GRPOTrainer
 from trl.trainer.utils import get_config_model_id, pad
 
 from hpt_trl.batching import Batch, rollout_rows
-from hpt_trl.checkpoints import load_state, mark_complete, rotate, save_state, to_resume, unmark, writing
+from hpt_trl.checkpoints import (
+    EpochEndCallback,
+    batches_read,
+    load_reference,
+    load_state,
+    mark_complete,
+    rotate,
+    save_reference,
+    save_state,
+    to_resume,
+    unmark,
+    writing,
+)
 from hpt_trl.checks import (
     check_algorithm,
     check_arguments,
@@ -222,7 +234,8 @@ class HPTTrainer(GRPOTrainer):
         self.gate_history = GateHistory()
         self._history_callback = GateHistoryCallback(self.gate_history, self._is_pushing)
         self._termination = TerminationCallback()
-        for callback in (self._history_callback, _RestoreCallback(self._restore), self._termination):
+        restore = _RestoreCallback(self._restore)
+        for callback in (self._history_callback, restore, self._termination, EpochEndCallback()):
             self.add_callback(callback)
         self._reward_guard = RewardGuard(self.args.reward_timeout)
         self.reward_funcs = [
@@ -763,6 +776,9 @@ class HPTTrainer(GRPOTrainer):
             "seconds": time.time() - self._began,
         }
         save_state(Path(output_dir), self.args.process_index, own | run_state(self))
+        reference = self._moving_reference()
+        if reference is not None and self.args.should_save:
+            save_reference(Path(output_dir), reference)
         if self.accelerator.is_main_process:
             self.gate_history.write(output_dir)
         # The older checkpoints must stay until this one is complete: `_save_checkpoint` deletes them then.
@@ -770,8 +786,15 @@ class HPTTrainer(GRPOTrainer):
 
     def _layout(self) -> dict[str, int]:
         """What the rollouts left to train on depend on."""
-        names = ("steps_per_generation", "num_iterations", "gradient_accumulation_steps", "per_device_train_batch_size")
+        batches = ("steps_per_generation", "gradient_accumulation_steps", "per_device_train_batch_size")
+        names = (*batches, "num_iterations", "num_generations")
         return {name: getattr(self.args, name) for name in names} | {"processes": self.accelerator.num_processes}
+
+    def _moving_reference(self) -> nn.Module | None:
+        """The reference model of KL if it follows the policy (`sync_ref_model`) and is whole on this process."""
+        if not self.args.sync_ref_model or weights_are_sharded(self):
+            return None
+        return self.accelerator.unwrap_model(self.ref_model)
 
     def _restore(self) -> None:
         """Take up where the checkpoint left off, when training begins."""
@@ -786,6 +809,8 @@ class HPTTrainer(GRPOTrainer):
             # TRL's sampler draws each epoch's order from a generator of its own, which nobody saves.
             for _ in range(int(self.state.epoch or 0)):
                 next(iter(self._train_sampler))
+        if self.args.sync_ref_model:
+            load_reference(checkpoint, self._moving_reference())
         state = load_state(checkpoint, self.args.process_index, self._layout(), self.accelerator.device)
         if state is not None:
             restore_run_state(self, state)
@@ -795,6 +820,18 @@ class HPTTrainer(GRPOTrainer):
     def _get_train_sampler(self, dataset=None):
         self._train_sampler = super()._get_train_sampler(dataset)
         return self._train_sampler
+
+    def _init_training_state(
+        self, max_steps, num_update_steps_per_epoch, num_train_epochs, resume_from_checkpoint, trial
+    ):
+        where = super()._init_training_state(
+            max_steps, num_update_steps_per_epoch, num_train_epochs, resume_from_checkpoint, trial
+        )
+        if resume_from_checkpoint is None or not isinstance(self.train_dataset, IterableDataset):
+            return where
+        # Of a stream transformers takes all steps for one epoch's, and would read past its end.
+        epoch, batches = batches_read(Path(resume_from_checkpoint), self.args.gradient_accumulation_steps)
+        return epoch, 0 if self.args.ignore_data_skip else batches
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         if self.state.global_step >= self.state.max_steps:

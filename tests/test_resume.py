@@ -10,12 +10,12 @@ import torch
 from peft import LoraConfig
 from transformers import TrainerCallback
 
-from hpt_trl.checkpoints import MARKER, flaw, mark_complete, rotate
+from hpt_trl.checkpoints import MARKER, flaw, mark_complete, rotate, to_resume
 from hpt_trl.faults import RunError
 from tests.forks import launch
 from tests.kill_and_resume import OPTIONS, differences, log_without_times
 from tests.test_trainer import logged
-from tests.tiny import make_trainer, parameters
+from tests.tiny import ROWS, make_trainer, parameters
 
 NAMES = ("whole", "resumed")
 EVERY_STEP = OPTIONS | {"save_total_limit": None}
@@ -47,6 +47,33 @@ def test_a_resumed_run_ends_as_the_uninterrupted_one(tiny_model, tmp_path, whole
     trainer.train(str(folder / f"checkpoint-{step}"))
     assert differences(end_of(trainer), expected) == []
     assert trainer.state.global_step == 10
+
+
+def differences_after_resuming(model, folder, step, **options):
+    """Which parts of a run's end are not those of the run it was resumed from."""
+    ends = []
+    for name, checkpoint in zip(NAMES, (None, str(folder / "whole" / f"checkpoint-{step}"))):
+        trainer = make_trainer(model, folder / name, **(EVERY_STEP | options))
+        trainer.train(checkpoint)
+        ends.append(end_of(trainer))
+    return differences(*ends)
+
+
+@pytest.mark.parametrize("options", [{"eval_strategy": "epoch"}, {"logging_strategy": "epoch"}])
+def test_what_an_epoch_ends_with_comes_before_its_checkpoint(tiny_model, tmp_path, options):
+    held_out = {"trainer": {"eval_dataset": ROWS.select(range(3))}, "per_device_eval_batch_size": 4}
+    assert differences_after_resuming(tiny_model, tmp_path, 8, **held_out, **options) == []
+
+
+@pytest.mark.parametrize("step", [3, 11])
+def test_a_stream_is_gone_on_with_where_it_was_left_also_when_it_is_read_again(tiny_model, tmp_path, step):
+    options = {"rows": ROWS.to_iterable_dataset(), "max_steps": step + 3}
+    assert differences_after_resuming(tiny_model, tmp_path, step, **options) == []
+
+
+def test_a_reference_model_that_follows_the_policy_is_resumed(tiny_model, tmp_path):
+    options = {"beta": 0.1, "sync_ref_model": True, "ref_model_sync_steps": 2, "max_steps": 5}
+    assert differences_after_resuming(tiny_model, tmp_path, 3, **options) == []
 
 
 @pytest.mark.parametrize(
@@ -116,6 +143,13 @@ def test_a_checkpoint_of_grpo_can_be_named_and_is_told_not_to_be_exact(tiny_mode
 def test_auto_starts_anew_where_there_is_nothing_to_resume(tiny_model, tmp_path):
     trainer = make_trainer(tiny_model, tmp_path / "new")
     assert trainer.train("auto").global_step == 3
+
+
+def test_auto_starts_nothing_anew_that_another_machine_could_go_on_with(whole, tmp_path, monkeypatch):
+    monkeypatch.setattr("hpt_trl.checkpoints.gather_object", lambda own: [*own, {10: None}])
+    with pytest.raises(RunError, match="none that every process sees"):
+        to_resume("auto", tmp_path)
+    assert to_resume("auto", whole[0]) == str(whole[0] / "checkpoint-10")
 
 
 def test_other_options_make_a_resume_inexact_with_a_message(tiny_model, tmp_path, whole, caplog):
