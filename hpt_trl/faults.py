@@ -158,8 +158,11 @@ def _in_time(call: Callable[[], Any], timeout: float | None) -> Any:
     if timeout is None:
         return call()
     outcome: list[tuple[Any, Exception | None]] = []
+    device = PartialState().device
 
     def run() -> None:
+        if device.type == "cuda":  # a new thread is on the first GPU
+            torch.cuda.set_device(device)
         try:
             outcome.append((call(), None))
         except Exception as error:  # handed to the thread that waits
@@ -208,6 +211,13 @@ class TerminationCallback(TrainerCallback):
         if anywhere(self.is_requested) and state.global_step < state.max_steps:
             logger.warning(f"SIGTERM: saving a checkpoint at step {state.global_step}, then ending with {TERMINATED}.")
             control.should_save = control.should_training_stop = self.has_stopped = True
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        # Where an epoch was cut short, what its end asks for is the resumed run's to do.
+        if self.has_stopped and not float(state.epoch or 0).is_integer():
+            control.should_log = control.should_evaluate = control.should_save = False
 
 
 @contextmanager

@@ -161,9 +161,11 @@ def main(argv: Sequence[str]) -> None:
         trainer.origin = replace(trainer.origin, **_typed(argv, trainer.accelerator.num_processes))
     # Any other error in the middle of training is a bug, and its traceback is wanted.
     with run_errors(prog):
-        run(trainer)
-    # A process group that is left to the interpreter's end may hang there: gloo joins a thread that waits.
-    trainer.accelerator.end_training()
+        try:
+            run(trainer)
+        finally:
+            # A process group that is left to the interpreter's end may hang there: gloo joins a thread that waits.
+            trainer.accelerator.end_training()
 
 
 if __name__ == "__main__":

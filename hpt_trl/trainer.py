@@ -841,7 +841,15 @@ class HPTTrainer(GRPOTrainer):
 
     def _finalize_training(self, trial, num_train_samples, start_time):
         self._finish_current_push()
-        return super()._finalize_training(trial, num_train_samples, start_time - self._seconds_before)
+        args, start_time = self.args, start_time - self._seconds_before
+        if not self._termination.has_stopped:
+            return super()._finalize_training(trial, num_train_samples, start_time)
+        # The run is not over: transformers would load its best model, and keep that checkpoint alone of a limit of one.
+        kept = args.load_best_model_at_end, args.save_total_limit
+        args.load_best_model_at_end, args.save_total_limit = False, None
+        output = super()._finalize_training(trial, num_train_samples, start_time)
+        args.load_best_model_at_end, args.save_total_limit = kept
+        return output
 
     # 7. Push to the Hub, which may fail.
 
@@ -889,8 +897,12 @@ class HPTTrainer(GRPOTrainer):
         all_tags = {*self._tag_names, *([tags] if isinstance(tags, str) else tags or [])}
         method = describe_method(self.args, gate, algorithm)
         facts = collect(self, name, dataset_name or "", all_tags, method, paper)
-        facts.write(str(self.args.output_dir))
-        write_card(facts, str(self.args.output_dir))
+        try:
+            facts.write(str(self.args.output_dir))
+            write_card(facts, str(self.args.output_dir))
+        except OSError as error:
+            # While saving, this process is on its way to a collective: raising would leave the others in that.
+            logger.warning(f"The model card could not be written: {error}.")
 
     @property
     def _repository(self) -> str:

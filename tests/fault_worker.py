@@ -79,12 +79,21 @@ def fill_the_disk() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (16384, resource.RLIM_INFINITY))
 
 
+def spoil_the_card() -> None:
+    """Put a folder in the place of the model card, which the first process writes on its way to a collective."""
+    for card in Path(sys.argv[2]).glob("no_card/README.md"):
+        if is_rank(0):
+            card.unlink()
+            card.mkdir()
+
+
 SCENARIOS: dict[str, tuple[int, dict[str, Any]]] = {
     "reward_raises": (2, {"reward": fails_on_rank_1}),
     "reward_hangs": (2, {"reward": hangs_on_rank_1, "reward_timeout": 2.0}),
     "killed": (2, {"reward": slow_enough, "act": partial(signal_one, signal.SIGKILL)}),
     "terminated": (2, {"act": partial(signal_one, signal.SIGTERM)}),
     "disk_full": (1, {"act": fill_the_disk, "save_total_limit": 1}),
+    "no_card": (2, {"act": spoil_the_card, "max_steps": 3}),
     "disk_full_on_two": (2, {"act": fill_the_disk, "save_total_limit": 1}),
 }
 

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import torch
 from datasets import Dataset
-from transformers import LlamaConfig
+from transformers import LlamaConfig, TrainerCallback
 
 from hpt_trl import HPTConfig
 from hpt_trl.checkpoints import flaw
@@ -163,6 +163,36 @@ def test_sigterm_saves_a_checkpoint_and_exits_with_its_own_code(tiny_model, tmp_
     assert torch.equal(parameters(resumed), parameters(whole))
 
 
+@pytest.mark.parametrize("step", [3, 4])
+def test_sigterm_leaves_what_an_epoch_ends_with_to_the_epochs_end(tiny_model, tmp_path, step):
+    """An epoch is 4 steps. Saved once: a second save could be cut short, and would come after another evaluation."""
+    saves = []
+
+    class Count(TrainerCallback):
+        def on_save(self, args, state, control, **kwargs):
+            saves.append(state.global_step)
+
+    stop = AtStep(step, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    extra = {"callbacks": [stop, Count()], "eval_dataset": ROWS.select(range(3))}
+    options = {"max_steps": 6, "eval_strategy": "epoch", "save_strategy": "epoch", "per_device_eval_batch_size": 4}
+    trainer = make_trainer(tiny_model, tmp_path, trainer=extra, **options)
+    with pytest.raises(SystemExit):
+        trainer.train()
+    assert saves == [step]
+    assert len(logged(trainer, "eval_loss")) == (step == 4)
+
+
+def test_sigterm_keeps_its_checkpoint_beside_the_best(tiny_model, tmp_path):
+    stop = AtStep(3, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    extra = {"callbacks": [stop], "eval_dataset": ROWS.select(range(3))}
+    best = {"load_best_model_at_end": True, "metric_for_best_model": "entropy", "save_total_limit": 1}
+    steps = {"eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps", "save_steps": 2, "max_steps": 6}
+    trainer = make_trainer(tiny_model, tmp_path, trainer=extra, per_device_eval_batch_size=4, **best, **steps)
+    with pytest.raises(SystemExit):
+        trainer.train()
+    assert sorted(path.name for path in tmp_path.glob("checkpoint-*")) == ["checkpoint-2", "checkpoint-3"]
+
+
 def test_sigterm_in_the_last_step_lets_the_run_end(tiny_model, tmp_path):
     stop = AtStep(3, lambda: os.kill(os.getpid(), signal.SIGTERM))
     assert make_trainer(tiny_model, tmp_path, trainer={"callbacks": [stop]}).train().global_step == 3
@@ -222,6 +252,12 @@ def test_a_full_disk_leaves_the_checkpoint_before(scenarios, name, expected):
     assert "Traceback" not in text
     assert flaw(scenarios / name / "checkpoint-1") is None
     assert flaw(scenarios / name / "checkpoint-2") is not None
+
+
+def test_a_model_card_that_cannot_be_written_leaves_no_process_behind(scenarios):
+    assert codes(scenarios, "no_card") == [0, 0]
+    assert "The model card could not be written" in said(scenarios, "no_card", 0)
+    assert flaw(scenarios / "no_card" / "checkpoint-3") is None
 
 
 @pytest.mark.distributed
