@@ -28,7 +28,8 @@ _TRL_ONLY = {
 
 # Of model_init_kwargs, what says how to load a model and not which.
 _LOADING = {
-    "attn_implementation", "device_map", "dtype", "quantization_config", "revision", "trust_remote_code", "use_cache",
+    "attn_implementation", "device_map", "dtype", "quantization_config", "revision", "torch_dtype",
+    "trust_remote_code", "use_cache",
 }  # fmt: skip
 
 
