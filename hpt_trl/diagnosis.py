@@ -14,7 +14,7 @@ from enum import StrEnum
 
 import pandas as pd
 
-from hpt_trl.runs import Run
+from hpt_trl.runs import Run, early, late
 
 _FEWEST_STEPS = 5
 
@@ -57,16 +57,6 @@ class Finding:
 
     def __str__(self) -> str:
         return " ".join(part for part in (f"{self.title}.", self.text, self.advice) if part)
-
-
-def early(values: pd.Series) -> float:
-    """Mean of the first tenth of what was logged, at least one entry; NaN if nothing was."""
-    return float(values.iloc[: max(1, len(values) // 10)].mean())
-
-
-def late(values: pd.Series) -> float:
-    """Mean of the last quarter of what was logged, at least one entry; NaN if nothing was."""
-    return float(values.iloc[-max(1, len(values) // 4) :].mean())
 
 
 def diagnose(run: Run) -> list[Finding]:

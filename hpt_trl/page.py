@@ -9,10 +9,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from hpt_trl.diagnosis import diagnose, early, late
+from hpt_trl.diagnosis import diagnose
 from hpt_trl.panels import PANELS, Panel
 from hpt_trl.pictures import panel_svgs
-from hpt_trl.runs import Run
+from hpt_trl.runs import Run, early, late
 from hpt_trl.samples import Sample
 
 _SECTIONS = {

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hpt_trl.gate_maps import gate_share, is_revisited, question_map, step_map
 from hpt_trl.runs import Run
 
 # Okabe and Ito's colours, told apart by colour-blind readers too.
 BLUE, ORANGE, GREEN, VERMILLION, PINK, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
 GREY = "#8A8F98"
 _SMOOTHED_FROM = 40  # points; below it the eye smooths
-_MOST_COLUMNS, _MOST_ROWS = 400, 256
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,6 @@ class Panel:
         caption: what the reader sees, in a sentence.
         draw: `(axes, run) -> whether there was something to draw`.
         missing: a sentence for a run that did not record it.
-        is_wide: whether it is the better for a full line.
     """
 
     name: str
@@ -35,7 +34,6 @@ class Panel:
     caption: str
     draw: Callable[[Any, Run], bool]
     missing: str
-    is_wide: bool = False
 
 
 def _curve(axes: Any, values: pd.Series, label: str, colour: str, **line: Any) -> bool:
@@ -191,68 +189,11 @@ def _from_zero(axes: Any, is_drawn: bool) -> None:
 # The gate, question by question.
 
 
-def gate_share(gate: pd.DataFrame) -> pd.Series:
-    """Each row's share of weight on its demonstration, in [0, 1]; NaN where it learned from nothing."""
-    demonstration = gate["demonstration"] + gate["off_policy"]
-    return demonstration / (demonstration + gate["rollouts"]).where(lambda total: total > 0)
-
-
-def _thinned(values: Sequence[Any], most: int) -> np.ndarray:
-    """At most so many of the values, evenly spread."""
-    if len(values) <= most:
-        return np.asarray(values)
-    return np.asarray(values)[np.linspace(0, len(values) - 1, most).round().astype(int)]
-
-
-def step_map(gate: pd.DataFrame, values: pd.Series) -> tuple[np.ndarray, list[int]]:
-    """(questions of a step, steps) values, each step's questions sorted by solve rate, and the steps.
-
-    Args:
-        gate: as in `gate.parquet`.
-        values: of each of its rows.
-    """
-    table = gate.assign(value=values)
-    steps = _thinned(sorted(table["step"].unique()), _MOST_COLUMNS)
-    columns = [
-        rows.sort_values(["solve_rate", "value"], ascending=[True, False])["value"].to_numpy()
-        for _, rows in table[table["step"].isin(steps)].groupby("step")
-    ]
-    height = max(map(len, columns))
-    padded = [np.pad(column.astype(float), (0, height - len(column)), constant_values=np.nan) for column in columns]
-    picture = np.stack(padded, axis=1)
-    return picture[_thinned(range(height), _MOST_ROWS)], [int(step) for step in steps]
-
-
-def question_map(gate: pd.DataFrame, values: pd.Series) -> tuple[np.ndarray, list[int]]:
-    """(questions, steps) values, each question's from its visit to its next, and the steps.
-
-    Questions are sorted by their mean solve rate; of many, evenly spread ones are shown.
-
-    Args:
-        gate: as in `gate.parquet`.
-        values: of each of its rows.
-    """
-    order = gate.groupby("prompt_id")["solve_rate"].mean().sort_values(kind="stable", na_position="first").index
-    questions = _thinned(list(order), _MOST_ROWS)
-    table = gate.assign(value=values.to_numpy())
-    steps = _thinned(sorted(gate["step"].unique()), _MOST_COLUMNS)
-    wide = table[table["prompt_id"].isin(questions)].pivot_table(
-        index="prompt_id", columns="step", values="value", aggfunc="last", dropna=False
-    )
-    wide = wide.reindex(index=questions, columns=sorted(gate["step"].unique())).ffill(axis=1)[list(steps)]
-    return wide.to_numpy(dtype=float), [int(step) for step in steps]
-
-
-def is_revisited(run: Run) -> bool:
-    """Whether the run came back to its questions, so that a question has a history."""
-    return run.gate is not None and not run.gate.empty and len(run.gate) >= 1.5 * run.gate["prompt_id"].nunique()
-
-
 def _gate_map(make: Callable, of_share: bool) -> Callable[[Any, Run], bool]:
     def draw(axes: Any, run: Run) -> bool:
         from matplotlib.colors import LinearSegmentedColormap
 
-        if run.gate is None or run.gate.empty or (make is question_map and not is_revisited(run)):
+        if run.gate is None or run.gate.empty or (make is question_map and not is_revisited(run.gate)):
             return False
         values = gate_share(run.gate) if of_share else run.gate["solve_rate"]
         if values.isna().all():

@@ -1,4 +1,4 @@
-"""What a run writes into `_record` while it goes on, beside `gate.parquet`: readable at any time, also after a kill.
+"""What a run writes into `_record` while it goes on, so that it can be read at any time, also after a kill.
 
 - `run.json`: configuration and versions, written when training begins.
 - `log.jsonl`: every entry of the log as a line. Trainer writes its own log with checkpoints and at the end only.

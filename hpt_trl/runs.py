@@ -88,6 +88,16 @@ class Run:
         return pd.to_numeric(self.log[name], errors="coerce").dropna()
 
 
+def early(values: pd.Series) -> float:
+    """Mean of the first tenth of what was logged, at least one entry; NaN if nothing was."""
+    return float(values.iloc[: max(1, len(values) // 10)].mean())
+
+
+def late(values: pd.Series) -> float:
+    """Mean of the last quarter of what was logged, at least one entry; NaN if nothing was."""
+    return float(values.iloc[-max(1, len(values) // 4) :].mean())
+
+
 def read_run(folder: str | Path) -> Run:
     """Read a run, from its live files, its final state, or its newest readable checkpoint.
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from hpt_trl.diagnosis import Kind, diagnose, early, late
-from hpt_trl.runs import Run
+from hpt_trl.diagnosis import Kind, diagnose
+from hpt_trl.runs import Run, early, late
 
 STEPS = range(1, 21)
 FACTS = {

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from transformers import TrainerCallback
 
-from hpt_trl.panels import gate_share, question_map, step_map
+from hpt_trl.gate_maps import gate_share, question_map, step_map
 from hpt_trl.recording import LOG_NAME, RUN_NAME
 from hpt_trl.runs import read_run
 from hpt_trl.samples import FILE_NAME, Sample, SampleLog, best_and_worst, read_samples, shortened, text_of
