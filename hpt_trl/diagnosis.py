@@ -284,13 +284,14 @@ def _slow_verdicts(run: Run) -> Finding | None:
 
 
 _CHECKS: tuple[Callable[[Run], Finding | None], ...] = (
-    _equal_rewards,
-    _verifier,
-    _gate_stuck,
-    _entropy,
-    _falling_reward,
+    # Causes before what comes of them.
     _skipped_steps,
+    _verifier,
     _length,
     _cut_demonstrations,
+    _gate_stuck,
+    _equal_rewards,
+    _entropy,
+    _falling_reward,
     _slow_verdicts,
 )

@@ -40,7 +40,8 @@ def _curve(axes: Any, values: pd.Series, label: str, colour: str, **line: Any) -
     """A line; of many points their moving mean, over the points themselves drawn faintly."""
     if values.empty:
         return False
-    style = {"color": colour, "linewidth": 2} | line
+    # A metric that few steps logged is points.
+    style = {"color": colour, "linewidth": 2, "marker": "o" if len(values) < 3 else "", "markersize": 4} | line
     if len(values) >= _SMOOTHED_FROM:
         window = max(3, len(values) // 20)
         axes.plot(values.index, values, **(style | {"linewidth": 0.8, "alpha": 0.35, "linestyle": "-"}))
@@ -128,6 +129,8 @@ def _nll(axes: Any, run: Run) -> bool:
 
 
 def _gradient(axes: Any, run: Run) -> bool:
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     axes.set_ylabel("gradient norm")
     norm = run.series("grad_norm").replace([np.inf, -np.inf], np.nan).dropna()
     if norm.empty:
@@ -143,6 +146,9 @@ def _gradient(axes: Any, run: Run) -> bool:
         axes.plot(skipped, height, color=VERMILLION, marker="x", linestyle="none", markersize=7, label="step skipped")
     if norm.min() > 0:
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
     else:
         _from_zero(axes, True)
     return True

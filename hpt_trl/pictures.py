@@ -40,6 +40,10 @@ def _draw(panel: Panel, axes: Any, run: Run) -> bool:
         axes.set_axis_off()
         return False
     axes.set_xlabel("optimizer step")
+    if len(run.log) > 1 and not axes.images:
+        # All steps, also where a metric was logged in few of them.
+        axes.update_datalim([(step, axes.dataLim.y0) for step in (run.log.index.min(), run.log.index.max())])
+        axes.autoscale_view(scaley=False)
     axes.xaxis.get_major_locator().set_params(integer=True)
     if axes.images:
         axes.grid(False)

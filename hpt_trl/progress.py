@@ -15,6 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 from transformers import ProgressCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import has_length
 
 from hpt_trl.samples import Sample, SampleLog
 from hpt_trl.terminal import PinnedLines, holds_panels
@@ -79,6 +80,7 @@ class ProgressPanel(TrainerCallback):
 
     def _restart(self, step: int, steps: int) -> None:
         self.title, self.step, self.steps, self.activity = "", step, steps, ""
+        self._evaluated = 0  # batches
         self.log: dict[str, Any] = {}
         self.tokens_per_second: float | None = None
         self._began = time.monotonic()
@@ -116,10 +118,12 @@ class ProgressPanel(TrainerCallback):
     def on_prediction_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self.activity = "evaluating"
+        batches = kwargs.get("eval_dataloader")
+        self._evaluated += 1
+        self.activity = f"evaluating {self._evaluated}" + (f"/{len(batches)}" if has_length(batches) else "")
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self.activity = ""
+        self.activity, self._evaluated = "", 0
 
     def on_log(
         self,
@@ -136,8 +140,7 @@ class ProgressPanel(TrainerCallback):
             self.log = dict(logs)
             self._count_tokens(logs.get("num_tokens"))
         if self._lines is None:
-            told = " | ".join([f"step {self.step}/{self.steps}", *self._facts(logs)])
-            print(told, flush=True)
+            self._print(logs)
         else:
             self._draw()
 
@@ -149,7 +152,12 @@ class ProgressPanel(TrainerCallback):
         had_panel = self._lines is not None
         self._close()
         if had_panel:
-            print(" | ".join([f"step {self.step}/{self.steps}", *self._facts(self.log)]), flush=True)
+            self._print(self.log)
+
+    def _print(self, logs: Mapping[str, Any]) -> None:
+        # An evaluation of its own is of no step.
+        step = [f"step {self.step}/{self.steps}"] if self.steps else []
+        print(" | ".join([*step, *self._facts(logs)]), flush=True)
 
     # What is known.
 

@@ -60,6 +60,7 @@ class RunRecorder(TrainerCallback):
     def __init__(self, samples: SampleLog, facts: Mapping[str, Any]) -> None:
         self.samples = samples
         self.facts = facts
+        self._has_begun = False  # an evaluation without training is no run
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -81,9 +82,10 @@ class RunRecorder(TrainerCallback):
             # A run that is resumed begins with the log of its checkpoint.
             (folder / LOG_NAME).write_text("".join(map(_line, state.log_history)), encoding="utf-8")
             self.samples.begin(folder, state.global_step)
+        self._has_begun = True
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if not state.is_world_process_zero:
+        if not (state.is_world_process_zero and self._has_begun):
             return
         folder = Path(str(args.output_dir))
         with _told(), (folder / LOG_NAME).open("a", encoding="utf-8") as file:

@@ -146,7 +146,7 @@ def _log(folder: Path, notes: list[str]) -> tuple[Path | None, list[dict[str, An
     """The first of the files with a log that can be read, and its entries."""
     live = folder / LOG_NAME
     if live.is_file():
-        return live, read_lines(live)
+        return live, read_lines(live, "step")
     pattern = re.compile(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)")
     steps = {int(match[1]): path for path in folder.iterdir() if (match := pattern.fullmatch(path.name))}
     checkpoints = [path for _, path in sorted(steps.items(), reverse=True)]
@@ -201,5 +201,6 @@ def _table_samples(folder: Path) -> list[Sample]:
             "rewards": rewards.to_dict("list"),
             "extra": others.drop(columns=rewards.columns).to_dict("list"),
         }
-        samples += best_and_worst(columns, int(table["step"].iloc[0])).values()
+        # TRL notes the step that has learned from them.
+        samples += best_and_worst(columns, int(table["step"].iloc[0]) - 1).values()
     return samples

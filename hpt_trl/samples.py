@@ -157,21 +157,40 @@ def _line(sample: Sample) -> str:
 
 
 def read_samples(path: Path) -> list[Sample]:
-    """Samples of a file, none if there is no file; a line that a killed run left half-written is passed over."""
-    return [Sample(**entry) for entry in read_lines(path)]
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Objects of a file of JSON lines, none if there is no file, without a last line that was cut short.
+    """Samples of a file, none if there is no file; a line that a killed run left half-written is passed over.
 
     Raises:
-        ValueError: if another line is not an object in JSON.
+        ValueError: if the file is not what `SampleLog` writes.
+    """
+    try:
+        return [Sample(**entry) for entry in read_lines(path, "completion")]
+    except TypeError as error:
+        raise _not_ours(path, error) from None
+
+
+def read_lines(path: Path, key: str) -> list[dict[str, Any]]:
+    """Objects of a file of JSON lines, none if there is no file, without a last line that was cut short.
+
+    Args:
+        path: the file.
+        key: what each of them must have.
+
+    Raises:
+        ValueError: if a line is something else.
     """
     if not path.is_file():
         return []
     whole, _, _ = path.read_text(encoding="utf-8", errors="replace").rpartition("\n")
     try:
-        entries = [json.loads(line) for line in whole.splitlines()]
+        # Not `splitlines`, which takes other letters for ends of lines too.
+        entries = [json.loads(line) for line in whole.split("\n") if line]
     except json.JSONDecodeError as error:
-        raise ValueError(f"{str(path)!r} is not a file of JSON lines: {error}. Restore or delete it.") from None
+        raise _not_ours(path, error) from None
+    for entry in entries:
+        if not isinstance(entry, dict) or key not in entry:
+            raise _not_ours(path, f"a line without {key!r}")
     return entries
+
+
+def _not_ours(path: Path, problem: object) -> ValueError:
+    return ValueError(f"{str(path)!r} is not what a run writes: {problem}. Restore or delete it.")

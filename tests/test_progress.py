@@ -16,6 +16,7 @@ from transformers.utils.notebook import NotebookProgressCallback
 
 from hpt_trl.progress import ProgressPanel, duration, printable
 from hpt_trl.samples import Sample
+from tests.tiny import ROWS as DATA
 from tests.tiny import make_trainer
 
 ROWS, COLUMNS = 40, 90
@@ -117,14 +118,20 @@ def test_without_a_terminal_there_are_plain_lines(tiny_model, tmp_path, capfd):
 
 
 def test_evaluations_are_told(tiny_model, tmp_path, capfd):
-    from tests.tiny import ROWS as DATA
-
     options = {"eval_strategy": "steps", "eval_steps": 3, "per_device_eval_batch_size": 4}
     make_trainer(
         tiny_model, tmp_path, disable_tqdm=False, trainer={"eval_dataset": DATA.select(range(4))}, **options
     ).train()
     told = capfd.readouterr().out
     assert re.search(r"^step 3/3 \| evaluation \| reward [\d.]+ \| solved \d+ %$", told, flags=re.MULTILINE)
+
+
+def test_an_evaluation_of_its_own_is_told(tiny_model, tmp_path, capfd):
+    options = {"per_device_eval_batch_size": 4}
+    make_trainer(
+        tiny_model, tmp_path, disable_tqdm=False, trainer={"eval_dataset": DATA.select(range(4))}, **options
+    ).evaluate()
+    assert re.search(r"^evaluation \| reward [\d.]+ \| solved \d+ %$", capfd.readouterr().out, flags=re.MULTILINE)
 
 
 def callbacks(trainer):

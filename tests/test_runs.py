@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from transformers import TrainerCallback
 
+from hpt_trl.faults import LocalRunError
 from hpt_trl.gate_maps import gate_share, question_map, step_map
 from hpt_trl.recording import LOG_NAME, RUN_NAME
 from hpt_trl.runs import read_run
@@ -151,7 +152,7 @@ def test_trls_own_run_is_read_from_its_checkpoint_and_table(grpo):
     assert run.series("reward").notna().all()
     assert not run.has_gate
     table = pd.read_parquet(grpo / "completions" / "completions_00001.parquet")
-    first = [sample for sample in run.samples if sample.step == 1]
+    first = [sample for sample in run.samples if sample.step == 0]
     assert [sample.rewards["parity_reward"] for sample in first] in ([0.0, 1.0], [1.0, 0.0])
     assert {sample.completion for sample in first} <= set(table["completion"])
 
@@ -163,11 +164,19 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
         read_run(tmp_path / "gone")
 
 
-def test_another_file_by_the_name_of_the_log_is_refused(tmp_path):
-    (tmp_path / "_record").mkdir()
-    (tmp_path / LOG_NAME).write_text("hello\nworld\n")
-    with pytest.raises(ValueError, match="not a file of JSON lines"):
-        read_run(tmp_path)
+@pytest.mark.parametrize("name", [LOG_NAME, FILE_NAME])
+@pytest.mark.parametrize("text", ["hello\n", "[1]\n", "7\n", '{"other": 1}\n'])
+def test_another_file_by_the_name_of_ours_is_refused(killed, tmp_path, name, text):
+    folder = shutil.copytree(killed, tmp_path / "run")
+    (folder / name).write_text(text)
+    with pytest.raises(ValueError, match=f"{name}' is not what a run writes: .* Restore or delete it"):
+        read_run(folder)
+
+
+def test_a_log_that_cannot_be_written_ends_the_run_with_advice(tiny_model, tmp_path):
+    (tmp_path / "_record").write_text("in the way")
+    with pytest.raises(LocalRunError, match=r"The run's log could not be written: .* See that the disk has room"):
+        make_trainer(tiny_model, tmp_path).train()
 
 
 ROLLOUTS = {
