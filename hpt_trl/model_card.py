@@ -50,7 +50,7 @@ class Result:
 
     Args:
         title: of the benchmark. hub_id, config, split: where it is on the Hub, "" if it is not.
-        problems: how many.
+        problems: how many, in words.
         sampling: how answers were drawn, in words.
         metrics: what was counted.
     """
@@ -59,7 +59,7 @@ class Result:
     hub_id: str
     config: str
     split: str
-    problems: int
+    problems: str
     sampling: str
     metrics: list[Metric] = field(default_factory=list)
 
@@ -116,7 +116,7 @@ def metadata_of(facts: RunFacts, results: Sequence[Result]) -> ModelCardData:
         _entry(result, metric.kind, metric.name, metric.value) for result in results for metric in result.metrics
     ]
     if (held_out := held_out_of(facts)) is not None:
-        own = Result(facts.data.name or "held-out rows", facts.data.hub_id, facts.data.config, "", 0, "")
+        own = Result(facts.data.name or "held-out rows", facts.data.hub_id, facts.data.config, "", "", "")
         name = f"answers right in training's evaluation at step {held_out['step']}, in %"
         evaluated.append(_entry(own, "accuracy", name, held_out["value"]))
     data = ModelCardData(

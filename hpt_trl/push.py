@@ -13,7 +13,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from hpt_trl.console import parse, user_errors
 from hpt_trl.hub import creating, pushing
 from hpt_trl.model_card import CARD, Metric, Result, write_card
-from hpt_trl.run_facts import hub_id, read_facts
+from hpt_trl.run_facts import read_facts
 from hpt_trl.suites import SUITES
 
 RESULTS = "results.json"
@@ -125,11 +125,12 @@ def _result(name: str, suite: Mapping[str, Any], settings: Mapping[str, Any]) ->
     found = [Metric("accuracy", f"avg@{samples}", **suite["average"])]
     found += [Metric("pass@k", f"pass@{k}", **estimate) for k, estimate in suite["pass_at"].items()]
     return Result(
-        title=suite["title"] + (f", first {limit}" if limit else ""),
-        hub_id=known.hub_id if known else hub_id(settings["data"] or ""),
-        config=(known.config if known else settings["dataset_config"]) or "",
+        title=suite["title"],
+        # Of other data nobody knows whether their name was a path or an id.
+        hub_id=known.hub_id if known else "",
+        config=(known.config if known else None) or "",
         split=known.split if known else settings["split"],
-        problems=len(suite["right"]),
+        problems=f"{'first ' * bool(limit)}{len(suite['right'])} problems",
         sampling=(
             f"temperature {suite['temperature']:g}, top-p {suite['top_p']:g}, at most {suite['max_new_tokens']} tokens"
         ),

@@ -111,14 +111,18 @@ def read_facts(folder: str | Path) -> RunFacts:
 
     Raises:
         FileNotFoundError: if the folder holds none.
+        ValueError: if another version wrote it.
     """
     path = Path(folder) / FILE_NAME
     if not path.is_file():
         raise FileNotFoundError(
             f"{str(folder)!r} holds no {FILE_NAME}: give the output_dir of a run of HPTTrainer that has saved a model."
         )
-    content = json.loads(path.read_text(encoding="utf-8"))
-    return RunFacts(**content | {"data": Data(**content["data"])})
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return RunFacts(**content | {"data": Data(**content["data"])})
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{str(path)!r} is not what this version of hpt_trl writes: {error}.") from error
 
 
 def hub_id(name: str) -> str:
@@ -307,12 +311,7 @@ def collect(trainer: Any, name: str, data_name: str, tags: set[str], method: str
     form = "adapter" if is_peft_model(trainer.model) else "merged" if trainer.adapter else "full"
     origin: Origin = trainer.origin
     data = Data(data_name, hub_id(data_name)) if data_name else origin.data
-    table = trainer.train_dataset if isinstance(trainer.train_dataset, Dataset) else None
-    # Of a stream the tokenizer must say it: looking would download.
-    has_template = getattr(trainer.processing_class, "chat_template", None) is not None
-    is_chat = (
-        has_template if table is None or "prompt" not in table.column_names else not isinstance(table[0]["prompt"], str)
-    )
+    rows = trainer.train_dataset
     evaluations = [entry for entry in trainer.state.log_history if any(key.startswith("eval_") for key in entry)]
     tracked = {"Weights & Biases": _wandb_url(), "trackio": get_trackio_space_url()}
     return RunFacts(
@@ -320,10 +319,10 @@ def collect(trainer: Any, name: str, data_name: str, tags: set[str], method: str
         name=name,
         repository=trainer.hub_model_id or trainer.args.hub_model_id or "",
         form=form,
-        is_chat=is_chat,
+        is_chat=_is_chat(trainer),
         longest_answer=trainer.args.max_completion_length or 256,
         data=data,
-        rows=None if table is None else len(table),
+        rows=len(rows) if isinstance(rows, Dataset) else None,
         algorithm=trainer.args.algorithm,
         method=method,
         has_demonstrations=trainer.uses_demonstrations,
@@ -338,6 +337,14 @@ def collect(trainer: Any, name: str, data_name: str, tags: set[str], method: str
         tags=sorted(tags),
         paper=paper,
     )
+
+
+def _is_chat(trainer: Any) -> bool:
+    rows = trainer.train_dataset
+    if isinstance(rows, Dataset) and "prompt" in rows.column_names:
+        return not isinstance(rows[0]["prompt"], str)
+    # Of a stream the tokenizer must say it: looking would download.
+    return getattr(trainer.processing_class, "chat_template", None) is not None
 
 
 def _wandb_url() -> str | None:

@@ -228,6 +228,11 @@ class HPTTrainer(GRPOTrainer):
         self._prepare_to_survive()
         self._prepare_to_tell()
 
+    @property
+    def uses_demonstrations(self) -> bool:
+        """Whether a prompt can learn from its demonstration."""
+        return not self._gate_is_off
+
     def _prepare_to_survive(self) -> None:
         """Set up what saves and resumes a run, stops it upon a signal, and tells of reward functions that fail."""
         self._skipped_steps = self._skipped_in_row = 0

@@ -2,7 +2,8 @@
 
 Repositories are folders, `ROOT/models/OWNER/NAME` and `ROOT/datasets/OWNER/NAME`. It is strict: a body that the Hub
 would not take is answered by 400, a write without the token by 401, an LFS object whose bytes are not what its oid says
-by 400, and a request it does not know goes to `strangers`. It leaves out history, branches, multipart and xet.
+by 400, and a request it does not know goes to `strangers`. It leaves out history, branches, multipart and xet. Over 300
+lines, for a server is read in one go.
 """
 
 import base64

@@ -168,7 +168,7 @@ def test_evaluations_are_told_and_are_metadata(tiny_model, tmp_path):
 
     facts = replace(read_facts(tmp_path / "run"), data=Data("openai/gsm8k", "openai/gsm8k", "main", "train"))
     metrics = [Metric("accuracy", "avg@32", 0.5, 0.4, 0.625), Metric("pass@k", "pass@8", 0.75, 0.7, 0.8)]
-    aime = Result("AIME24", "HuggingFaceH4/aime_2024", "", "train", 30, "temperature 0.6", metrics)
+    aime = Result("AIME24", "HuggingFaceH4/aime_2024", "", "train", "30 problems", "temperature 0.6", metrics)
     card = model_card(facts, HISTORY, [aime])
     check(card)
     first, second, own = card.data.to_dict()["model-index"][0]["results"][0]["metrics"] + [
@@ -226,4 +226,7 @@ def test_evaluations_that_are_not_of_this_model_are_refused(tiny_model, tmp_path
 
 def test_a_folder_that_is_no_run_is_told(tmp_path):
     with pytest.raises(FileNotFoundError, match="output_dir of a run"):
+        push(PushArguments(str(tmp_path)))
+    (tmp_path / "hpt_run.json").write_text('{"data": {}}')
+    with pytest.raises(ValueError, match="this version of hpt_trl"):
         push(PushArguments(str(tmp_path)))
