@@ -88,10 +88,11 @@ from hpt_trl.faults import (
 from hpt_trl.gate import Gate, GateWeights, constant_gate, gate_weights, is_shut, solve_rates
 from hpt_trl.history import GateHistory, GateHistoryCallback
 from hpt_trl.hub import PUSH_ERRORS, creating, pushing, warn_if_failed, warn_of_failed_push
+from hpt_trl.method import describe_method
 from hpt_trl.model_card import write_card
 from hpt_trl.progress import show_progress
 from hpt_trl.recording import RunRecorder, StepClock
-from hpt_trl.run_facts import Origin, collect, describe_adapter, describe_method
+from hpt_trl.run_facts import Origin, collect, describe_adapter
 from hpt_trl.samples import SampleLog
 from hpt_trl.spread import spread, stay
 from hpt_trl.trl_hooks import (
@@ -236,6 +237,8 @@ class HPTTrainer(GRPOTrainer):
     def _prepare_to_survive(self) -> None:
         """Set up what saves and resumes a run, stops it upon a signal, and tells of reward functions that fail."""
         self._skipped_steps = self._skipped_in_row = 0
+        # For the model card, which can no longer see an adapter once it is merged.
+        self.adapter = describe_adapter(self.model)
         self.gate_history = GateHistory()
         self._history_callback = GateHistoryCallback(self.gate_history, self._is_pushing)
         self._termination = TerminationCallback()

@@ -27,9 +27,9 @@ ORDER = [
     "answers.terms", "answers.equality", "grader_worker", "rewards", "demonstrations", "trl_hooks", "spread", "faults",
     "hub", "history", "samples", "recording", "terminal", "progress", "checkpoints", "scores", "journal", "data_report",
     "prompts", "columns", "reading", "decontamination", "data", "writing", "gguf_model", "config", "checks",
-    "run_facts", "model_card", "trainer", "console", "sources", "engines", "suites", "benchmark_problems", "scoreboard",
-    "evaluate_arguments", "sampling", "runs", "diagnosis", "gate_maps", "panels", "pictures", "page", "report",
-    "evaluate", "prepare", "train", "push", "quickstart", "workload", "ratios", "benchmark", "cli",
+    "method", "run_facts", "model_card", "trainer", "console", "sources", "engines", "suites", "benchmark_problems",
+    "scoreboard", "evaluate_arguments", "sampling", "runs", "diagnosis", "gate_maps", "panels", "pictures", "page",
+    "report", "evaluate", "prepare", "train", "push", "quickstart", "workload", "ratios", "benchmark", "cli",
 ]  # fmt: skip
 LEAVES = {
     "gate", "estimator", "batching", "grader", "answers.spelling", "answers.units", "demonstrations", "trl_hooks",

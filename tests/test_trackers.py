@@ -15,7 +15,7 @@ from tests.tiny import ROWS, make_trainer
 
 ROOT = Path(__file__).parents[1]
 # Trackers chart a metric under the parts of its name before the last "/". Ours have groups of their own.
-GROUPS = {"hpt", "demonstrations"}
+GROUPS = {"hpt", "demonstrations", "time"}
 
 
 def metrics(trainer) -> set[str]:
