@@ -1,0 +1,127 @@
+"""The documentation site, by Sphinx: `make docs`.
+
+The whole repository is Sphinx's source folder, so README, guides and their pictures link to one another by the very
+paths that hold on a code host. Nothing is fetched, neither by the build nor by its pages.
+"""
+
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+from sphinx.application import Sphinx
+
+from hpt_trl import __version__
+
+ROOT = Path(__file__).parents[2]
+
+project = "hpt_trl"
+version = release = __version__
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon"]
+root_doc = "README"
+include_patterns = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "notebooks/guides/**"]
+# Not for what they hold, which is no page: so that nobody walks through them.
+smartquotes_action = "D"  # dashes; quotes stay what one would type
+templates_path = [str(Path(__file__).parent / "_templates")]
+exclude_patterns = ["notebooks/guides/_*"]
+# These hold no page: so that nobody walks through them.
+exclude_patterns += [".*", "build", "dist", "runs", "data", "models", "hpt_trl", "tests", "configs", "notebooks/results"]
+
+html_theme = "furo"
+html_title = f"hpt_trl {release}"
+html_additional_pages = {"index": "index.html"}
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_copy_source = False
+html_show_copyright = False
+
+myst_heading_anchors = 3
+
+autodoc_default_options = {"members": True, "ignore-module-all": True}
+autodoc_inherit_docstrings = False  # TRL's and transformers' methods are documented there
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+autodoc_typehints_format = "short"
+python_maximum_signature_line_length = 100
+python_use_unqualified_type_names = True
+napoleon_numpy_docstring = False
+napoleon_use_rtype = False
+
+nitpicky = True
+# Other libraries' objects have no page here; ours must have one.
+nitpick_ignore_regex = [("py:.*", r"(?!hpt_trl\.).*")]
+
+_CODE = re.compile(r"(?<![`:\w])`([^`]+)`(?!`)")
+_LINK = re.compile(r"\[`~?([\w.]+)`\]")
+_FUNCTION = re.compile(r"<function (\w+)>")
+_FOLDER_LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^):]+/)\)")
+
+_VALUES = ("attribute", "data", "property")
+_COLON = "\N{MODIFIER LETTER COLON}"
+
+_CONTENTS = """
+
+```{{toctree}}
+:hidden:
+:caption: {caption}
+:glob:
+
+{pages}
+```
+"""
+
+
+def as_restructured_text(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+    """Docstrings write code and links as TRL's do, `code` and [`HPTConfig`]: Sphinx wants another spelling."""
+    text = _CODE.sub(r"``\1``\\ ", _LINK.sub(_as_role, "\n".join(lines)))
+    if what in _VALUES:
+        # napoleon would take what stands before the first colon for a type.
+        text = text.replace(":", _COLON)
+    lines[:] = text.split("\n")
+
+
+def restore_colons(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+    """After napoleon: the colons that were hidden from it."""
+    lines[:] = [line.replace(_COLON, ":") for line in lines]
+
+
+def _as_role(link: re.Match[str]) -> str:
+    *_, name = path = link[1].split(".")
+    is_ours = len(path) == 1 or path[0] == "hpt_trl"
+    return f":py:obj:`.{name}`\\ " if is_ours else f"``{name}``\\ "
+
+
+def short_signature(
+    app: Sphinx, what: str, name: str, thing: Any, options: Any, signature: str | None, returns: str | None
+) -> tuple[str, str | None] | None:
+    """Write functions that are defaults by name, and leave out the hundreds of options of TRL's config classes."""
+    if signature is None:
+        return None
+    return ("(output_dir, **options)", None) if len(signature) > 3000 else (_FUNCTION.sub(r"\1", signature), returns)
+
+
+def skip_fields(app: Sphinx, what: str, name: str, thing: Any, skip: bool, options: Any) -> bool | None:
+    """Leave out fields, which the signature shows: a named tuple's, and functions that are the defaults of others."""
+    is_default = inspect.isfunction(thing) and thing.__name__ != name
+    return True if is_default or type(thing).__name__ == "_tuplegetter" else None
+
+
+def add_contents(app: Sphinx, document: str, source: list[str]) -> None:
+    """The navigation stands behind the README, where a code host does not show it; a link to a folder is no link."""
+    source[0] = _FOLDER_LINK.sub(lambda link: link[1] if (ROOT / link[2]).is_dir() else link[0], source[0])
+    if document == root_doc:
+        source[0] += _CONTENTS.format(caption="Guides", pages="notebooks/guides/*")
+        source[0] += _CONTENTS.format(caption="Reference", pages="notebooks/guides/api/index")
+        source[0] += _CONTENTS.format(caption="Project", pages="CHANGELOG\nCONTRIBUTING")
+
+
+def setup(app: Sphinx) -> None:
+    """Connect the functions above; the first before napoleon, which reads the sections."""
+    app.connect("autodoc-process-docstring", as_restructured_text, priority=400)
+    app.connect("autodoc-process-docstring", restore_colons, priority=600)
+    app.connect("autodoc-process-signature", short_signature)
+    app.connect("autodoc-skip-member", skip_fields)
+    app.connect("source-read", add_contents)
+    # A module that left the lists in api/ leaves no page behind.
+    for page in (Path(__file__).parent / "api").glob("hpt_trl.*.rst"):
+        page.unlink()
