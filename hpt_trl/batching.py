@@ -41,6 +41,10 @@ def deal(lengths: Sequence[int], loads: Sequence[int], most: int | None = None) 
         Each rank's row numbers, longest first.
 
     Source: longest processing time first, Graham, SIAM J. Appl. Math. 17 (1969).
+
+    Example:
+        >>> deal([100, 10, 60, 30], loads=[0, 0])  # 100 tokens and 60 + 30 + 10
+        [[0], [2, 3, 1]]
     """
     ranks: list[list[int]] = [[] for _ in loads]
     heap = [(load, rank) for rank, load in enumerate(loads)]
@@ -62,6 +66,10 @@ def cut_to_budget(widths: Sequence[tuple[int, int]], budget: float) -> list[rang
 
     Returns:
         The runs, as ranges of positions.
+
+    Example:
+        >>> cut_to_budget([(2, 8), (2, 5), (2, 3)], budget=20)  # 2 x (2 + 8) tokens, then 2 + 3
+        [range(0, 2), range(2, 3)]
     """
     runs, start, left, right = [], 0, 0, 0
     for row, (row_left, row_right) in enumerate(widths):
@@ -78,6 +86,10 @@ def cut_into(widths: Sequence[tuple[int, int]], count: int) -> list[range]:
     Args:
         widths: as in `cut_to_budget`.
         count: runs, at least 1.
+
+    Example:
+        >>> cut_into([(2, 8), (2, 2), (2, 2)], count=2)  # 10 and 2 x 4 tokens, rather than 2 x 10 and 4
+        [range(0, 1), range(1, 3)]
     """
     low, high = 0, len(widths) * (max(left for left, _ in widths) + max(right for _, right in widths)) if widths else 0
     while low < high:

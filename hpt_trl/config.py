@@ -17,7 +17,7 @@ from hpt_trl.gate import Gate, annealed_gate, constant_gate, named_gate
 @dataclass
 class HPTConfig(GRPOConfig):
     r"""
-    Configuration of [`HPTTrainer`]: every option of [`~trl.GRPOConfig`], and a dozen of HPT's own.
+    Configuration of [`HPTTrainer`]: every option of [`~trl.GRPOConfig`], and sixteen of HPT's own.
 
     Four defaults of GRPO change, to the recipe of arXiv 2509.04419 (section 4.1 and its published scripts):
     `learning_rate` 5e-6, `lr_scheduler_type` "constant", `loss_type` "dr_grpo", `scale_rewards` "none". Its 8
@@ -85,6 +85,14 @@ class HPTConfig(GRPOConfig):
             Seconds that one call of a reward function may take before the run stops and names it. With a limit, a
             function runs in a thread of its own, where `signal.alarm` does not work. `None`: no limit, and the main
             thread, as in TRL.
+
+    Example:
+        >>> args = HPTConfig("runs/mine", gate_threshold=0.25, use_cpu=True, bf16=False)
+        >>> args.loss_type, args.learning_rate, args.num_generations
+        ('dr_grpo', 5e-06, 8)
+        >>> HPTConfig("runs/mine", gate_threshold=2, use_cpu=True, bf16=False)  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ValueError: gate_threshold must be in [0, 1], got 2: it is a share of solved rollouts...
     """
 
     _VALID_DICT_FIELDS = [*GRPOConfig._VALID_DICT_FIELDS, "gate_table"]

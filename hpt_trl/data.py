@@ -198,7 +198,7 @@ def columns_of(rows: Iterator[Mapping[str, Any]]) -> tuple[list[str], Iterator[M
 
 
 def prepare_rows(rows: Iterable[Mapping[str, Any]], columns: Collection[str]) -> tuple[list[dict[str, Any]], Report]:
-    """Prepare rows in memory, as `hpt-trl prepare` does by default, but compared with no benchmark.
+    r"""Prepare rows in memory, as `hpt-trl prepare` does by default, but compared with no benchmark.
 
     Args:
         rows: of any data set that `converter` knows.
@@ -206,6 +206,17 @@ def prepare_rows(rows: Iterable[Mapping[str, Any]], columns: Collection[str]) ->
 
     Returns:
         Kept rows with `prompt`, `demonstration`, `solution`, and what happened to the others.
+
+    Example:
+        >>> rows = [
+        ...     {"problem": "2 + 3?", "solution": r"It is \boxed{5}.", "answer": "5"},
+        ...     {"problem": "2 + 4?", "solution": r"It is \boxed{7}.", "answer": "6"},
+        ... ]
+        >>> kept, report = prepare_rows(rows, columns=rows[0])
+        >>> kept[0]["solution"], kept[0]["demonstration"]
+        ('5', 'It is \\boxed{5}.')
+        >>> report.kept, {str(reason): count for reason, count in report.refused.items()}
+        (1, {"the demonstration's answer is wrong": 1})
     """
     preparation = Preparation(converter(columns))
     return list(preparation.run(rows)), preparation.report

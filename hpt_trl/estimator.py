@@ -1,14 +1,14 @@
 r"""The Unified Policy Gradient Estimator: every post-training gradient as four interchangeable parts.
 
-    gradient = 1_stable * (1 / pi_ref) * A * grad pi_theta          (arXiv 2509.04419, eq. 8)
+As in arXiv 2509.04419, eq. 8::
+
+    gradient = 1_stable * (1 / pi_ref) * A * grad pi_theta
 
 A part is a small function of `Tokens`; an `Estimator` holds one of each kind and composes them into a surrogate loss
 with that gradient; an `Algorithm` says which estimators act on rollouts and which on demonstrations. Tensors only: no
 trainer, no config, no collective. One file over 300 lines: the parts are read against one another.
 
-A part of your own is any function of the same form, and a preset is one line:
-
-    register("squared", Algorithm(rollouts=(replace(GRPO, likelihood=my_likelihood),)))
+A part of your own is any function of the same form, and a preset of your own is one line: see `register`.
 """
 
 import math
@@ -38,6 +38,12 @@ class Tokens:
         rewards: (B,), for algorithms that estimate their own.
         group_size: rows of one prompt, which stand together; None where rows are torn from their groups.
         entropies: (B, T) in nats, for SRFT.
+
+    Example:
+        >>> logps_B_T = torch.tensor([[-0.1, -0.3], [-2.0, 0.0]], requires_grad=True)
+        >>> tokens = Tokens(logps_B_T, mask=torch.tensor([[1, 1], [1, 0]]))
+        >>> token_means(SFT.token_losses(tokens), tokens.mask)  # (0.1 + 0.3) / 2 tokens, 2.0 / 1 token
+        tensor([0.2000, 2.0000], grad_fn=<DivBackward0>)
     """
 
     logps: Tensor
@@ -72,7 +78,12 @@ def token_sums(values_B_T: Tensor, mask_B_T: Tensor) -> Tensor:
 
 
 def token_means(values_B_T: Tensor, mask_B_T: Tensor) -> Tensor:
-    """Average each row over its unmasked tokens; 0 for a row without any. Returns (B,)."""
+    """Average each row over its unmasked tokens; 0 for a row without any. Returns (B,).
+
+    Example:
+        >>> token_means(torch.tensor([[2.0, 4.0], [2.0, 4.0]]), torch.tensor([[1, 1], [1, 0]]))
+        tensor([3., 2.])
+    """
     return token_sums(values_B_T, mask_B_T) / mask_B_T.sum(dim=1).clamp(min=1)
 
 
@@ -95,6 +106,11 @@ def clip(
         epsilon_low, epsilon_high: how far below and above 1 the ratio may be.
 
     Source: PPO, arXiv 1707.06347, eq. 7; arXiv 2509.04419, table 1.
+
+    Example:
+        >>> stable_B_T, frozen_B_T = clip(torch.tensor([[0.5, 1.0, 1.5]]), torch.tensor([[1.0, 1.0, 1.0]]))
+        >>> stable_B_T, frozen_B_T  # the third has been raised by more than 20 %
+        (tensor([[ True,  True, False]]), tensor([[0.8000, 1.0000, 1.2000]]))
     """
     too_high = (advantage_B_T > 0) & (ratio_B_T > 1 + epsilon_high)
     too_low = (advantage_B_T < 0) & (ratio_B_T < 1 - epsilon_low)
@@ -158,7 +174,16 @@ def group_advantages(tokens: Tokens, *, scale: bool = False, epsilon: float = 1e
         scale: divide by the sample standard deviation; a group of one row or of equal rewards gives 0.
         epsilon: added to the std.
 
+    Raises:
+        ValueError: if `rewards` or `group_size` is missing.
+
     Source: GRPO, arXiv 2402.03300, section 4.1.2; without `scale` Dr. GRPO, arXiv 2503.20783.
+
+    Example:
+        >>> logps_B_T = torch.zeros(4, 1)
+        >>> rewards_B = torch.tensor([1.0, 0.0, 0.0, 0.0])
+        >>> group_advantages(Tokens(logps_B_T, torch.ones(4, 1), rewards=rewards_B, group_size=4))
+        tensor([ 0.7500, -0.2500, -0.2500, -0.2500])
     """
     if tokens.group_size is None:
         raise ValueError(
@@ -212,6 +237,10 @@ def demonstration_advantages(solved_P: Tensor, scored_P: Tensor) -> Tensor:
         (P,) `1 - (solved + 1) / (scored + 1)`: 0 when all rollouts solved the prompt.
 
     Source: LUFFY, arXiv 2504.14945, eq. 4.
+
+    Example:
+        >>> demonstration_advantages(solved_P=torch.tensor([0.0, 7.0]), scored_P=torch.tensor([7.0, 7.0]))
+        tensor([0.8750, 0.0000])
     """
     return (scored_P - solved_P) / (scored_P + 1)
 
@@ -266,6 +295,15 @@ class Estimator:
         stabilization: the mask.
         needs_groups: whether the advantage is taken over whole groups, which a micro-batch does not hold. The trainer
             then computes it where groups are whole and gives it to the loss.
+
+    Example:
+        SFT weighted by the token's probability (DFT, arXiv 2508.05629): the gradient of `log pi` is 1, so `-p` is left.
+
+        >>> dft = replace(SFT, reference=unit_policy)
+        >>> logps_B_T = torch.tensor([[0.5, 0.1]]).log().requires_grad_()
+        >>> dft.token_losses(Tokens(logps_B_T, mask=torch.ones(1, 2))).sum().backward()
+        >>> logps_B_T.grad
+        tensor([[-0.5000, -0.1000]])
     """
 
     reference: Reference = old_policy
@@ -330,6 +368,12 @@ class Algorithm:
         demonstrations: their losses.
         joint_group: whether a demonstration's reward counts in its group's advantages.
         trl_rollouts: whether the trainer takes TRL's own loss on rollouts, with all of TRL's options, for `rollouts`.
+
+    Example:
+        >>> ALGORITHMS["hpt"] == Algorithm(rollouts=(DR_GRPO,), demonstrations=(SFT,), trl_rollouts=True)
+        True
+        >>> sorted(ALGORITHMS)
+        ['chord', 'cispo', 'dr_grpo', 'grpo', 'gspo', 'hpt', 'luffy', 'ppo', 'reinforce', 'sft', 'srft']
     """
 
     rollouts: tuple[Estimator, ...] = ()
@@ -369,7 +413,10 @@ def joint_advantages(rewards_P_G: Tensor, demonstration_P: Tensor, part: Advanta
 
 
 ALGORITHMS: dict[str, Algorithm] = {}
-"""Presets by name: arXiv 2509.04419, table 1."""
+"""Presets by name: arXiv 2509.04419, table 1.
+
+:meta hide-value:
+"""
 
 
 def register(name: str, algorithm: Algorithm) -> None:
@@ -377,6 +424,12 @@ def register(name: str, algorithm: Algorithm) -> None:
 
     Raises:
         ValueError: if the name is taken.
+
+    Example:
+        >>> register("hpt_dft", Algorithm((DR_GRPO,), (replace(SFT, reference=unit_policy),), trl_rollouts=True))
+        >>> "hpt_dft" in ALGORITHMS  # from now on HPTConfig(algorithm="hpt_dft") takes it
+        True
+        >>> del ALGORITHMS["hpt_dft"]
     """
     if name in ALGORITHMS:
         raise ValueError(f"There is an algorithm {name!r} already; choose another name.")

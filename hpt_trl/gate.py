@@ -35,6 +35,10 @@ def solve_rates(rewards_P_G: Tensor, success_value: float | None) -> Tensor:
         (P,) means over the scorable rollouts; NaN where there is none.
 
     Source: arXiv 2509.04419, eq. 9.
+
+    Example:
+        >>> solve_rates(torch.tensor([[1.0, 0.0, 0.0, 0.0], [1.0, 1.0, 0.0, torch.nan]]), success_value=1.0)
+        tensor([0.2500, 0.6667])
     """
     if success_value is None:
         return rewards_P_G.nanmean(dim=1)
@@ -55,6 +59,11 @@ def switch_gate(
             off-policy policy gradient instead.
 
     Source: arXiv 2509.04419, eq. 10; the comparison is `<=` as in the reference code.
+
+    Example:
+        >>> weights = switch_gate(torch.tensor([0.0, 0.25, 0.5]), step=0, threshold=0.25)
+        >>> weights.rollouts_P, weights.demonstration_P
+        (tensor([0., 0., 1.]), tensor([1., 1., 0.]))
     """
     sft_P = solve_rate_P <= threshold
     on_demonstration_P = sft_P if off_policy_threshold is None else solve_rate_P <= off_policy_threshold
@@ -67,6 +76,10 @@ def linear_gate(solve_rate_P: Tensor, step: int) -> GateWeights:
 
     Raises:
         ValueError: for a solve rate outside [0, 1], as the mean of a reward can be.
+
+    Example:
+        >>> linear_gate(torch.tensor([0.25]), step=0)[:2]
+        (tensor([0.2500]), tensor([0.7500]))
     """
     known_P = solve_rate_P[~solve_rate_P.isnan()]
     if ((known_P < 0) | (known_P > 1)).any():
@@ -84,6 +97,11 @@ def table_gate(solve_rate_P: Tensor, step: int, *, weights_by_count: Tensor) -> 
         solve_rate_P: (P,); `solve_rate * G`, rounded, is the row of the table.
         step: optimizer step, unused.
         weights_by_count: (G + 1, 3), row k holding the three weights of a prompt solved k times.
+
+    Example:
+        >>> table = torch.tensor([[0.0, 1.0, 0.0], [0.5, 0.5, 0.0], [1.0, 0.0, 0.0]])
+        >>> table_gate(torch.tensor([0.0, 0.5, 1.0]), step=0, weights_by_count=table).demonstration_P
+        tensor([1.0000, 0.5000, 0.0000])
     """
     last = weights_by_count.size(0) - 1
     count_P = (solve_rate_P.nan_to_num() * last).round().long().clamp(0, last)
@@ -115,6 +133,10 @@ def annealed_gate(solve_rate_P: Tensor, step: int, *, steps: int, start: float =
         start, end: weights in [0, 1].
 
     Source: CHORD, arXiv 2508.11408, section 3.2.
+
+    Example:
+        >>> annealed_gate(torch.tensor([0.5]), step=50, steps=100).demonstration_P
+        tensor([0.4750])
     """
     mu = end + (start - end) * max(0.0, 1 - step / steps)
     return constant_gate(solve_rate_P, step, rollouts=1 - mu, demonstration=mu)
@@ -134,6 +156,13 @@ def gate_weights(gate: Gate, solve_rate_P: Tensor, has_demonstration_P: Tensor, 
 
     Raises:
         ValueError: if the gate returned anything but two or three finite, non-negative (P,) tensors.
+
+    Example:
+        >>> def half_and_half(solve_rate_P, step):
+        ...     return torch.full_like(solve_rate_P, 0.5), torch.full_like(solve_rate_P, 0.5)
+        >>> solve_rate_P, has_demonstration_P = torch.tensor([0.0, 0.0]), torch.tensor([True, False])
+        >>> gate_weights(half_and_half, solve_rate_P, has_demonstration_P, step=0)[:2]
+        (tensor([0.5000, 1.0000]), tensor([0.5000, 0.0000]))
     """
     answer = [torch.as_tensor(weight).to(solve_rate_P) for weight in gate(solve_rate_P, step)]
     known_P = has_demonstration_P & ~solve_rate_P.isnan()
@@ -170,6 +199,11 @@ def named_gate(
 
     Raises:
         ValueError: for any other name, or a table that does not cover 0 to `num_generations` solved rollouts.
+
+    Example:
+        >>> gate = named_gate("switch", threshold=0.0, off_policy_threshold=None, table=None, num_generations=8)
+        >>> gate(torch.tensor([0.0, 0.125]), 0).demonstration_P
+        tensor([1., 0.])
     """
     if name == "switch":
         return partial(switch_gate, threshold=threshold, off_policy_threshold=off_policy_threshold)

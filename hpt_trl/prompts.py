@@ -22,7 +22,12 @@ _ROLES = {"human": "user", "gpt": "assistant"}
 
 
 def question_prompt(question: str) -> list[dict[str, str]]:
-    """One user message: the question and the instruction to box the answer."""
+    r"""One user message: the question and the instruction to box the answer.
+
+    Example:
+        >>> question_prompt("What is 2 + 3?")[0]["content"].splitlines()
+        ['What is 2 + 3?', 'Please reason step by step, and put your final answer within \\boxed{}.']
+    """
     return [{"role": "user", "content": CHAT_TEMPLATE.replace(QUESTION, question.strip())}]
 
 

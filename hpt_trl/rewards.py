@@ -39,7 +39,12 @@ def shared_grader() -> Grader:
 
 
 def completion_text(completion: Completion) -> str:
-    """Text of one completion: a string, or the content of the last of its messages."""
+    """Text of one completion: a string, or the content of the last of its messages.
+
+    Example:
+        >>> completion_text([{"role": "assistant", "content": "It is 5."}])
+        'It is 5.'
+    """
     if isinstance(completion, str):
         return completion
     content = (completion[-1].get("content") if completion else None) or ""
@@ -47,14 +52,26 @@ def completion_text(completion: Completion) -> str:
 
 
 def final_answer(text: str) -> str | None:
-    """What a completion answers: the last box after its reasoning, or None if it never gets there."""
+    r"""What a completion answers: the last box after its reasoning, or None if it never gets there.
+
+    Example:
+        >>> final_answer(r"<think>Perhaps \boxed{4}?</think> It is \boxed{5}.")
+        '5'
+        >>> final_answer(r"<think>Perhaps \boxed{4}?") is None
+        True
+    """
     answer = after_thinking(text)
     box = None if answer is None else last_boxed(answer)
     return None if box is None else box.strip()
 
 
 def letter_of(text: str) -> str | None:
-    r"""The letter that all of a text names (`C`, `(C)`, `\text{C}`, `C) 42`), or None."""
+    r"""The letter that all of a text names (`C`, `(C)`, `\text{C}`, `C) 42`), or None.
+
+    Example:
+        >>> letter_of(r"\text{(C)}"), letter_of("C is right")
+        ('C', None)
+    """
     found = _LETTER.fullmatch(text.strip())
     return found[1].upper() if found else None
 
@@ -64,6 +81,10 @@ def final_choice(text: str) -> str | None:
 
     A statement is a box, "the answer is (C)", "Answer: C", or a last line that holds nothing but the choice. Prose in
     which the letter occurs is none.
+
+    Example:
+        >>> final_choice("A is tempting, but the answer is (C).")
+        'C'
     """
     answer = after_thinking(text)
     if answer is None:
@@ -98,6 +119,10 @@ def judge(completions: Sequence[Completion], solutions: Sequence[Any], grader: G
 
     Raises:
         ValueError: if there are not as many solutions as completions.
+
+    Example:
+        >>> [str(verdict) for verdict in judge([r"\boxed{1/2}", r"\boxed{2}", "Half."], ["0.5", "0.5", "0.5"])]
+        ['right', 'wrong', 'unparseable answer']
     """
     if len(completions) != len(solutions):
         raise ValueError(f"Every completion needs its solution, got {len(completions)} and {len(solutions)}.")
@@ -158,6 +183,10 @@ def accuracy_reward(
 
     Returns:
         One reward a rollout; None counts in no solve rate.
+
+    Example:
+        >>> accuracy_reward([r"So \boxed{5}", r"So \boxed{6}", r"So \boxed{5}"], solution=["5", "$5$", ""])
+        [1.0, 0.0, None]
     """
     answers, golds = _answers(completions, solution)
     verdicts = _verdicts(answers, golds, None)
@@ -184,6 +213,10 @@ def format_reward(completions: Sequence[Completion], **kwargs: Any) -> list[floa
 
     Returns:
         One reward a rollout, 0 or 1.
+
+    Example:
+        >>> format_reward([r"<think>2 + 3</think> \boxed{5}", r"\boxed{5}, no, \boxed{6}", "5"])
+        [1.0, 0.0, 0.0]
     """
     return [float(_is_well_formed(completion_text(completion))) for completion in completions]
 

@@ -80,6 +80,10 @@ def pass_at_k(samples: int, right: int, k: int) -> float:
         ValueError: for counts that cannot be.
 
     Source: arXiv 2107.03374, eq. 1.
+
+    Example:
+        >>> pass_at_k(samples=4, right=1, k=2)  # 1 - C(3, 2) / C(4, 2) = 1 - 3 / 6
+        0.5
     """
     if not 1 <= k <= samples:
         raise ValueError(f"pass@{k} needs k from 1 to the {samples} samples of a problem: draw more samples.")
@@ -94,6 +98,11 @@ def wilson_interval(share: float, problems: int) -> tuple[float, float]:
     """95 % interval of a share of `problems` independent problems.
 
     Source: Wilson, "Probable inference", JASA 22 (1927).
+
+    Example:
+        >>> low, high = wilson_interval(0.0, problems=200)
+        >>> f"{low:.1%} to {high:.1%}"
+        '0.0% to 1.9%'
     """
     z = 1.96
     centre = (share + z**2 / (2 * problems)) / (1 + z**2 / problems)
@@ -110,6 +119,10 @@ def estimate(shares_P: np.ndarray, seed: int) -> Estimate:
     Args:
         shares_P: (P,) share solved of each problem, in [0, 1].
         seed: of the resampling.
+
+    Example:
+        >>> print(estimate(np.array([1.0, 0.0, 1.0, 1.0]), seed=0))
+        75.0% [25.0%, 100.0%]
     """
     value = float(shares_P.mean())
     if np.ptp(shares_P) == 0.0:

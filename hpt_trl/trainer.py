@@ -147,6 +147,16 @@ class HPTTrainer(GRPOTrainer):
 
     A demonstration is a text, one assistant message, or a list of messages. A prompt without one (None or empty) learns
     from its rollouts.
+
+    Example:
+        >>> from hpt_trl.miniature import MODEL_PATH
+        >>> from hpt_trl.miniature.tasks import dataset
+        >>> from hpt_trl.rewards import accuracy_reward
+        >>> args = HPTConfig("runs/first", max_steps=1, max_completion_length=16, use_cpu=True, bf16=False)
+        >>> trainer = HPTTrainer(MODEL_PATH, accuracy_reward, args, train_dataset=dataset(8, 0, "train"))
+        >>> trainer.gate(torch.tensor([0.0, 0.125]), 0).demonstration_P  # the first prompt was solved by no rollout
+        tensor([1., 0.])
+        >>> trainer.train()  # doctest: +SKIP
     """
 
     args: HPTConfig

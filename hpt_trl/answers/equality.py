@@ -18,7 +18,15 @@ _COLLECTIONS = ("set", "list", "union")
 
 
 def judge(answer: str, gold: str) -> Verdict:
-    """Compare the content of a completion's box with a gold answer (plain, in dollars, or boxed)."""
+    r"""Compare the content of a completion's box with a gold answer (plain, in dollars, or boxed).
+
+    In this process, without limits: `rewards.judge` bounds time and memory.
+
+    Example:
+        >>> pairs = [(r"\frac{1}{2}", "0.5"), ("50\\%", "1/2"), ("(1, 2)", r"\{1, 2\}"), ("[0, 1)", "[0, 1]")]
+        >>> [str(judge(answer, gold)) for answer, gold in pairs]
+        ['right', 'right', 'wrong', 'wrong']
+    """
     gold = clean(last_boxed(gold) or gold)
     answer = clean(answer)
     if not _is_readable(gold):

@@ -40,6 +40,10 @@ def problems(count: int, seed: int, split: Split) -> list[dict[str, str]]:
 
     Raises:
         ValueError: If `split` is unknown or `count` is below 1.
+
+    Example:
+        >>> problems(1, seed=0, split="train")[0]["demonstration"].splitlines()
+        ['49+1=50', '50+9=59', '59+7=66', '\\\\boxed{66}']
     """
     if split not in ("train", "test"):
         raise ValueError(f"Unknown split {split!r} of the arithmetic problems: choose 'train' or 'test'.")
