@@ -247,8 +247,6 @@ class HPTTrainer(GRPOTrainer):
     def _prepare_to_survive(self) -> None:
         """Set up what saves and resumes a run, stops it upon a signal, and tells of reward functions that fail."""
         self._skipped_steps = self._skipped_in_row = 0
-        # For the model card, which can no longer see an adapter once it is merged.
-        self.adapter = describe_adapter(self.model)
         self.gate_history = GateHistory()
         self._history_callback = GateHistoryCallback(self.gate_history, self._is_pushing)
         self._termination = TerminationCallback()
@@ -261,13 +259,9 @@ class HPTTrainer(GRPOTrainer):
             for function, name in zip(self.reward_funcs, self.reward_func_names)
         ]
 
-    @property
-    def uses_demonstrations(self) -> bool:
-        """Whether any prompt may learn from a demonstration."""
-        return not self._gate_is_off
-
     def _prepare_to_tell(self) -> None:
         """Set up what a run records of itself, and what it shows in the terminal."""
+        # For the model card, which can no longer see an adapter once it is merged.
         self.adapter = describe_adapter(self.model)
         self._clock = StepClock()
         self.samples = SampleLog()

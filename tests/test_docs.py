@@ -49,7 +49,7 @@ def test_examples_in_docstrings_run(name, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("path", WITH_EXAMPLES)
 def test_what_people_call_first_shows_how(path):
-    name, _, thing = path.rpartition(".")
+    name = path.rpartition(".")[0]
     assert f"hpt_trl.{path}" in {test.name for test in examples_of(name)}
 
 

@@ -37,7 +37,10 @@ def unmet(requirements: list[str], versions: dict[str, Version]) -> list[str]:
 
 @pytest.mark.parametrize(
     ("name", "extras"),
-    [("constraints.txt", ["deepspeed", "gguf", "dev", "docs"]), ("constraints-vllm.txt", ["deepspeed", "gguf", "vllm"])],
+    [
+        ("constraints.txt", ["deepspeed", "gguf", "dev", "docs"]),
+        ("constraints-vllm.txt", ["deepspeed", "gguf", "vllm"]),
+    ],
 )
 def test_what_was_tested_is_in_range(name, extras):
     versions = pins(name)

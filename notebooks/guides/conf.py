@@ -25,7 +25,18 @@ smartquotes_action = "D"  # dashes; quotes stay what one would type
 templates_path = [str(Path(__file__).parent / "_templates")]
 exclude_patterns = ["notebooks/guides/_*"]
 # These hold no page: so that nobody walks through them.
-exclude_patterns += [".*", "build", "dist", "runs", "data", "models", "hpt_trl", "tests", "configs", "notebooks/results"]
+exclude_patterns += [
+    ".*",
+    "build",
+    "dist",
+    "runs",
+    "data",
+    "models",
+    "hpt_trl",
+    "tests",
+    "configs",
+    "notebooks/results",
+]
 
 html_theme = "furo"
 html_title = f"hpt_trl {release}"
