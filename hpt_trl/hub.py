@@ -27,7 +27,7 @@ _ADVICE = {
     429: "The Hub was asked too often: try again in some minutes.",
 }
 _SERVER_ERROR = "The Hub has trouble of its own: try again in some minutes."
-_NO_CONNECTION = "The connection could not be made or broke off: check network, proxy and HF_ENDPOINT."
+_NO_CONNECTION = "The connection could not be made or broke off ({}): check network, proxy and HF_ENDPOINT."
 
 
 class HubError(RunError, OSError):
@@ -48,7 +48,7 @@ def explain(error: BaseException) -> str:
             return "HF_HUB_OFFLINE is set, and nothing goes to the Hub: unset it."
         if isinstance(cause, HTTPError):
             reason = str(cause) or type(cause).__name__
-            return " ".join(f"{what}{_NO_CONNECTION} ({reason})".split())
+            return " ".join(f"{what}{_NO_CONNECTION.format(reason)}".split())
         cause = cause.__cause__
     return " ".join(str(error).split())
 
@@ -91,5 +91,5 @@ def warn_of_failed_push(error: BaseException, repo: str, step: int) -> None:
     """Say that a push during training failed and what happens now."""
     logger.warning(
         f"The push of step {step} to {repo!r} failed. {explain(error)} Training goes on, the checkpoint is on disk, "
-        "and the next one is pushed again."
+        "and the next save pushes again."
     )
