@@ -5,6 +5,7 @@ names every file with its size. So a folder that a killed run left half-written,
 is recognised by a look at the folder.
 """
 
+import errno
 import json
 import os
 import re
@@ -55,6 +56,10 @@ def _flush(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        # Some network file systems know no flushing of folders.
+        if error.errno != errno.EINVAL or not path.is_dir():
+            raise
     finally:
         os.close(descriptor)
 

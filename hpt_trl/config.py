@@ -83,8 +83,8 @@ class HPTConfig(GRPOConfig):
             Under DeepSpeed nothing is skipped here, and steps whose norm is not finite are counted.
         reward_timeout (`float`, *optional*):
             Seconds that one call of a reward function may take before the run stops and names it. With a limit, a
-            function runs in a thread of its own, where `signal.alarm` does not work. `None`: no limit, and the main
-            thread, as in TRL.
+            function runs in a thread of its own, where `signal.alarm` does not work (TRL's own `accuracy_reward`
+            needs it). `None`: no limit, and the main thread, as in TRL.
 
     Example:
         >>> args = HPTConfig("runs/mine", gate_threshold=0.25, use_cpu=True, bf16=False)

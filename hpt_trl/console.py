@@ -68,6 +68,11 @@ def _check_yaml(path: Path) -> None:
         )
 
 
+def _one_paragraph(error: Exception) -> str:
+    # A misspelt `--hub_token` is quoted with what stood behind it, and a reward function may quote anything.
+    return _HUB_TOKEN.sub("hf_***", " ".join(str(error).split()))
+
+
 @contextmanager
 def run_errors(prog: str) -> Iterator[None]:
     """Turn a fault that a user can mend into one paragraph on stderr and exit code 1. HPT_TRACEBACK=1 shows it all."""
@@ -77,7 +82,7 @@ def run_errors(prog: str) -> Iterator[None]:
         if os.environ.get("HPT_TRACEBACK"):
             raise
         if isinstance(error, LocalRunError) or os.environ.get("LOCAL_RANK", "0") == "0":
-            print(f"{prog}: error: {' '.join(str(error).split())}", file=sys.stderr)
+            print(f"{prog}: error: {_one_paragraph(error)}", file=sys.stderr)
         raise SystemExit(1) from None
 
 
@@ -95,7 +100,5 @@ def user_errors(prog: str) -> Iterator[None]:
             raise
         # Once a machine: what is missing on one node need not be missing on another.
         if os.environ.get("LOCAL_RANK", "0") == "0":
-            # A misspelt `--hub_token` is quoted with what stood behind it.
-            message = _HUB_TOKEN.sub("hf_***", " ".join(str(error).split()))
-            print(f"{prog}: error: {message}", file=sys.stderr)
+            print(f"{prog}: error: {_one_paragraph(error)}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -121,7 +121,7 @@ class _RestoreCallback(TrainerCallback):
 def _no_progress(steps: int, norm: float, limit: float | None, step: int) -> str:
     reason = f"is above skip_grad_norm_above ({limit})" if math.isfinite(norm) else "is not finite"
     return (
-        f"{steps} optimizer steps in a row were skipped up to step {step}: the gradient norm, {norm:g}, {reason}. "
+        f"The gradient norm of {steps} optimizer steps in a row, up to step {step}, {reason} (the last: {norm:g}). "
         "Nothing is learned any more. Go on from an earlier checkpoint with a lower learning_rate or sft_weight; if "
         "weights or activations overflow, train in bf16 or fp32 instead of fp16. max_skipped_steps_in_row sets how "
         "many are endured."

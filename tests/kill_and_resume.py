@@ -45,6 +45,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "two_processes": {"processes": 2},
 }
 torch.set_num_threads(1)
+TOO_LATE = "the run had ended before it was killed"
 TIMES = ("_runtime", "_per_second", "step_time", "time/generation", "time/verdicts")
 
 
@@ -113,7 +114,8 @@ def kill_and_resume(model: str, folder: Path, delay: float, expected: tuple[Any,
     time.sleep(delay)
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
-    exit_codes(pids)
+    if -signal.SIGKILL not in exit_codes(pids):
+        return TOO_LATE
     steps = sorted(int(path.name.split("-")[1]) for path in folder.glob("checkpoint-*"))
     halves = [path for path in folder.glob("checkpoint-*") if flaw(path)]
     if any(exit_codes(start(model, folder, **options))):
@@ -140,8 +142,10 @@ def main() -> None:
         whole = root / f"{name}_whole"
         if name not in durations:
             durations[name] = seconds_of_training(model, whole, **VARIANTS[name])
-        delay = draw.random() * durations[name]
-        told = kill_and_resume(model, root / f"{name}_{kill}", delay, final_state(whole), **VARIANTS[name])
+        told = TOO_LATE
+        while told == TOO_LATE:
+            delay, folder = draw.random() * durations[name], Path(tempfile.mkdtemp(prefix=f"{name}_{kill}_", dir=root))
+            told = kill_and_resume(model, folder, delay, final_state(whole), **VARIANTS[name])
         identical += told.startswith("identical")
         print(f"{kill + 1:2d} {name}: {told}", flush=True)
     print(f"{identical} of {arguments.kills} killed runs ended as the uninterrupted one did.")

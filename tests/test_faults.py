@@ -142,7 +142,7 @@ def test_a_run_that_learns_nothing_any_more_stops_with_advice(tiny_model, tmp_pa
     options = {"max_steps": 10, "max_skipped_steps_in_row": 3, "trainer": {"gate": exploding}}
     trainer = make_trainer(tiny_model, tmp_path, **options)
     # Step 0 is skipped, step 1 is not, steps 2, 3 and 4 are.
-    with pytest.raises(RunError, match=r"3 optimizer steps in a row were skipped up to step 4: .* is not finite"):
+    with pytest.raises(RunError, match=r"norm of 3 optimizer steps in a row, up to step 4, is not finite"):
         trainer.train()
     assert logged(trainer, "hpt/skipped_steps") == [1.0, 1.0, 2.0, 3.0]
     assert parameters(trainer).isfinite().all()

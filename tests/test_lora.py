@@ -52,6 +52,7 @@ def test_a_config_trains_adapters_that_plain_peft_loads(tmp_path, config):
     assert trainer.state.log_history[0]["hpt/demonstration_share"] == 1
     after = trained_weights(trainer)
     assert all(not torch.equal(after[name], before[name]) for name in before if "lora_B" in name)
+    assert any(not torch.equal(after[name], before[name]) for name in before if "lora_A" in name)
 
     options = {"quantization_config": trainer.model.config.quantization_config} if is_quantized else {}
     base = AutoModelForCausalLM.from_pretrained(MODEL_PATH, dtype=torch.float32, **options)
