@@ -63,6 +63,7 @@ def _share_axes(axes: Sequence[Any]) -> None:
         # One of them has a zero, which a logarithmic scale cannot show.
         for each in axes:
             each.set_yscale("linear")
+            each.set_ylim(bottom=0)
     lows, highs = zip(*(each.get_ylim() for each in axes))
     lefts, rights = zip(*(each.get_xlim() for each in axes))
     for each in axes:

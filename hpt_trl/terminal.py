@@ -55,10 +55,9 @@ class PinnedLines:
         self._write(f"{frame}{_HIDE}{_SAVE}{rows}\x1b[0m{_RESTORE}{_SHOW}")
 
     def _pin(self, size: os.terminal_size) -> str:
-        if self._size is None:
-            atexit.register(self.close)
         room = size.lines - self.height
         if self._size is None:
+            atexit.register(self.close)
             # Push up what stands there, and step back to where it ended: then it is in what will scroll.
             place = "\n" * self.height + f"\x1b[{self.height}A{_SAVE}"
         else:
