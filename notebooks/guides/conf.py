@@ -20,23 +20,11 @@ version = release = __version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon"]
 root_doc = "README"
 include_patterns = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "notebooks/guides/**"]
-# Not for what they hold, which is no page: so that nobody walks through them.
-smartquotes_action = "D"  # dashes; quotes stay what one would type
-templates_path = [str(Path(__file__).parent / "_templates")]
 exclude_patterns = ["notebooks/guides/_*"]
 # These hold no page: so that nobody walks through them.
-exclude_patterns += [
-    ".*",
-    "build",
-    "dist",
-    "runs",
-    "data",
-    "models",
-    "hpt_trl",
-    "tests",
-    "configs",
-    "notebooks/results",
-]
+exclude_patterns += [".*", "build", "dist", "runs", "data", "models", "hpt_trl", "tests", "configs", "notebooks/r*"]
+templates_path = [str(Path(__file__).parent / "_templates")]
+smartquotes_action = "D"  # dashes; quotes stay what one would type
 
 html_theme = "furo"
 html_title = f"hpt_trl {release}"
@@ -65,7 +53,7 @@ nitpick_ignore_regex = [("py:.*", r"(?!hpt_trl\.).*")]
 _CODE = re.compile(r"(?<![`:\w])`([^`]+)`(?!`)")
 _LINK = re.compile(r"\[`~?([\w.]+)`\]")
 _FUNCTION = re.compile(r"<function (\w+)>")
-_FOLDER_LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^):]+/)\)")
+_FILE_LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^):#]+)\)")
 
 _VALUES = ("attribute", "data", "property")
 _COLON = "\N{MODIFIER LETTER COLON}"
@@ -119,7 +107,8 @@ def skip_fields(app: Sphinx, what: str, name: str, thing: Any, skip: bool, optio
 
 def add_contents(app: Sphinx, document: str, source: list[str]) -> None:
     """The navigation stands behind the README, where a code host does not show it; a link to a folder is no link."""
-    source[0] = _FOLDER_LINK.sub(lambda link: link[1] if (ROOT / link[2]).is_dir() else link[0], source[0])
+    folder = (ROOT / document).parent
+    source[0] = _FILE_LINK.sub(lambda link: link[1] if (folder / link[2]).is_dir() else link[0], source[0])
     if document == root_doc:
         source[0] += _CONTENTS.format(caption="Guides", pages="notebooks/guides/*")
         source[0] += _CONTENTS.format(caption="Reference", pages="notebooks/guides/api/index")
