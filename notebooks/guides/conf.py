@@ -4,6 +4,7 @@ The whole repository is Sphinx's source folder, so README, guides and their pict
 paths that hold on a code host. Nothing is fetched, neither by the build nor by its pages.
 """
 
+import dataclasses
 import inspect
 import re
 from pathlib import Path
@@ -72,11 +73,26 @@ _CONTENTS = """
 
 def as_restructured_text(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
     """Docstrings write code and links as TRL's do, `code` and [`HPTConfig`]: Sphinx wants another spelling."""
+    if dataclasses.is_dataclass(thing):
+        _add_options(thing, lines)
     text = _CODE.sub(r"``\1``\\ ", _LINK.sub(_as_role, "\n".join(lines)))
     if what in _VALUES:
         # napoleon would take what stands before the first colon for a type.
         text = text.replace(":", _COLON)
     lines[:] = text.split("\n")
+
+
+def _add_options(options: type, lines: list[str]) -> None:
+    """Options of a command that its docstring leaves to their help texts, at the end of its arguments."""
+    if "Args:" not in lines:
+        return
+    start = lines.index("Args:") + 1
+    end = next((row for row in range(start, len(lines)) if lines[row][:1].strip()), len(lines))
+    written = {line.split()[0].rstrip(":") for line in lines[start:end] if re.match(r" {4}\w", line)}
+    own = [field for field in dataclasses.fields(options) if field.name in options.__annotations__]
+    helped = [field for field in own if "help" in field.metadata and field.name not in written]
+    texts = [re.sub(r"(--\w+)", r"`\1`", f"    {field.name}: {field.metadata['help']}") for field in helped]
+    lines[end:end] = [*texts, ""]
 
 
 def restore_colons(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
