@@ -59,6 +59,7 @@ def test_every_module_is_on_a_page_or_internal():
     assert sorted([*listed, *INTERNAL]) == sorted(ORDER)
 
 
+@pytest.mark.filterwarnings("ignore")  # Sphinx's own news for its next release
 def test_the_site_builds_without_a_warning_and_fetches_nothing(tmp_path):
     build = pytest.importorskip("sphinx.cmd.build", reason="Sphinx comes with hpt-trl[docs]")
     options = ["-c", str(API.parent), "-d", str(tmp_path / "doctrees"), "-E", "-W", "--keep-going", "-q"]
