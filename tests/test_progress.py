@@ -75,7 +75,9 @@ def test_nothing_that_others_write_is_lost_or_broken(session):
     for step in range(6):
         assert sum(f"warning at step {step}." in line for line in lines) == 1
         assert sum(line == f"printed at step {step}." for line in lines) == 1
-    assert [line for line in lines if line.startswith("other rank")] == [f"other rank, line {i:02}." for i in range(30)]
+    # A full terminal may take what a third process writes between a line and its end.
+    told = re.findall(r"other rank, line \d\d\.", "".join(lines))
+    assert told == [f"other rank, line {i:02}." for i in range(30)]
     # TRL's tables, each with its frame.
     titles = [i for i, line in enumerate(lines) if re.match(r"╭─+ Step \d ─+╮$", line)]
     assert len(titles) == 7  # TRL prints the last one again when the run ends
