@@ -194,8 +194,8 @@ def generation(bench: Bench) -> Iterator[dict[str, Any]]:
             kind, options = GENERATION[name]
             options = {"model_init_kwargs": {"dtype": "float32"}} | options
             # As many tokens by every way.
-            least = {"min_new_tokens": bench.length} | options.get("generation_kwargs", {})
-            options = options | {"generation_kwargs": least}
+            least = "min_tokens" if options.get("use_vllm") else "min_new_tokens"
+            options = options | {"generation_kwargs": {least: bench.length} | options.get("generation_kwargs", {})}
             speeds[name].append(tokens_per_second(kind, bench.model, mix, options))
     plain = next(iter(speeds.values()))
     for name, found in speeds.items():
