@@ -149,7 +149,6 @@ def run(trainer: HPTTrainer) -> None:
     trainer.accelerator.print(f"Model and gate.parquet saved to {args.output_dir}.")
     if args.push_to_hub:
         trainer.push_to_hub()
-    trainer.end()
 
 
 def main(argv: Sequence[str]) -> None:
