@@ -21,6 +21,8 @@ from typing import Any
 
 import pandas as pd
 import torch
+import transformers
+from packaging.version import Version
 from peft import LoraConfig
 
 from hpt_trl.checkpoints import flaw
@@ -44,6 +46,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "lora": {"beta": 0.1, "num_iterations": 2},
     "two_processes": {"processes": 2},
 }
+if Version(transformers.__version__) < Version("5.23"):
+    # 5.17, which vLLM holds, cannot load an optimizer on several processes of a CPU (on GPUs it can).
+    del VARIANTS["two_processes"]
 torch.set_num_threads(1)
 TOO_LATE = "the run had ended before it was killed"
 TIMES = ("_runtime", "_per_second", "step_time", "time/generation", "time/verdicts")
