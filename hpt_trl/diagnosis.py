@@ -5,6 +5,8 @@ from hpt_trl.runs import read_run
 
 for finding in diagnose(read_run("runs/quickstart")):
     print(finding)
+
+One file over 300 lines: the checks are one list, read in its order.
 """
 
 import math
@@ -28,6 +30,7 @@ class Kind(StrEnum):
     GATE_NONE = "gate stuck at none"
     ENTROPY = "collapsed entropy"
     FALLING_REWARD = "falling reward"
+    FORGOTTEN = "demonstrations forgotten"
     SKIPPED_STEPS = "skipped steps"
     LENGTH = "lengths at the limit"
     CUT_DEMONSTRATIONS = "cut demonstrations"
@@ -103,21 +106,27 @@ def _equal_rewards(run: Run) -> Finding | None:
     share = late(equal)
     if not len(equal) or share < 0.8:
         return None
+    functions = ", ".join(run.facts.get("reward_functions", [])) or "the reward function"
+    solved = late(run.series("hpt/solve_rate"))
+    # What solves nearly everything and what accepts nearly everything look the same from here.
+    doubt = (
+        f"Judge a few samples below by hand. If some are wrong, {functions} accepts too much; if all are right, take "
+        "harder questions, or stop here."
+    )
     if equal.min() == 1 and reward.max() - reward.min() < 1e-9:
-        functions = ", ".join(run.facts.get("reward_functions", [])) or "the reward function"
         return Finding(
             Kind.EQUAL_REWARDS,
             f"Every reward was {reward.mean():.3g}",
             f"Over {_count(len(reward), 'logged step')} no rollout got another reward, so rollouts gave no gradient.",
-            f"Judge a few samples below by hand. If some are right, {functions} or the solutions are at fault; if none "
-            "is, the policy needs demonstrations, easier questions or longer completions.",
+            doubt
+            if solved > 0.5
+            else f"Judge a few samples below by hand. If some are right, {functions} or the solutions are at fault; if "
+            "none is, the policy needs demonstrations, easier questions or longer completions.",
         )
-    solved = late(run.series("hpt/solve_rate"))
     advice = "Take questions that it solves sometimes, or more rollouts a prompt (num_generations)."
     if not math.isnan(solved):
-        advice = f"It solves {_percent(solved)}: {'take harder' if solved > 0.5 else 'take easier'} questions, or " + (
-            "stop here." if solved > 0.5 else "more rollouts a prompt (num_generations)."
-        )
+        easier = "take easier questions, or more rollouts a prompt (num_generations)."
+        advice = f"It solves {_percent(solved)}{f'. {doubt}' if solved > 0.5 else f': {easier}'}"
     return Finding(
         Kind.EQUAL_REWARDS,
         "Most groups have equal rewards",
@@ -137,6 +146,12 @@ def _verifier(run: Run) -> Finding | None:
             "Ask for a box in the prompt, and see whether completions are cut before they get there.",
         ),
     }  # fmt: skip
+    first = early(run.series("verdicts/unparseable_answer"))
+    if first < 0.1:
+        causes["unparseable_answer"] = (
+            f"completions without a readable answer (early: {_percent(first)})",
+            "The policy knew how to answer and has lost it: go back to a checkpoint, with a lower learning_rate.",
+        )
     shares = {name: late(run.series(f"verdicts/{name}")) for name in limits}
     over = [name for name, limit in limits.items() if shares[name] >= limit]
     if not over:
@@ -174,7 +189,8 @@ def _gate_stuck(run: Run) -> Finding | None:
             "The gate is stuck at rollouts" if share.max() <= 0.01 else "The gate has closed",
             f"Late in the run {_percent(late(share))} of the prompts learned from their demonstration, and at most "
             f"{_percent(share.max())} in any logged step: from there on it is GRPO.{cause}",
-            "That is as it should be if the policy solves nearly every prompt at least once."
+            "That is as it should be if the policy solves nearly every prompt at least once, and if samples below that "
+            "the verifier accepts are right."
             + (
                 f" Demonstrations come in up to a solve rate of {threshold:g} (gate_threshold)."
                 if threshold is not None
@@ -187,20 +203,42 @@ def _gate_stuck(run: Run) -> Finding | None:
 
 def _entropy(run: Run) -> Finding | None:
     entropy = run.series("entropy")
-    if not len(entropy) or not (late(entropy) < 0.1 and late(entropy) < 0.1 * early(entropy)):
+    # Their highest: a fast fall is over within the first tenth.
+    start = entropy.iloc[: max(1, len(entropy) // 10)].max()
+    if not (late(entropy) < 0.1 and late(entropy) < 0.25 * start):
         return None
-    solved = late(run.series("hpt/solve_rate"))
-    is_solved = solved > 0.9
+    solved, failed = late(run.series("hpt/solve_rate")), late(run.series("hpt/none_solved"))
+    # Rollouts that are alike and right are what training is for: only those that are alike and wrong are stuck.
+    is_problem = not solved > 0.9 if math.isnan(failed) else failed >= 0.25
+    outcome = f", and {_percent(solved)} of them solve it."
+    if is_problem:
+        outcome = f", and for {_percent(failed)} of the prompts all of them fail."
+        if math.isnan(failed):
+            outcome = ", so little is left to learn from them."
     return Finding(
         Kind.ENTROPY,
-        "Entropy has collapsed",
-        f"It went from {early(entropy):.3g} to {late(entropy):.2g} nats a token: rollouts of a prompt are nearly alike"
-        + (f", and {_percent(solved)} of them solve it." if is_solved else ", so little is left to learn from them."),
-        "The questions are solved: stop, or take harder ones."
-        if is_solved
-        else "Go back to a checkpoint before the fall with a lower learning_rate, or with TRL's entropy_coef or "
-        "epsilon_high above their defaults.",
-        is_problem=not is_solved,
+        "Entropy has collapsed" if is_problem else "Entropy is low",
+        f"It went from {start:.3g} to {late(entropy):.2g} nats a token: rollouts of a prompt are nearly alike{outcome}",
+        "Go back to a checkpoint before the fall with a lower learning_rate, or with TRL's entropy_coef or "
+        "epsilon_high above their defaults."
+        if is_problem
+        else "Nothing to mend while that holds; when it no longer rises, stop, or take harder questions.",
+        is_problem=is_problem,
+    )
+
+
+def _forgotten(run: Run) -> Finding | None:
+    nll, share = run.series("demonstrations/nll"), run.series("hpt/demonstration_share")
+    # Where few prompts learn from theirs, the NLL is of the hardest, and rises as they get fewer.
+    if not len(nll) or late(share) < 0.5 or late(nll) < max(3 * nll.min(), nll.min() + 0.3):
+        return None
+    return Finding(
+        Kind.FORGOTTEN,
+        "Demonstrations have become unlikely",
+        f"Their NLL was {nll.min():.3g} nats a token at step {nll.idxmin()}, {late(nll):.3g} late: training has "
+        "damaged the policy.",
+        "Go back to a checkpoint before the rise, with a lower learning_rate, or a skip_grad_norm_above below the "
+        "norms of that time.",
     )
 
 
@@ -286,6 +324,7 @@ def _slow_verdicts(run: Run) -> Finding | None:
 _CHECKS: tuple[Callable[[Run], Finding | None], ...] = (
     # Causes before what comes of them.
     _skipped_steps,
+    _forgotten,
     _verifier,
     _length,
     _cut_demonstrations,

@@ -71,9 +71,24 @@ def test_of_a_healthy_run_nothing_stands_out():
     ("changes", "kind", "words"),
     [
         ({"frac_reward_zero_std": 1.0, "reward": 0.0}, Kind.EQUAL_REWARDS, ["Every reward was 0", "accuracy_reward"]),
-        ({"frac_reward_zero_std": 0.9}, Kind.EQUAL_REWARDS, ["90 % of the prompts", "solves 56 %: take harder"]),
+        (
+            {"frac_reward_zero_std": 1.0, "reward": 1.0, "hpt__solve_rate": 1.0},
+            Kind.EQUAL_REWARDS,
+            ["Every reward was 1", "If some are wrong, accuracy_reward accepts too much"],
+        ),
+        (
+            {"frac_reward_zero_std": 0.9},
+            Kind.EQUAL_REWARDS,
+            ["90 % of the prompts", "solves 56 %. Judge", "accepts too much", "take harder"],
+        ),
+        ({"frac_reward_zero_std": 0.9, "hpt__solve_rate": 0.1}, Kind.EQUAL_REWARDS, ["solves 10 %: take easier"]),
         ({"verdicts__unparseable_gold": 0.2}, Kind.VERIFIER, ["20 % were solutions that it cannot read"]),
-        ({"verdicts__unparseable_answer": 0.7}, Kind.VERIFIER, ["70 % were completions without a readable answer"]),
+        ({"verdicts__unparseable_answer": 0.7}, Kind.VERIFIER, ["70 % were completions without a readable answer."]),
+        (
+            {"verdicts__unparseable_answer": falling(0.0, 1.0)},
+            Kind.VERIFIER,
+            ["89 % were", "(early: 3 %)", "has lost it"],
+        ),
         (
             {"hpt__demonstration_share": 1.0, "hpt__solve_rate": 0.001, "demonstrations__nll": falling(1.0, 0.1)},
             Kind.GATE_ALL,
@@ -88,9 +103,15 @@ def test_of_a_healthy_run_nothing_stands_out():
         ({"hpt__demonstration_share": [0.5] * 10 + [0.0] * 10}, Kind.GATE_NONE, ["has closed", "at most 50 %"]),
         ({"entropy": [1.0] * 5 + [0.01] * 15}, Kind.ENTROPY, ["from 1 to 0.01 nats", "entropy_coef"]),
         (
-            {"entropy": [1.0] * 5 + [0.01] * 15, "hpt__solve_rate": 0.95},
+            # A fall within the first tenth.
+            {"entropy": [0.5] + [0.06] * 19, "hpt__none_solved": 0.5},
             Kind.ENTROPY,
-            ["95 % of them solve it", "take harder"],
+            ["has collapsed", "from 0.5 to 0.06 nats", "for 50 % of the prompts all of them fail"],
+        ),
+        (
+            {"hpt__demonstration_share": 0.6, "demonstrations__nll": falling(0.1, 2.0)},
+            Kind.FORGOTTEN,
+            ["0.1 nats a token at step 1, 1.8 late", "learning_rate"],
         ),
         ({"reward": [0.1] * 5 + [0.8] * 5 + [0.2] * 10}, Kind.FALLING_REWARD, ["It was 0.8 around step 7", "0.2 late"]),
         (
@@ -114,6 +135,19 @@ def test_what_stands_out_is_told_with_its_numbers(changes, kind, words):
 def test_problems_come_first():
     found = diagnose(run_of(time__verdicts=4.0, completions__clipped_ratio=0.5))
     assert [finding.is_problem for finding in found] == [True, False]
+
+
+@pytest.mark.parametrize("known", [{"hpt__none_solved": 0.1}, {"hpt__solve_rate": 0.95}], ids=["failing", "solving"])
+def test_low_entropy_is_no_problem_of_a_policy_that_solves(known):
+    (finding,) = diagnose(run_of(entropy=[1.0] * 5 + [0.01] * 15, **known))
+    assert (finding.kind, finding.is_problem) == (Kind.ENTROPY, False)
+    assert "of them solve it" in finding.text
+    assert "Nothing to mend" in finding.advice
+
+
+def test_the_nll_of_a_few_hard_prompts_may_rise():
+    (finding,) = diagnose(run_of(demonstrations__nll=falling(0.1, 2.0)))  # late, a quarter of the prompts or fewer
+    assert finding.kind == Kind.NOTHING
 
 
 def test_grpo_is_not_blamed_for_its_gate():
