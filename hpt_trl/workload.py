@@ -12,6 +12,7 @@ from itertools import accumulate
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from accelerate.utils import gather
 from datasets import Dataset
 from torch import Tensor, nn
@@ -294,6 +295,9 @@ def main(model: str, mix: str) -> None:
     everyones = gather(torch.tensor([tokens], device=device)).tolist()
     if torch.distributed.get_rank() == 0:
         print(json.dumps(everyones))
+    # Left to the interpreter's end, a rank whose peer has gone may abort.
+    PartialState().wait_for_everyone()
+    PartialState().destroy_process_group()
 
 
 if __name__ == "__main__":

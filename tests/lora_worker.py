@@ -76,6 +76,9 @@ def main(config: str, model: str, folder: Path) -> None:
     results["resume"] = run_resume(config, model, folder / "resume", processes)
     if PartialState().is_main_process:
         torch.save(results, folder / "results.pt")
+    # Left to the interpreter's end, a rank whose peer has gone may abort.
+    PartialState().wait_for_everyone()
+    PartialState().destroy_process_group()
 
 
 if __name__ == "__main__":

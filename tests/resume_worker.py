@@ -9,6 +9,7 @@ from pathlib import Path
 import deepspeed.ops
 import pandas as pd
 import torch
+from accelerate import PartialState
 from accelerate.utils import DistributedType
 from safetensors.torch import load_file
 
@@ -41,6 +42,9 @@ def main(model: str, folder: Path) -> None:
         tables = [pd.read_parquet(folder / name / "gate.parquet") for name in ("whole", "resumed")]
         assert tables[0].equals(tables[1])
         print("identical")
+    # Left to the interpreter's end, a rank whose peer has gone may abort.
+    PartialState().wait_for_everyone()
+    PartialState().destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -202,6 +202,9 @@ def main(config: str, model: str, folder: Path, *names: str) -> None:
         results[name] = RUNS[name](config, model, place) if name in RUNS else run_equality(config, model, place, name)
     if PartialState().is_main_process:
         torch.save(results, folder / "results.pt")
+    # Left to the interpreter's end, a rank whose peer has gone may abort.
+    PartialState().wait_for_everyone()
+    PartialState().destroy_process_group()
 
 
 if __name__ == "__main__":

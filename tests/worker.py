@@ -87,6 +87,9 @@ def main(model: str, folder: Path) -> None:
         results[name] = moved_parameters(model, folder, 2, name)
     if trainer.accelerator.is_main_process:
         torch.save(results, folder / "results.pt")
+    # Left to the interpreter's end, a rank whose peer has gone may abort.
+    PartialState().wait_for_everyone()
+    PartialState().destroy_process_group()
 
 
 if __name__ == "__main__":
