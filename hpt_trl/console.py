@@ -1,7 +1,6 @@
 """Command lines on TRL's parser, and errors as one paragraph instead of a traceback."""
 
 import os
-import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -13,10 +12,9 @@ import yaml
 from trl import TrlParser
 
 from hpt_trl.faults import LocalRunError, RunError
+from hpt_trl.masking import mask_tokens
 
 USER_ERRORS = (ValueError, TypeError, OSError, ImportError)
-
-_HUB_TOKEN = re.compile(r"hf_\w{20,}")
 
 
 class Parser(TrlParser):
@@ -26,14 +24,24 @@ class Parser(TrlParser):
         raise ValueError(f"{message}. See `{self.prog} --help`.")
 
 
-def parse(dataclass_types: Sequence[Any], argv: Sequence[str], prog: str) -> tuple[Any, ...]:
+def parse(
+    dataclass_types: Sequence[Any], argv: Sequence[str], prog: str, first_option: str | None = None
+) -> tuple[Any, ...]:
     """Parse flags, and the YAML file named by `--config`, into dataclasses; flags win over the file.
+
+    Args:
+        dataclass_types: what to make.
+        argv: what stood behind the command.
+        prog: the command, for messages.
+        first_option: the option that values before the first flag belong to.
 
     Raises:
         ValueError: for an unknown key, a value of the wrong type, or a file that is not a YAML mapping or sets the
             environment.
         FileNotFoundError: if the file does not exist.
     """
+    if first_option and argv and not argv[0].startswith("-"):
+        argv = [f"--{first_option}", *argv]
     if "--config" in argv[:-1]:
         _check_yaml(Path(argv[argv.index("--config") + 1]))
     return Parser(dataclass_types, prog=prog).parse_args_and_config(argv)
@@ -70,7 +78,7 @@ def _check_yaml(path: Path) -> None:
 
 def _one_paragraph(error: Exception) -> str:
     # A misspelt `--hub_token` is quoted with what stood behind it, and a reward function may quote anything.
-    return _HUB_TOKEN.sub("hf_***", " ".join(str(error).split()))
+    return mask_tokens(" ".join(str(error).split()))
 
 
 @contextmanager

@@ -3,12 +3,12 @@
 import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+import hpt_trl
 from hpt_trl.diagnosis import diagnose
 from hpt_trl.panels import PANELS, Panel
 from hpt_trl.pictures import panel_svgs
@@ -59,7 +59,7 @@ def render(runs: Sequence[Run]) -> str:
         numbers=_numbers(runs),
         sections=[_section(title, names, runs) for title, names in _SECTIONS.items()],
         settings=_settings(runs),
-        version=version("hpt-trl"),
+        version=hpt_trl.__version__,
     )
 
 

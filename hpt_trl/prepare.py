@@ -135,9 +135,7 @@ def _advice(report: Report) -> str:
 def main(argv: Sequence[str]) -> None:
     """Run the command line `hpt-trl prepare`."""
     prog = "hpt-trl prepare"
-    if argv and not argv[0].startswith("-"):
-        argv = ["--source", *argv]
     with user_errors(prog):
-        (args,) = parse((PrepareArguments,), argv, prog)
+        (args,) = parse((PrepareArguments,), argv, prog, "source")
         report = prepare(args)
     Console().print(report, markup=False, highlight=False)

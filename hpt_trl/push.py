@@ -29,6 +29,10 @@ class PushArguments:
     Args:
         folder (`str`): The `output_dir` of a run.
         repo_id (`str`, *optional*): Repository on the Hub. `None`: nothing is pushed, the card is written.
+        evaluations (`list[str]`, *optional*): Outputs of `hpt-trl evaluate` for the card. `None`: those in folders of
+            the run's folder that are newer than its weights.
+        private (`bool`, *optional*, defaults to `False`): Create the repository as a private one.
+        revision (`str`, *optional*): Branch to push to, which must exist. `None`: the main one.
     """
 
     folder: str = field(metadata={"help": "Folder of the run: its output_dir."})
@@ -141,9 +145,7 @@ def _result(name: str, suite: Mapping[str, Any], settings: Mapping[str, Any]) ->
 def main(argv: Sequence[str]) -> None:
     """Run the command line `hpt-trl push`."""
     prog = "hpt-trl push"
-    if argv and not argv[0].startswith("-"):
-        argv = ["--folder", *argv]
     with user_errors(prog):
-        (args,) = parse((PushArguments,), argv, prog)
+        (args,) = parse((PushArguments,), argv, prog, "folder")
         told = push(args)
     Console().print(told, markup=False, highlight=False, soft_wrap=True)

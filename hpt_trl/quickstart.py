@@ -15,8 +15,8 @@ from hpt_trl.config import HPTConfig
 from hpt_trl.console import parse, user_errors
 from hpt_trl.evaluate import evaluate
 from hpt_trl.evaluate_arguments import EvaluateArguments
+from hpt_trl.masking import safe_command
 from hpt_trl.pictures import plot_run
-from hpt_trl.run_facts import safe_command
 from hpt_trl.scores import wilson_interval
 from hpt_trl.sources import MINIATURE
 from hpt_trl.train import HPTScriptArguments, build_trainer, run

@@ -6,12 +6,10 @@
 """
 
 import json
-import platform
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +17,11 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from hpt_trl.faults import LocalRunError
 from hpt_trl.samples import RECORD, SampleLog
+from hpt_trl.versions import versions_of
 
 LOG_NAME = f"{RECORD}/log.jsonl"
 RUN_NAME = f"{RECORD}/run.json"
-_PACKAGES = ("hpt-trl", "trl", "transformers", "accelerate", "torch")
+_PACKAGES = ("trl", "transformers", "accelerate", "torch")
 
 
 class StepClock:
@@ -72,7 +71,7 @@ class RunRecorder(TrainerCallback):
             **self.facts,
             "max_steps": state.max_steps,
             "processes": args.world_size,
-            "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
+            "versions": versions_of(_PACKAGES),
             # Tokens are masked by `to_dict`.
             "config": args.to_dict(),
         }

@@ -71,9 +71,7 @@ def report(args: ReportArguments) -> Path:
 def main(argv: Sequence[str]) -> None:
     """Run the command line `hpt-trl report`."""
     prog = "hpt-trl report"
-    if argv and not argv[0].startswith("-"):
-        argv = ["--run_dirs", *argv]
     with user_errors(prog):
-        (args,) = parse((ReportArguments,), argv, prog)
+        (args,) = parse((ReportArguments,), argv, prog, "run_dirs")
     with run_errors(prog):
         print(f"Report written to {report(args)}.")

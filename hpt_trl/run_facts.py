@@ -1,13 +1,9 @@
 """What a run was: the facts that a model card tells, gathered from its trainer and kept as JSON beside the model."""
 
 import json
-import platform
-import re
-import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +14,12 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from trl.trainer.utils import get_config_model_id, get_trackio_space_url
 
-import hpt_trl
 from hpt_trl.config import HPTConfig
 from hpt_trl.journal import write_safely
 from hpt_trl.miniature import MODEL_PATH
+from hpt_trl.versions import versions_of
 
 FILE_NAME = "hpt_run.json"
-
-_SECRET_NAME = re.compile(r"(token|password|secret|api_key)$")
-_HUB_TOKEN = re.compile(r"hf_\w{20,}")
 
 
 @dataclass(frozen=True)
@@ -129,32 +122,6 @@ def hub_id(name: str) -> str:
     return name
 
 
-def safe_command(prog: str, argv: Sequence[str]) -> str:
-    """A command line without secrets, and with the home folder as `~`."""
-    words, is_value = [], False
-    for word in argv:
-        option = word.partition("=")[0]
-        is_secret = option.startswith("--") and _SECRET_NAME.search(option) is not None
-        if not (is_secret or is_value):
-            words.append(_without_home(_HUB_TOKEN.sub("hf_***", word)))
-        is_value = is_secret and "=" not in word
-    return f"{prog} {shlex.join(words)}".strip()
-
-
-def without_secrets(content: Any) -> Any:
-    """A configuration without the values of keys that name secrets, and without tokens anywhere."""
-    if isinstance(content, Mapping):
-        return {key: without_secrets(value) for key, value in content.items() if not _SECRET_NAME.search(str(key))}
-    if isinstance(content, list):
-        return [without_secrets(value) for value in content]
-    return _without_home(_HUB_TOKEN.sub("hf_***", content)) if isinstance(content, str) else content
-
-
-def _without_home(text: str) -> str:
-    home = str(Path.home())
-    return text.replace(home + "/", "~/") if len(home) > 1 else text
-
-
 def base_of(name: str) -> dict[str, str]:
     """What the card says of the model that a run started from: `base`, `base_hub_id` and `license`.
 
@@ -218,20 +185,11 @@ def describe_adapter(model: Any) -> str:
     return ", ".join([*parts, *([f"on {', '.join(sorted(targets))}"] if not isinstance(targets, str) else [targets])])
 
 
-def versions_of(trainer: Any, form: str) -> dict[str, str]:
-    """Versions of what took part in a run."""
+def packages_of(trainer: Any, form: str) -> list[str]:
+    """Names of what took part in a run."""
     names = ["trl", "transformers", "torch", "accelerate", "datasets", "tokenizers"]
     names += ["peft"] * (form != "full") + ["vllm"] * bool(trainer.args.use_vllm)
-    names += ["deepspeed"] * trainer.is_deepspeed_enabled
-    found = {name: metadata.version(name) for name in names if _is_installed(name)}
-    return {"hpt_trl": hpt_trl.__version__, **found, "python": platform.python_version()}
-
-
-def _is_installed(name: str) -> bool:
-    try:
-        return bool(metadata.version(name))
-    except metadata.PackageNotFoundError:
-        return False
+    return names + ["deepspeed"] * trainer.is_deepspeed_enabled
 
 
 def collect(trainer: Any, name: str, data_name: str, tags: set[str], method: str, paper: dict[str, str]) -> RunFacts:
@@ -264,7 +222,7 @@ def collect(trainer: Any, name: str, data_name: str, tags: set[str], method: str
         method=method,
         has_demonstrations=trainer.uses_demonstrations,
         settings=settings_of(trainer),
-        versions=versions_of(trainer, form),
+        versions=versions_of(packages_of(trainer, form)),
         step=trainer.state.global_step,
         max_steps=trainer.state.max_steps,
         held_out=[{key: value for key, value in entry.items() if value is not None} for entry in evaluations],

@@ -6,12 +6,10 @@ gives the answers of one that was not.
 
 import hashlib
 import json
-import platform
 import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +17,13 @@ from huggingface_hub import try_to_load_from_cache
 from jinja2 import TemplateError
 from tqdm.auto import tqdm
 
-import hpt_trl
 from hpt_trl.engines import Checkpoint, Engine, Sampling, device, resolve_dtype
 from hpt_trl.evaluate_arguments import BATCH_SIZES, LONGEST_COMPLETION, EvaluateArguments
 from hpt_trl.journal import Journal
 from hpt_trl.rewards import judge
 from hpt_trl.scores import Answer
 from hpt_trl.suites import SUITES, Suite, as_prompt, chosen_suites, load_problems, load_suite
+from hpt_trl.versions import versions_of
 
 
 @dataclass(frozen=True)
@@ -121,28 +119,17 @@ def completion_length(args: EvaluateArguments, task: Task, context: int | None) 
 
 def run_settings(args: EvaluateArguments, checkpoint: Checkpoint) -> dict[str, Any]:
     """All that is known of a run before it starts: arguments, versions, and which weights."""
-    packages = {name: name for name in ("torch", "transformers", "trl", "peft", "math-verify")}
-    if args.engine == "vllm":
-        # Its distribution has another name for a CPU.
-        packages["vllm"] = metadata.packages_distributions().get("vllm", ["vllm"])[0]
-    versions = {name: _version(package) for name, package in packages.items()}
+    packages = ["torch", "transformers", "trl", "peft", "math-verify", *["vllm"] * (args.engine == "vllm")]
     chosen = {
         "batch_size": args.batch_size or BATCH_SIZES[args.engine],
         "dtype": resolve_dtype(args.dtype),
     }
     return {
         "settings": {name: value for name, value in asdict(args).items() if name != "output"} | chosen,
-        "versions": {"python": platform.python_version(), "hpt_trl": hpt_trl.__version__, **versions},
+        "versions": versions_of(packages),
         "device": str(device().type),
         "weights": {part: _weights(name) for part, name in asdict(checkpoint).items() if name},
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _weights(name: str) -> str | None:

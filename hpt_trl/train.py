@@ -13,9 +13,10 @@ from trl.rewards import think_format_reward
 
 from hpt_trl.config import HPTConfig
 from hpt_trl.console import parse, run_errors, user_errors
+from hpt_trl.masking import safe_command, without_secrets
 from hpt_trl.reading import REPORT_SUFFIX, local_files
 from hpt_trl.rewards import accuracy_reward, format_reward
-from hpt_trl.run_facts import Data, Origin, hub_id, safe_command, without_secrets
+from hpt_trl.run_facts import Data, Origin, hub_id
 from hpt_trl.sources import MINIATURE, resolve_model, resolve_rows
 from hpt_trl.trainer import HPTTrainer
 

@@ -1,4 +1,7 @@
-"""The verifier: what a mathematician would say, within bounded time and memory, with no process left behind."""
+"""The verifier: what a mathematician would say, within bounded time and memory, with no process left behind.
+
+Over 300 lines, for the tests share a judge and its helpers.
+"""
 
 import json
 import logging

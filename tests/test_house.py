@@ -22,7 +22,7 @@ CONFIGS = [
 
 # Each module may import only what stands above it.
 ORDER = [
-    "miniature", "miniature.tasks", "miniature.build",
+    "masking", "versions", "miniature", "miniature.tasks", "miniature.build",
     "gate", "estimator", "batching", "grader", "answers", "answers.spelling", "answers.units", "answers.structure",
     "answers.terms", "answers.equality", "grader_worker", "rewards", "demonstrations", "trl_hooks", "spread", "faults",
     "hub", "history", "samples", "recording", "terminal", "progress", "checkpoints", "scores", "journal", "data_report",

@@ -12,9 +12,10 @@ from datasets import Dataset
 from huggingface_hub import ModelCard
 from peft import LoraConfig
 
+from hpt_trl.masking import safe_command, without_secrets
 from hpt_trl.model_card import Metric, Result, model_card, stretches_of
 from hpt_trl.push import PushArguments, push
-from hpt_trl.run_facts import Data, base_of, hub_id, read_facts, safe_command, without_secrets
+from hpt_trl.run_facts import Data, base_of, hub_id, read_facts
 from tests.hub_server import TOKEN, card_errors
 from tests.tiny import ROWS, make_trainer
 

@@ -15,7 +15,7 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.utils.notebook import NotebookProgressCallback
 
 from hpt_trl.progress import ProgressPanel, duration, printable
-from hpt_trl.samples import Sample
+from hpt_trl.samples import Sample, SampleLog
 from tests.tiny import ROWS as DATA
 from tests.tiny import make_trainer
 
@@ -161,7 +161,7 @@ def test_notebooks_keep_their_table(tiny_model, tmp_path, monkeypatch):
 
 
 def test_only_the_main_process_tells(tmp_path, capfd):
-    panel, args = ProgressPanel(), TrainingArguments(str(tmp_path), use_cpu=True)
+    panel, args = ProgressPanel(SampleLog()), TrainingArguments(str(tmp_path), use_cpu=True)
     state = TrainerState(global_step=1, max_steps=2, is_world_process_zero=False)
     panel.on_train_begin(args, state, TrainerControl())
     panel.on_step_end(args, state, TrainerControl())
@@ -171,7 +171,7 @@ def test_only_the_main_process_tells(tmp_path, capfd):
 
 
 def test_texts_of_the_model_do_not_reach_the_terminal_as_commands():
-    panel = ProgressPanel()
+    panel = ProgressPanel(SampleLog())
     panel.steps = 4
     panel.samples.latest = [Sample(0, "q [red]?", "[bold]a[/bold]\n\x1b[2Jb\r\x07c\td", {"one": 1.0})]
     shown = re.sub(r"\x1b\[[\d;]*m", "", panel.render(60))
@@ -192,7 +192,7 @@ def test_durations(seconds, told):
 
 
 def test_a_resumed_run_does_not_count_the_tokens_of_before(tmp_path, capfd):
-    panel, args = ProgressPanel(), TrainingArguments(str(tmp_path), use_cpu=True)
+    panel, args = ProgressPanel(SampleLog()), TrainingArguments(str(tmp_path), use_cpu=True)
     state = TrainerState(global_step=10, max_steps=20, log_history=[{"step": 10, "num_tokens": 1e9}])
     panel.on_train_begin(args, state, TrainerControl())
     panel._began = panel._began - 2.0
