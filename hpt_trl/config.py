@@ -1,4 +1,7 @@
-"""HPTConfig: GRPOConfig with the paper's recipe as defaults, and HPT's own knobs."""
+"""HPTConfig: GRPOConfig with the paper's recipe as defaults, and HPT's own knobs.
+
+Over 300 lines, for the docstring is the reference of every knob.
+"""
 
 import math
 import sys

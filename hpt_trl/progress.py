@@ -71,8 +71,8 @@ class ProgressPanel(TrainerCallback):
         samples: of the last generation.
     """
 
-    def __init__(self, samples: SampleLog | None = None) -> None:
-        self.samples = samples or SampleLog()
+    def __init__(self, samples: SampleLog) -> None:
+        self.samples = samples
         self._lines: PinnedLines | None = None
         self._lock = threading.Lock()
         self._over = threading.Event()
@@ -217,7 +217,7 @@ class ProgressPanel(TrainerCallback):
         self._lines = None
 
     def render(self, columns: int) -> str:
-        """The panel as text with a terminal's colours, one line less wide than the terminal.
+        """The panel as text with a terminal's colours, as wide as the terminal.
 
         Args:
             columns: width of the terminal in letters.

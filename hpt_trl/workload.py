@@ -24,12 +24,8 @@ from hpt_trl.config import HPTConfig
 from hpt_trl.trainer import HPTTrainer
 
 # HPTConfig's defaults that are not GRPOConfig's, so that both trainers compute the same.
-RECIPE: dict[str, Any] = {
-    "learning_rate": 5e-6,
-    "lr_scheduler_type": "constant",
-    "loss_type": "dr_grpo",
-    "scale_rewards": "none",
-}
+_RECIPE_NAMES = ("learning_rate", "lr_scheduler_type", "loss_type", "scale_rewards")
+RECIPE: dict[str, Any] = {name: getattr(HPTConfig, name) for name in _RECIPE_NAMES}
 
 
 @dataclass
