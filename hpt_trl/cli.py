@@ -11,6 +11,7 @@ COMMANDS = {
     "prepare": "turn a data set, or a GGUF model, into what the trainer takes",
     "push": "bring a run's model card up to date, and its folder to the Hub",
     "benchmark": "what a step costs beside GRPOTrainer's on this machine",
+    "compare": "HPT against its baselines on miniature models, with seeds and intervals",
     "quickstart": "HPT on the embedded model, before and after, in minutes on a CPU",
 }
 

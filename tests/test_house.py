@@ -22,14 +22,17 @@ CONFIGS = [
 
 # Each module may import only what stands above it.
 ORDER = [
-    "masking", "versions", "miniature", "miniature.tasks", "miniature.build",
+    "masking", "versions", "miniature", "miniature.tasks", "miniature.build", "miniature.families", "miniature.bases",
     "gate", "estimator", "batching", "grader", "answers", "answers.spelling", "answers.units", "answers.structure",
     "answers.terms", "answers.equality", "grader_worker", "rewards", "demonstrations", "trl_hooks", "spread", "faults",
     "hub", "history", "samples", "recording", "terminal", "progress", "checkpoints", "scores", "journal", "data_report",
     "prompts", "columns", "reading", "decontamination", "data", "writing", "gguf_model", "config", "checks",
     "method", "run_facts", "model_card", "trainer", "console", "sources", "engines", "suites", "benchmark_problems",
     "scoreboard", "evaluate_arguments", "sampling", "runs", "diagnosis", "gate_maps", "panels", "pictures", "page",
-    "report", "evaluate", "prepare", "train", "push", "quickstart", "workload", "ratios", "benchmark", "cli",
+    "report", "evaluate", "prepare", "train", "push", "quickstart", "workload", "ratios", "benchmark",
+    "comparison", "comparison.statistics", "comparison.sampler", "comparison.exam", "comparison.methods",
+    "comparison.progress", "comparison.settings", "comparison.runs", "comparison.pool", "comparison.plan",
+    "comparison.summary", "comparison.tables", "comparison.figures", "comparison.report", "compare", "cli",
 ]  # fmt: skip
 LEAVES = {
     "gate", "estimator", "batching", "grader", "answers.spelling", "answers.units", "demonstrations", "trl_hooks",

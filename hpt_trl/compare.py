@@ -1,0 +1,29 @@
+"""`hpt-trl compare`: HPT against its baselines on miniature models, with seeds and intervals."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+import torch
+
+# Before TRL is imported, here and in every fork: nothing is looked up, nothing is sent.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from hpt_trl.comparison.plan import Comparison
+from hpt_trl.comparison.settings import CompareArguments
+from hpt_trl.console import parse, user_errors
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run the command line `hpt-trl compare`."""
+    prog = "hpt-trl compare"
+    # One thread a run: models this small gain nothing from a second, and forks inherit none.
+    torch.set_num_threads(1)
+    with user_errors(prog):
+        (args,) = parse((CompareArguments,), argv, prog)
+        comparison = Comparison(args, tell=lambda text: print(text, flush=True))
+        comparison.run()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,158 @@
+"""The methods compared, as phases of training; each phase is one of TRL's trainers or HPTTrainer."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch import Tensor
+from transformers import Trainer, TrainerCallback
+from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
+
+from hpt_trl.comparison.exam import LONGEST_ANSWER, accuracy
+from hpt_trl.config import HPTConfig
+from hpt_trl.gate import Gate, annealed_gate
+from hpt_trl.trainer import HPTTrainer
+
+# Budgets end a run, not its config.
+_ENDLESS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What all methods share.
+
+    Args:
+        prompts: of an optimizer step.
+        generations: rollouts of a prompt.
+        steps: optimizer steps of the first budget.
+    """
+
+    prompts: int
+    generations: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One trainer.
+
+    Args:
+        trainer: "sft", "grpo" (TRL's own) or "hpt".
+        share: of the first budget's steps, where another phase follows.
+        options: of HPTConfig.
+        gate: makes a gate that no option names.
+    """
+
+    trainer: str
+    share: float = 1.0
+    options: Mapping[str, Any] = field(default_factory=dict)
+    gate: Callable[[Recipe], Gate] | None = None
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of the table: its name, and what is done one after the other."""
+
+    title: str
+    phases: tuple[Phase, ...]
+
+
+def _hpt(title: str, gate: Callable[[Recipe], Gate] | None = None, **options: Any) -> Method:
+    return Method(title, (Phase("hpt", options=options, gate=gate),))
+
+
+def _chord_gate(recipe: Recipe) -> Gate:
+    """CHORD's anneal over the first half of the first budget, as its preset does over half of max_steps."""
+    return partial(annealed_gate, steps=max(1, recipe.steps // 2))
+
+
+def _off_policy_gate(recipe: Recipe) -> Gate:
+    """HPT's switch at 0, to the demonstration's off-policy gradient instead of its likelihood."""
+
+    def gate(solve_rate_P: Tensor, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        is_solved_P = (solve_rate_P > 0).to(solve_rate_P)
+        return is_solved_P, torch.zeros_like(is_solved_P), 1 - is_solved_P
+
+    return gate
+
+
+METHODS: dict[str, Method] = {
+    "base": Method("base", ()),
+    "sft": Method("SFT", (Phase("sft"),)),
+    "grpo": Method("GRPO", (Phase("grpo"),)),
+    "sft_grpo": Method("SFT then GRPO", (Phase("sft", share=0.5), Phase("grpo"))),
+    "luffy": _hpt("LUFFY", algorithm="luffy"),
+    "srft": _hpt("SRFT", algorithm="srft"),
+    "chord": _hpt("CHORD", gate=_chord_gate, algorithm="chord"),
+    "hpt": _hpt("HPT"),
+}
+"""In the order of the table."""
+
+ABLATIONS: dict[str, Method] = {
+    "gate_1_of_8": _hpt("gate threshold 1/8", gate_threshold=1 / 8),
+    "gate_2_of_8": _hpt("gate threshold 2/8", gate_threshold=2 / 8),
+    "arm_off_policy": _hpt("demonstration arm off-policy", gate=_off_policy_gate),
+    "arm_mixed": _hpt("SFT at 0, off-policy to 2/8", gate_off_policy_threshold=2 / 8),
+    "weight_0.3": _hpt("SFT weight 0.3", sft_weight=0.3),
+    "weight_0.1": _hpt("SFT weight 0.1", sft_weight=0.1),
+    "weight_0.03": _hpt("SFT weight 0.03", sft_weight=0.03),
+}
+"""HPT with one thing changed; HPT itself is threshold 0, arm SFT, weight 1."""
+
+
+def build_trainer(
+    phase: Phase,
+    recipe: Recipe,
+    model: Any,
+    tokenizer: Any,
+    rows: Sequence[dict[str, str]],
+    learning_rate: float,
+    seed: int,
+    folder: Path,
+    callbacks: Sequence[TrainerCallback],
+) -> Trainer:
+    """The trainer of one phase, on one thread of a CPU.
+
+    Args:
+        phase, recipe: what to do.
+        model, tokenizer: whom to train.
+        rows: `prompt`, `demonstration`, `solution`.
+        learning_rate: constant, as in arXiv 2509.04419.
+        seed: of order and rollouts.
+        folder: of the trainer's own files.
+        callbacks: one of which ends the run.
+    """
+    common: dict[str, Any] = {
+        "output_dir": str(folder),
+        "learning_rate": learning_rate,
+        "lr_scheduler_type": "constant",
+        "seed": seed,
+        "max_steps": _ENDLESS,
+        "use_cpu": True,
+        "bf16": False,
+        "gradient_checkpointing": False,
+        "logging_steps": 5,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "dataloader_pin_memory": False,
+    }
+    shared: dict[str, Any] = {"model": model, "processing_class": tokenizer, "callbacks": list(callbacks)}
+    if phase.trainer == "sft":
+        pairs = [{"prompt": row["prompt"], "completion": row["demonstration"]} for row in rows]
+        config = SFTConfig(per_device_train_batch_size=recipe.prompts, completion_only_loss=True, **common)
+        return SFTTrainer(args=config, train_dataset=Dataset.from_list(pairs), **shared)
+    common |= {
+        "per_device_train_batch_size": recipe.prompts * recipe.generations,
+        "num_generations": recipe.generations,
+        "max_completion_length": LONGEST_ANSWER,
+    }
+    shared |= {"reward_funcs": accuracy, "train_dataset": Dataset.from_list(list(rows))}
+    if phase.trainer == "grpo":
+        return GRPOTrainer(args=GRPOConfig(**common), **shared)
+    gate = phase.gate and phase.gate(recipe)
+    return HPTTrainer(args=HPTConfig(**common, **phase.options), gate=gate, **shared)

@@ -1,0 +1,215 @@
+"""Base models of the comparison, made from nothing: `python -m hpt_trl.miniature.bases NAME FOLDER`.
+
+As `build.py` makes the embedded model: first the skill of working an answer out, then the habit of answering at once.
+How often a base solves a family when sampled follows from how often that family's answers show their steps in the
+second part: `Base.step_shares`, set for each model so that it solves between 5 and 40 % of every family.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import math
+import random
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hpt_trl.miniature import build, families, tasks
+from hpt_trl.miniature.build import build_tokenizer, make_batch, save
+from hpt_trl.miniature.families import SUITES, sample_row
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+BATCH_SIZE = 32
+WARMUP_STEPS = 50
+MATRIX_RATE = 4e-3
+"""Of Muon, on weight matrices; half of it is left at the end."""
+OTHER_RATE = 4e-3
+"""Of AdamW, on embeddings, norms and biases."""
+
+SKILL_WEIGHTS = {"chain2": 1.0, "chain4": 1.5, "sum": 1.5, "product": 2.0, "remainder": 2.0, "digits": 1.5,
+                 "longer": 0.7, "words": 2.0}  # fmt: skip
+"""How often each suite comes in the first part, in proportion. In the second all come alike."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """How to make one base model.
+
+    Args:
+        architecture: "qwen2" or "llama".
+        hidden_size: width; the MLP is three times as wide.
+        layers: depth.
+        skill_steps, habit_steps: optimizer steps of the two parts.
+        step_shares: share of answers that show their steps in the second part, by suite.
+        seed: of weights and problems.
+    """
+
+    architecture: str
+    hidden_size: int
+    layers: int
+    skill_steps: int
+    habit_steps: int
+    step_shares: Mapping[str, float]
+    seed: int = 0
+
+
+_SHARES = {"chain2": 0.15, "chain4": 0.1, "sum": 0.15, "product": 0.2, "remainder": 0.1, "digits": 0.1,
+           "longer": 0.1, "words": 0.1}  # fmt: skip
+
+BASES: dict[str, Base] = {
+    "qwen2-small": Base("qwen2", 64, 3, 1400, 300, _SHARES),
+    "llama-small": Base("llama", 64, 3, 1400, 300, _SHARES),
+    "qwen2-large": Base("qwen2", 128, 3, 900, 250, _SHARES),
+    "llama-large": Base("llama", 128, 3, 900, 250, _SHARES),
+}
+"""Two architectures in two sizes: 0.18M and 0.67M parameters."""
+
+
+def fingerprint(name: str) -> str:
+    """What tells a base from one made by another recipe: its settings, and the code of problems and pretraining."""
+    texts = [Path(str(module.__file__)).read_text() for module in (tasks, families, build)]
+    texts += [Path(__file__).read_text().split("BASES: dict")[0], repr(asdict(BASES[name]))]
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:12]
+
+
+def base_folder(name: str, cache: Path) -> Path:
+    """Where the base is, or is to be built."""
+    return cache / f"{name}-{fingerprint(name)}"
+
+
+def build_base(name: str, folder: Path) -> None:
+    """Build a base model into a folder that is there as a whole or not at all. Takes minutes on one core.
+
+    Args:
+        name: of `BASES`.
+        folder: must not exist.
+    """
+    import torch
+
+    # The order of floating-point sums depends on the number of threads; one thread makes a rebuild bit-identical.
+    torch.set_num_threads(1)
+    base = BASES[name]
+    torch.manual_seed(base.seed)
+    tokenizer = build_tokenizer()
+    model = new_model(base, tokenizer)
+    pretrain(model, tokenizer, base)
+    draft = folder.with_name(folder.name + ".draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    save(model, tokenizer, draft)
+    draft.rename(folder)
+
+
+def new_model(base: Base, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
+    """A randomly initialised model."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.for_model(
+        base.architecture,
+        vocab_size=len(tokenizer),
+        hidden_size=base.hidden_size,
+        intermediate_size=3 * base.hidden_size,
+        num_hidden_layers=base.layers,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=256,
+        initializer_range=0.05,
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    return AutoModelForCausalLM.from_config(config)
+
+
+class Texts:
+    """Batches of prompts and answers, drawn without end.
+
+    Args:
+        base: says how often answers show their steps.
+    """
+
+    def __init__(self, base: Base) -> None:
+        self.base = base
+        self.generator = random.Random(base.seed)
+        self._batches: list[list[tuple[str, str]]] = []
+
+    def next(self, skill: bool) -> list[tuple[str, str]]:
+        """The next batch.
+
+        Args:
+            skill: whether it is of the first part, where every answer shows its steps.
+        """
+        if not self._batches:
+            # Eight batches at a time, of texts of like length each: a third less padding.
+            texts = sorted((self._draw(skill) for _ in range(8 * BATCH_SIZE)), key=lambda text: len("".join(text)))
+            self._batches = [texts[start : start + BATCH_SIZE] for start in range(0, len(texts), BATCH_SIZE)]
+            self.generator.shuffle(self._batches)
+        return self._batches.pop()
+
+    def _draw(self, skill: bool) -> tuple[str, str]:
+        weights = SKILL_WEIGHTS if skill else dict.fromkeys(SUITES, 1.0)
+        suite = self.generator.choices(list(weights), list(weights.values()))[0]
+        row = sample_row(self.generator, suite, "train")
+        if skill or self.generator.random() < self.base.step_shares[suite]:
+            return row["prompt"], row["demonstration"]
+        return row["prompt"], row["demonstration"].splitlines()[-1]
+
+
+def pretrain(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, base: Base) -> None:
+    """Pretrain a model in place, first on the skill and then on the habit of answering at once."""
+    import torch
+
+    texts, steps = Texts(base), base.skill_steps + base.habit_steps
+    optimizers = _optimizers(model)
+
+    def factor(step: int) -> float:
+        return min((step + 1) / WARMUP_STEPS, 0.55 + 0.45 * math.cos(math.pi * step / steps))
+
+    schedulers = [torch.optim.lr_scheduler.LambdaLR(optimizer, factor) for optimizer in optimizers]
+    model.train()
+    for step in range(steps):
+        inputs, labels = make_batch(texts.next(skill=step < base.skill_steps), tokenizer)
+        # Right padding needs no attention mask in a causal model: no real token ever looks at the padding after it.
+        loss = model(input_ids=inputs, labels=labels).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for each in (*optimizers, *schedulers):
+            each.step()
+        model.zero_grad()
+        if step % 100 == 99:
+            print(f"step {step + 1} of {steps}: loss {loss.item():.3f}", flush=True)
+    model.eval()
+
+
+def _optimizers(model: PreTrainedModel) -> list[torch.optim.Optimizer]:
+    """Muon for weight matrices, which need half the steps by it, and AdamW for all else."""
+    import torch
+
+    named = dict(model.named_parameters())
+    is_matrix = {name: each.ndim == 2 and "embed" not in name for name, each in named.items()}
+    matrices = [each for name, each in named.items() if is_matrix[name]]
+    others = [each for name, each in named.items() if not is_matrix[name]]
+    options: dict[str, Any] = {"weight_decay": 0.01}
+    return [
+        torch.optim.Muon(matrices, lr=MATRIX_RATE, adjust_lr_fn="match_rms_adamw", **options),
+        torch.optim.AdamW(others, lr=OTHER_RATE, betas=(0.9, 0.98), **options),
+    ]
+
+
+def main() -> None:
+    """Parse the command line, and build one base."""
+    parser = argparse.ArgumentParser(description="Pretrain a base model of the comparison from scratch, on one core.")
+    parser.add_argument("name", choices=BASES, help="which one")
+    parser.add_argument("folder", type=Path, help="where to; must not exist")
+    arguments = parser.parse_args()
+    build_base(arguments.name, arguments.folder)
+
+
+if __name__ == "__main__":
+    main()
