@@ -10,7 +10,9 @@ import torch
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from hpt_trl.comparison.plan import Comparison
+from hpt_trl.comparison.report import write_report
 from hpt_trl.comparison.settings import CompareArguments
+from hpt_trl.comparison.summary import summarize
 from hpt_trl.console import parse, user_errors
 
 
@@ -23,6 +25,9 @@ def main(argv: Sequence[str]) -> None:
         (args,) = parse((CompareArguments,), argv, prog)
         comparison = Comparison(args, tell=lambda text: print(text, flush=True))
         comparison.run()
+        summary = summarize(args, comparison.results, comparison.rates, comparison.folder / "runs")
+        path = write_report(summary, comparison.folder / "report")
+        print(f"The report is {path}.")
 
 
 if __name__ == "__main__":

@@ -48,10 +48,13 @@ class Comparison:
         self._do(main_runs(self.args, self.rates))
 
     def _build_bases(self) -> None:
-        (self.folder / "bases").mkdir(parents=True, exist_ok=True)
         missing = [name for name in self.args.models if not self.base(name).exists()]
         tasks = [
-            Task(f"base {name}", self.folder / "bases" / f"{name}.build", partial(build_base, name, self.base(name)))
+            Task(
+                f"base {name}",
+                self.folder / "bases" / f"{name}.build",
+                partial(build_base, BASES[name], self.base(name)),
+            )
             for name in missing
         ]
         self._all_well(run_tasks(tasks, self.args.processes, self.tell))

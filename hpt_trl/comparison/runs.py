@@ -50,9 +50,9 @@ class Run:
 
 def run_settings(run: Run, args: CompareArguments) -> dict[str, Any]:
     """All that a run's result depends on."""
-    names = ("steps", "compute", "training_problems", "prompts_per_step", "num_generations", "test_problems",
-             "test_samples", "pass_problems", "pass_samples", "curve_problems", "curve_points", "temperature")  # fmt: skip
-    return {"run": asdict(run), **{name: getattr(args, name) for name in names}}
+    free = {"output_dir", "models", "methods", "seeds", "search_seeds", "learning_rates", "ablations", "small",
+            "processes"}  # fmt: skip
+    return {"run": asdict(run), **{name: value for name, value in asdict(args).items() if name not in free}}
 
 
 def read_result(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -59,8 +59,8 @@ class Base:
     seed: int = 0
 
 
-_SHARES = {"chain2": 0.15, "chain4": 0.1, "sum": 0.15, "product": 0.2, "remainder": 0.1, "digits": 0.1,
-           "longer": 0.1, "words": 0.1}  # fmt: skip
+_SHARES = {"chain2": 0.3, "chain4": 0.25, "sum": 0.4, "product": 0.4, "remainder": 0.2, "digits": 0.35,
+           "longer": 0.3, "words": 0.3}  # fmt: skip
 
 BASES: dict[str, Base] = {
     "qwen2-small": Base("qwen2", 64, 3, 1400, 300, _SHARES),
@@ -83,22 +83,22 @@ def base_folder(name: str, cache: Path) -> Path:
     return cache / f"{name}-{fingerprint(name)}"
 
 
-def build_base(name: str, folder: Path) -> None:
+def build_base(base: Base, folder: Path) -> None:
     """Build a base model into a folder that is there as a whole or not at all. Takes minutes on one core.
 
     Args:
-        name: of `BASES`.
+        base: how to make it, one of `BASES` or another.
         folder: must not exist.
     """
     import torch
 
     # The order of floating-point sums depends on the number of threads; one thread makes a rebuild bit-identical.
     torch.set_num_threads(1)
-    base = BASES[name]
     torch.manual_seed(base.seed)
     tokenizer = build_tokenizer()
     model = new_model(base, tokenizer)
     pretrain(model, tokenizer, base)
+    folder.parent.mkdir(parents=True, exist_ok=True)
     draft = folder.with_name(folder.name + ".draft")
     shutil.rmtree(draft, ignore_errors=True)
     save(model, tokenizer, draft)
@@ -208,7 +208,7 @@ def main() -> None:
     parser.add_argument("name", choices=BASES, help="which one")
     parser.add_argument("folder", type=Path, help="where to; must not exist")
     arguments = parser.parse_args()
-    build_base(arguments.name, arguments.folder)
+    build_base(BASES[arguments.name], arguments.folder)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,206 @@
+"""Summary -> the paper's figures, from our runs."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from hpt_trl.comparison.statistics import interval
+from hpt_trl.comparison.summary import AVERAGES, Summary
+from hpt_trl.comparison.tables import title_of
+from hpt_trl.scores import pass_at_k
+
+# Okabe and Ito's colours, told apart by colour-blind readers too; each method keeps its own in all figures.
+_COLOURS = {
+    "base": "#999999", "sft": "#E69F00", "grpo": "#0072B2", "sft_grpo": "#009E73", "luffy": "#CC79A7",
+    "srft": "#56B4E9", "chord": "#8C564B", "hpt": "#D55E00",
+}  # fmt: skip
+_AVERAGE_TITLES = {"in": "in distribution", "out": "out of distribution"}
+
+
+def draw_all(summary: Summary, folder: Path) -> dict[str, str]:
+    """Draw every figure that the summary has the data for.
+
+    Returns:
+        File name and caption of each.
+    """
+    model = summary["settings"]["models"][0]
+    drawn: dict[str, str] = {}
+    figures: list[tuple[str, str, Callable[[], Figure | None]]] = [
+        ("accuracy.png", "Accuracy over token passes, mean over seeds.", lambda: accuracy_curves(summary, model)),
+        ("demonstrations.png", "Share of prompts that learn from a demonstration.", lambda: shares(summary)),
+        ("entropy_length.png", "Entropy and length of sampled answers.", lambda: entropy_and_length(summary, model)),
+        ("solve_rates.png", "Solve rate of every training prompt at every visit.", lambda: heat_map(summary, model)),
+        ("pass_at_k.png", "At least one of k samples is right.", lambda: pass_curves(summary)),
+        ("solved_alone.png", "Test problems that one method alone solves.", lambda: solved_alone(summary, model)),
+    ]
+    for name, caption, draw in figures:
+        figure = draw()
+        if figure is not None:
+            figure.savefig(folder / name, dpi=130)
+            drawn[name] = f"{caption} Model: {model}." if name != "demonstrations.png" else caption
+    return drawn
+
+
+def _panels(count: int, height: float = 3.8) -> tuple[Figure, Sequence[Any]]:
+    figure = Figure(figsize=(5.2 * count + 1.2, height), layout="constrained")
+    panels = figure.subplots(1, count, squeeze=False)[0]
+    for axes in panels:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(color="0.92")
+        axes.set_axisbelow(True)
+    return figure, panels
+
+
+def _runs(summary: Summary, model: str) -> dict[str, list[Mapping[str, Any]]]:
+    """Entries of the main runs on a model, by method in the table's order."""
+    entries: dict[str, list[Mapping[str, Any]]] = {name: [] for name in summary["settings"]["methods"]}
+    for entry in summary["runs"]:
+        if entry["run"]["stage"] == "main" and entry["run"]["model"] == model:
+            entries[entry["run"]["method"]].append(entry)
+    return {name: found for name, found in entries.items() if found}
+
+
+def _mean_curve(entries: Sequence[Mapping[str, Any]], key: str, end: float) -> tuple[np.ndarray, np.ndarray]:
+    """A quantity over token passes, every run interpolated to the same points, mean over runs."""
+    points = np.linspace(0, end, 41)
+    curves = [
+        np.interp(points, [point["compute"] for point in entry["curve"]], [point[key] for point in entry["curve"]])
+        for entry in entries
+    ]
+    return points, np.mean(curves, axis=0)
+
+
+def accuracy_curves(summary: Summary, model: str) -> Figure:
+    """Accuracy on the small exam, in and out of distribution, over token passes."""
+    figure, panels = _panels(2)
+    for axes, (key, title) in zip(panels, _AVERAGE_TITLES.items()):
+        _draw_curves(axes, summary, model, key, factor=100)
+        axes.set(title=f"Accuracy {title}", xlabel="token passes, millions", ylabel="%")
+        axes.set_ylim(bottom=0)
+    panels[-1].legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure
+
+
+def entropy_and_length(summary: Summary, model: str) -> Figure:
+    """Mean entropy and length of the answers to the small exam."""
+    figure, panels = _panels(2)
+    for axes, (key, title, unit) in zip(
+        panels, (("entropy", "Entropy", "nats a token"), ("tokens", "Length of an answer", "tokens"))
+    ):
+        _draw_curves(axes, summary, model, key, factor=1)
+        axes.set(title=title, xlabel="token passes, millions", ylabel=unit)
+        axes.set_ylim(bottom=0)
+    panels[-1].legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure
+
+
+def _draw_curves(axes: Any, summary: Summary, model: str, key: str, factor: float) -> None:
+    end = summary["settings"]["compute"]
+    for method, entries in _runs(summary, model).items():
+        if method == "base":
+            axes.axhline(factor * entries[0]["curve"][0][key], color=_COLOURS[method], linestyle=":", label="base")
+            continue
+        points, mean = _mean_curve(entries, key, end)
+        axes.plot(points / 1e6, factor * mean, color=_COLOURS[method], label=title_of(method))
+
+
+def shares(summary: Summary) -> Figure | None:
+    """HPT's share of prompts on demonstrations over its run, a line a model."""
+    figure, (axes,) = _panels(1)
+    for model in summary["settings"]["models"]:
+        curves = [entry["demonstration_share"] for entry in _runs(summary, model).get("hpt", [])]
+        if curves:
+            length = min(map(len, curves))
+            # The trainer logs every fifth step.
+            steps = 5 * (1 + np.arange(length))
+            axes.plot(steps, 100 * np.mean([curve[:length] for curve in curves], axis=0), label=model)
+    if not axes.lines:
+        return None
+    axes.set(title="Prompts on a demonstration, HPT", xlabel="optimizer step", ylabel="%", ylim=(0, 102))
+    axes.legend(frameon=False)
+    return figure
+
+
+def heat_map(summary: Summary, model: str) -> Figure | None:
+    """What HPT's rollouts solved of each training prompt, every time it came."""
+    if model not in summary["gates"]:
+        return None
+    rates = np.array([[np.nan if rate is None else rate for rate in row] for row in summary["gates"][model]])
+    figure = Figure(figsize=(6.4, 4.6), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(100 * rates, aspect="auto", interpolation="none", cmap="viridis", vmin=0, vmax=100)
+    axes.set(title="Solve rate, HPT's first run", xlabel="visit of the prompt", ylabel="training prompts, sorted")
+    figure.colorbar(image, label="rollouts that solved it, %")
+    return figure
+
+
+def pass_curves(summary: Summary) -> Figure | None:
+    """pass@k in and out of distribution, mean over problems, suites and seeds."""
+    model, most = summary["settings"]["models"][0], summary["settings"]["pass_samples"]
+    ks = [2**power for power in range(most.bit_length()) if 2**power <= most]
+    runs = {
+        method: [entry["passes"] for entry in entries if entry["passes"]]
+        for method, entries in _runs(summary, model).items()
+    }
+    if not any(runs.values()):
+        return None
+    figure, panels = _panels(2)
+    for axes, (name, suites) in zip(panels, AVERAGES.items()):
+        for method, passes in runs.items():
+            shares_k = [pass_share(passes, suites, most, k) for k in ks]
+            axes.plot(ks, 100 * np.array(shares_k), color=_COLOURS[method], marker="o", markersize=4,
+                      label=title_of(method))  # fmt: skip
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(ks, [str(k) for k in ks])
+        axes.set(title=f"pass@k {_AVERAGE_TITLES[name]}", xlabel="k", ylabel="problems, %", ylim=(0, 103))
+    panels[-1].legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure
+
+
+def pass_share(passes: Sequence[Mapping[str, Sequence[int]]], suites: Sequence[str], samples: int, k: int) -> float:
+    """Unbiased pass@k, each suite and each run counting alike.
+
+    Args:
+        passes: right samples of every problem by suite, of each run.
+        suites: to average over.
+        samples: of a problem.
+        k: as in pass@k.
+    """
+    return float(
+        np.mean([np.mean([pass_at_k(samples, right, k) for right in run[suite]]) for run in passes for suite in suites])
+    )
+
+
+def solved_alone(summary: Summary, model: str) -> Figure | None:
+    """How many test problems a method solves in most samples and no other does, mean over seeds, at equal compute."""
+    alone = alone_counts(summary, model)
+    if not alone:
+        return None
+    figure, (axes,) = _panels(1)
+    for place, (method, counts) in enumerate(alone.items()):
+        mean, low, high = interval(counts)
+        axes.bar(place, mean, color=_COLOURS[method])
+        if low == low:
+            axes.plot([place, place], [max(low, 0), high], color="0.25")
+    axes.set_xticks(range(len(alone)), [title_of(method) for method in alone], rotation=30, ha="right")
+    axes.set(title="Solved by one method alone", ylabel="test problems")
+    return figure
+
+
+def alone_counts(summary: Summary, model: str) -> dict[str, list[int]]:
+    """By method and seed: problems of which at least half of the samples are right, and of no other method's are."""
+    half = summary["settings"]["test_samples"] / 2
+    runs = {name: entries for name, entries in _runs(summary, model).items() if name != "base"}
+    counts: dict[str, list[int]] = {method: [] for method in runs}
+    for seed in summary["settings"]["seeds"]:
+        solved = {}
+        for method, entries in runs.items():
+            right = next(entry["right"]["compute"] for entry in entries if entry["run"]["seed"] == seed)
+            solved[method] = np.array([int(digit) >= half for text in right.values() for digit in text])
+        total = np.sum(list(solved.values()), axis=0)
+        for method, mask in solved.items():
+            counts[method].append(int((mask & (total == 1)).sum()))
+    return counts

@@ -1,0 +1,119 @@
+"""Summary -> Markdown tables."""
+
+import math
+from collections.abc import Sequence
+
+from hpt_trl.comparison.methods import ABLATIONS, METHODS
+from hpt_trl.comparison.statistics import Interval
+from hpt_trl.comparison.summary import AVERAGES, BUDGETS, Scores, Summary
+from hpt_trl.miniature.families import IN_DISTRIBUTION, OUT_OF_DISTRIBUTION, SUITES
+
+_AVERAGE_TITLES = {"in": "**in dist.**", "out": "**out of dist.**"}
+_HPT_TITLE = "HPT"
+
+
+def title_of(method: str) -> str:
+    """A method's name in tables."""
+    return (METHODS | ABLATIONS)[method].title
+
+
+def cell(value: Interval) -> str:
+    """A share in %, with half the width of its interval."""
+    half = (value.high - value.low) / 2
+    return f"{100 * value.mean:.1f}" + ("" if math.isnan(half) else f" ± {100 * half:.1f}")
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table, its first column to the left and the others to the right."""
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def main_table(scores: Scores) -> str:
+    """Rows methods, columns suites and averages."""
+    columns = [*IN_DISTRIBUTION, "in", *OUT_OF_DISTRIBUTION, "out"]
+    header = ["", *((SUITES | _AVERAGE_TITLES)[column] for column in columns)]
+    best = {column: max(scores.methods, key=lambda method: scores.interval(method, column).mean) for column in columns}
+    rows = []
+    for method in scores.methods:
+        cells = [cell(scores.interval(method, column)) for column in columns]
+        cells = [f"**{text}**" if best[column] == method else text for text, column in zip(cells, columns)]
+        rows.append([title_of(method), *cells])
+    return markdown(header, rows)
+
+
+def difference_table(scores: Scores) -> str:
+    """What each other method scores above or below HPT, with its P value."""
+    header = ["HPT minus", *(f"{_AVERAGE_TITLES[name]} | P" for name in AVERAGES)]
+    header = [part for text in header for part in text.split(" | ")]
+    p_values = {name: scores.p_values(name) for name in AVERAGES}
+    rows = []
+    for method in p_values["in"]:
+        row = [title_of(method)]
+        for name in AVERAGES:
+            ours, theirs = scores.by_seed("hpt", name), scores.by_seed(method, name)
+            mean = sum(a - b for a, b in zip(ours, theirs)) / len(ours)
+            row += [f"{100 * mean:+.1f}", p_text(p_values[name][method])]
+        rows.append(row)
+    return markdown(header, rows)
+
+
+def p_text(p: float) -> str:
+    """A P value as it is usually written; a dash where there is none."""
+    if math.isnan(p):
+        return "-"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def verdicts(scores: Scores) -> str:
+    """Whom HPT beats, who beats it, and what is open, one line an average."""
+    lines = []
+    for name, p_values in ((name, scores.p_values(name)) for name in AVERAGES):
+        hpt = scores.interval("hpt", name).mean
+        kinds: dict[str, list[str]] = {"ahead of": [], "behind": [], "not told apart from": []}
+        for method, p in p_values.items():
+            is_ahead = hpt > scores.interval(method, name).mean
+            # NaN is below nothing: with one seed, nothing is told apart.
+            kind = ("ahead of" if is_ahead else "behind") if p < 0.05 else "not told apart from"
+            kinds[kind].append(title_of(method))
+        text = "; ".join(f"{kind} {', '.join(names)}" for kind, names in kinds.items() if names)
+        lines.append(f"- {'In' if name == 'in' else 'Out of'} distribution HPT is {text}.")
+    return "\n".join(lines)
+
+
+def cost_table(summary: Summary) -> str:
+    """What each method spent on either budget, means over its runs: steps, token passes in millions, and the share of
+    these that forwards with a gradient and their way back took; the rest is generation."""
+    header = [
+        "",
+        *(f"{part}, {title}" for title in BUDGETS.values() for part in ("steps", "M passes", "of it training")),
+    ]
+    rows = []
+    for method in summary["settings"]["methods"]:
+        entries = [entry for entry in summary["runs"] if _is_main(entry, method) and entry["spent"]]
+        if not entries:
+            continue
+        row = [title_of(method)]
+        for budget in BUDGETS:
+            spent = [entry["spent"][budget] for entry in entries]
+            mean = {key: sum(each[key] for each in spent) / len(spent) for key in spent[0]}
+            row += [
+                f"{mean['step']:.0f}",
+                f"{mean['compute'] / 1e6:.2f}",
+                f"{3 * mean['backwarded'] / mean['compute']:.0%}",
+            ]
+        rows.append(row)
+    return markdown(header, rows)
+
+
+def rate_table(summary: Summary) -> str:
+    """The learning rate found for each method, by size of the model."""
+    found = {tuple(key.split()): rate for key, rate in summary["learning_rates"].items()}
+    sizes = sorted({size for size, _ in found}, key=int)
+    methods = [name for name in METHODS if any(method == name for _, method in found)]
+    rows = [[title_of(name), *(f"{found.get((size, name), math.nan):g}" for size in sizes)] for name in methods]
+    return markdown(["", *(f"width {size}" for size in sizes)], rows)
+
+
+def _is_main(entry: Summary, method: str) -> bool:
+    return entry["run"]["stage"] == "main" and entry["run"]["method"] == method
