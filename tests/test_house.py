@@ -9,14 +9,19 @@ from pathlib import Path
 import pytest
 from trl import ModelConfig
 
+from hpt_trl.comparison.settings import CompareArguments
 from hpt_trl.config import HPTConfig
 from hpt_trl.console import parse
 from hpt_trl.train import HPTScriptArguments
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "hpt_trl"
+# Of `hpt-trl compare`.
+MINIATURE = ROOT / "configs" / "miniature.yaml"
 CONFIGS = [
-    *sorted(path for path in (ROOT / "configs").rglob("*.yaml") if path.parent.name != "accelerate"),
+    *sorted(
+        path for path in (ROOT / "configs").rglob("*.yaml") if path.parent.name != "accelerate" and path != MINIATURE
+    ),
     PACKAGE / "miniature" / "quickstart.yaml",
 ]
 
@@ -95,6 +100,14 @@ def test_every_config_loads_and_opens_with_its_launch_command(path):
     assert args.generation_batch_size % args.num_generations == 0
     comments = path.read_text().split("\n\n")[0]
     assert re.search(r"hpt-trl train|accelerate launch", comments)
+
+
+def test_the_comparisons_config_loads_whole_and_small():
+    (whole,) = parse((CompareArguments,), ["--config", str(MINIATURE)], "test")
+    (small,) = parse((CompareArguments,), ["--config", str(MINIATURE), "--small"], "test")
+    assert (len(whole.models), len(whole.methods), len(whole.seeds)) == (4, 8, 5)
+    assert (len(small.models), small.methods, len(small.seeds)) == (1, ["base", "sft", "grpo", "hpt"], 2)
+    assert "hpt-trl compare --config configs/miniature.yaml --small" in MINIATURE.read_text()
 
 
 def test_nothing_names_this_machine():

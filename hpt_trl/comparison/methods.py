@@ -126,21 +126,7 @@ def build_trainer(
         folder: of the trainer's own files.
         callbacks: one of which ends the run.
     """
-    common: dict[str, Any] = {
-        "output_dir": str(folder),
-        "learning_rate": learning_rate,
-        "lr_scheduler_type": "constant",
-        "seed": seed,
-        "max_steps": _ENDLESS,
-        "use_cpu": True,
-        "bf16": False,
-        "gradient_checkpointing": False,
-        "logging_steps": 5,
-        "save_strategy": "no",
-        "report_to": "none",
-        "disable_tqdm": True,
-        "dataloader_pin_memory": False,
-    }
+    common = _common_options(learning_rate, seed, folder)
     shared: dict[str, Any] = {"model": model, "processing_class": tokenizer, "callbacks": list(callbacks)}
     if phase.trainer == "sft":
         pairs = [{"prompt": row["prompt"], "completion": row["demonstration"]} for row in rows]
@@ -156,3 +142,22 @@ def build_trainer(
         return GRPOTrainer(args=GRPOConfig(**common), **shared)
     gate = phase.gate and phase.gate(recipe)
     return HPTTrainer(args=HPTConfig(**common, **phase.options), gate=gate, **shared)
+
+
+def _common_options(learning_rate: float, seed: int, folder: Path) -> dict[str, Any]:
+    """Options of every trainer."""
+    return {
+        "output_dir": str(folder),
+        "learning_rate": learning_rate,
+        "lr_scheduler_type": "constant",
+        "seed": seed,
+        "max_steps": _ENDLESS,
+        "use_cpu": True,
+        "bf16": False,
+        "gradient_checkpointing": False,
+        "logging_steps": 5,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "dataloader_pin_memory": False,
+    }

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from multiprocessing.connection import wait
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 
 
@@ -36,23 +37,24 @@ def run_tasks(tasks: Iterable[Task], processes: int, tell: Callable[[str], None]
     """
     context = multiprocessing.get_context("fork")
     waiting, failed = list(tasks), []
-    running: dict[int, tuple[Task, multiprocessing.process.BaseProcess]] = {}
+    running: list[tuple[Task, ForkProcess]] = []
     try:
         while waiting or running:
             while waiting and len(running) < processes:
                 task = waiting.pop(0)
                 process = context.Process(target=_be_child, args=(task, os.getpid()), name=task.name)
                 process.start()
-                running[process.sentinel] = task, process
-            for sentinel in wait(list(running)):
-                task, process = running.pop(sentinel)  # type: ignore[call-overload]
-                process.join()
+                running.append((task, process))
+            wait([process.sentinel for _, process in running])
+            ended = [(task, process) for task, process in running if process.exitcode is not None]
+            running = [pair for pair in running if pair not in ended]
+            for task, process in ended:
                 if process.exitcode == 0:
                     tell(task.name)
                 else:
                     failed.append(task)
     finally:
-        for _, process in running.values():
+        for _, process in running:
             process.terminate()
     return failed
 

@@ -179,8 +179,9 @@ def pretrain(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, base: B
         loss = model(input_ids=inputs, labels=labels).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for each in (*optimizers, *schedulers):
-            each.step()
+        for optimizer, scheduler in zip(optimizers, schedulers):
+            optimizer.step()
+            scheduler.step()
         model.zero_grad()
         if step % 100 == 99:
             print(f"step {step + 1} of {steps}: loss {loss.item():.3f}", flush=True)

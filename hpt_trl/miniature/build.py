@@ -14,7 +14,7 @@ from hpt_trl.miniature.tasks import sample_problem
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast, Qwen2ForCausalLM
 
 PAD_TOKEN = "<pad>"
 EOS_TOKEN = "<eos>"
@@ -143,7 +143,7 @@ def pretrain(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, steps:
         progress.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
 
 
-def save(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, output: Path) -> None:
+def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, output: Path) -> None:
     """Save the model and tokenizer as a folder that the `Auto` classes of transformers load."""
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
