@@ -2,8 +2,13 @@
 
 import json
 import math
+import multiprocessing
+import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from datasets import Dataset
@@ -157,6 +162,27 @@ def test_failed_tasks_are_told_and_their_traceback_is_in_the_log(tmp_path):
     failed = run_tasks(tasks, 2, told.append)
     assert ([task.name for task in failed], told) == (["bad"], ["good"])
     assert "broken on purpose" in (tmp_path / "bad" / "log.txt").read_text()
+
+
+def test_a_task_ends_when_its_parent_is_killed(tmp_path):
+    def outlives() -> None:
+        (tmp_path / "pid").write_text(str(os.getpid()))
+        time.sleep(60)
+
+    context = multiprocessing.get_context("fork")
+    parent = context.Process(target=run_tasks, args=([Task("task", tmp_path / "task", outlives)], 1, print))
+    parent.start()
+    wait_until((tmp_path / "pid").exists)
+    task = psutil.Process(int((tmp_path / "pid").read_text()))
+    parent.kill()
+    wait_until(lambda: not task.is_running() or task.status() == psutil.STATUS_ZOMBIE)
+
+
+def wait_until(is_so: Callable[[], bool], seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
 
 
 def test_the_search_takes_the_best_rate_of_each_method_and_size():
