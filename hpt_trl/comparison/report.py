@@ -6,7 +6,7 @@ from typing import Any
 
 from hpt_trl.comparison.figures import draw_all
 from hpt_trl.comparison.summary import BUDGETS, Scores, Summary
-from hpt_trl.comparison.tables import cost_table, difference_table, main_table, rate_table, verdicts
+from hpt_trl.comparison.tables import base_table, cost_table, difference_table, main_table, search_table, verdicts
 from hpt_trl.journal import write_safely
 
 SUMMARY = "summary.json"
@@ -30,6 +30,8 @@ def tables_text(summary: Summary) -> str:
     """Everything of the report but its figures: made from the summary alone, so that anyone can make it again."""
     models = summary["settings"]["models"]
     parts = ["# HPT and its baselines, in miniature", _settings_text(summary)]
+    if "base" in summary["settings"]["methods"]:
+        parts += ["## The bases", "Solved when sampled at temperature 1, as rollouts are, in %.", base_table(summary)]
     parts += ["## What was spent", cost_table(summary)]
     for budget, title in BUDGETS.items():
         scores = Scores(summary, budget, models)
@@ -45,7 +47,12 @@ def tables_text(summary: Summary) -> str:
             scores = Scores(summary, budget, models[:1], stage="ablation")
             parts += [f"### {title.capitalize()}", main_table(scores), difference_table(scores)]
     if summary["learning_rates"]:
-        parts += ["## Learning rates", "Found by the search.", rate_table(summary)]
+        seeds = ", ".join(map(str, summary["settings"]["search_seeds"]))
+        text = (
+            "Accuracy in distribution, in %, on a small exam near the end of the first budget, with seed "
+            f"{seeds}, which is not reported. The rate taken is bold; it holds for all models of that width."
+        )
+        parts += ["## Search for the learning rates", text, search_table(summary)]
     return "\n\n".join(parts)
 
 

@@ -14,6 +14,7 @@ from hpt_trl.comparison.methods import ABLATIONS, METHODS, Phase, Recipe, build_
 from hpt_trl.comparison.progress import Meter, Progress
 from hpt_trl.comparison.settings import CompareArguments
 from hpt_trl.journal import write_safely
+from hpt_trl.miniature.bases import fingerprint
 from hpt_trl.miniature.families import training_rows
 
 RESULT = "result.json"
@@ -52,7 +53,8 @@ def run_settings(run: Run, args: CompareArguments) -> dict[str, Any]:
     """All that a run's result depends on."""
     free = {"output_dir", "models", "methods", "seeds", "search_seeds", "learning_rates", "ablations", "small",
             "processes"}  # fmt: skip
-    return {"run": asdict(run), **{name: value for name, value in asdict(args).items() if name not in free}}
+    settings = {name: value for name, value in asdict(args).items() if name not in free}
+    return {"run": asdict(run), "base": fingerprint(run.model), **settings}
 
 
 def read_result(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -110,14 +112,17 @@ def _progress(run: Run, args: CompareArguments, tokenizer: Any, marks: dict[str,
     is_search = run.stage == "search"
     curve = Exam(args.curve_problems, 2 if is_search else 1, args.temperature)
     test = Exam(args.test_problems, args.test_samples, args.temperature, skip=args.curve_problems)
+    as_rollouts = Exam(args.test_problems, args.test_samples, 1.0, skip=args.curve_problems)
+    passes = Exam(max(1, args.pass_problems), args.pass_samples, args.temperature, skip=args.curve_problems)
 
     def at_budget(budget: str, model: Any) -> None:
-        if is_search:
-            return
-        marks[budget] = asdict(test.mark(model, tokenizer, run.seed))
+        exams = {} if is_search else {budget: test}
         if run.has_passes and budget == "compute":
-            passes = Exam(args.pass_problems, args.pass_samples, args.temperature, skip=args.curve_problems)
-            marks["passes"] = asdict(passes.mark(model, tokenizer, run.seed))
+            exams["passes"] = passes
+        if run.method == "base" and budget == "steps":
+            exams["rollouts"] = as_rollouts
+        for name, exam in exams.items():
+            marks[name] = asdict(exam.mark(model, tokenizer, run.seed))
 
     compute = None if is_search else args.compute
     return Progress(

@@ -74,6 +74,8 @@ class CompareArguments:
             raise ValueError(
                 f"training_problems ({self.training_problems}) must fill a step of {self.prompts_per_step} prompts."
             )
+        if self.test_samples > 9:
+            raise ValueError(f"test_samples must be at most 9, got {self.test_samples}: counts are kept as digits.")
         if not self.temperature > 0:
             raise ValueError(f"temperature must be above 0, got {self.temperature}: exams are sampled.")
 

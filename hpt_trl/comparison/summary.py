@@ -64,6 +64,7 @@ def _short(run: Run, result: Mapping[str, Any]) -> dict[str, Any]:
         "run": asdict(run),
         "right": right,
         "passes": marks.get("passes", {}).get("right"),
+        "rollouts": marks.get("rollouts", {}).get("right"),
         "spent": result["spent"],
         "curve": curve,
         "demonstration_share": [round(share, 4) for share in result["demonstration_share"]],

@@ -4,7 +4,8 @@ import math
 from collections.abc import Sequence
 
 from hpt_trl.comparison.methods import ABLATIONS, METHODS
-from hpt_trl.comparison.statistics import Interval
+from hpt_trl.comparison.plan import size_of
+from hpt_trl.comparison.statistics import Interval, interval
 from hpt_trl.comparison.summary import AVERAGES, BUDGETS, Scores, Summary
 from hpt_trl.miniature.families import IN_DISTRIBUTION, OUT_OF_DISTRIBUTION, SUITES
 
@@ -81,6 +82,18 @@ def verdicts(scores: Scores) -> str:
     return "\n".join(lines)
 
 
+def base_table(summary: Summary) -> str:
+    """What each base solves of every suite when sampled as rollouts are, at temperature 1."""
+    samples = summary["settings"]["test_samples"]
+    rows = []
+    for model in summary["settings"]["models"]:
+        found = [entry["rollouts"] for entry in summary["runs"] if entry["run"]["model"] == model and entry["rollouts"]]
+        if found:
+            shares = [[sum(right[suite]) / (len(right[suite]) * samples) for right in found] for suite in SUITES]
+            rows.append([model, *(f"{100 * interval(each).mean:.1f}" for each in shares)])
+    return markdown(["", *SUITES.values()], rows)
+
+
 def cost_table(summary: Summary) -> str:
     """What each method spent on either budget, means over its runs: steps, token passes in millions, and the share of
     these that forwards with a gradient and their way back took; the rest is generation."""
@@ -106,13 +119,23 @@ def cost_table(summary: Summary) -> str:
     return markdown(header, rows)
 
 
-def rate_table(summary: Summary) -> str:
-    """The learning rate found for each method, by size of the model."""
-    found = {tuple(key.split()): rate for key, rate in summary["learning_rates"].items()}
-    sizes = sorted({size for size, _ in found}, key=int)
-    methods = [name for name in METHODS if any(method == name for _, method in found)]
-    rows = [[title_of(name), *(f"{found.get((size, name), math.nan):g}" for size in sizes)] for name in methods]
-    return markdown(["", *(f"width {size}" for size in sizes)], rows)
+def search_table(summary: Summary) -> str:
+    """Accuracy in distribution of every learning rate that was tried, by width of the model; the one taken in bold."""
+    scores: dict[tuple[str, str], dict[float, list[float]]] = {}
+    for entry in summary["runs"]:
+        run = entry["run"]
+        if run["stage"] == "search":
+            by_rate = scores.setdefault((run["method"], size_of(run["model"])), {})
+            last = [point["in"] for point in entry["curve"][-2:]]
+            by_rate.setdefault(run["learning_rate"], []).append(sum(last) / len(last))
+    rates = sorted({rate for by_rate in scores.values() for rate in by_rate})
+    rows = []
+    for (method, size), by_rate in scores.items():
+        taken = summary["learning_rates"][f"{size} {method}"]
+        cells = {rate: f"{100 * interval(found).mean:.1f}" for rate, found in by_rate.items()}
+        cells[taken] = f"**{cells[taken]}**"
+        rows.append([title_of(method), size, *(cells.get(rate, "-") for rate in rates)])
+    return markdown(["", "width", *(f"{rate:g}" for rate in rates)], rows)
 
 
 def _is_main(entry: Summary, method: str) -> bool:

@@ -13,7 +13,7 @@ import math
 import random
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,8 +73,8 @@ BASES: dict[str, Base] = {
 
 def fingerprint(name: str) -> str:
     """What tells a base from one made by another recipe: its settings, and the code of problems and pretraining."""
-    texts = [Path(str(module.__file__)).read_text() for module in (tasks, families, build)]
-    texts += [Path(__file__).read_text().split("BASES: dict")[0], repr(asdict(BASES[name]))]
+    paths = [str(module.__file__) for module in (tasks, families, build)] + [__file__]
+    texts = [Path(path).read_text() for path in paths] + [repr(BASES[name])]
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:12]
 
 
