@@ -59,16 +59,18 @@ class Base:
     seed: int = 0
 
 
-_SHARES = {"chain2": 0.3, "chain4": 0.25, "sum": 0.4, "product": 0.4, "remainder": 0.2, "digits": 0.35,
-           "longer": 0.3, "words": 0.3}  # fmt: skip
+_SHARES = {"chain2": 0.5, "chain4": 0.6, "sum": 0.6, "product": 0.7, "remainder": 0.3, "digits": 0.5,
+           "longer": 0.6, "words": 0.6}  # fmt: skip
 
+# So short that the skill stays half learned: a base that works everything out rightly, and fails by habit alone, is
+# mended by any method within ten steps.
 BASES: dict[str, Base] = {
-    "qwen2-small": Base("qwen2", 64, 3, 1400, 300, _SHARES),
-    "llama-small": Base("llama", 64, 3, 1400, 300, _SHARES),
-    "qwen2-large": Base("qwen2", 128, 3, 900, 250, _SHARES),
-    "llama-large": Base("llama", 128, 3, 900, 250, _SHARES),
+    "qwen2-small": Base("qwen2", 64, 3, 750, 150, _SHARES),
+    "llama-small": Base("llama", 64, 3, 750, 150, _SHARES),
+    "qwen2-large": Base("qwen2", 96, 3, 600, 120, _SHARES),
+    "llama-large": Base("llama", 96, 3, 600, 120, _SHARES),
 }
-"""Two architectures in two sizes: 0.18M and 0.67M parameters."""
+"""Two architectures in two sizes: 0.18M and 0.38M parameters."""
 
 
 def fingerprint(name: str) -> str:
