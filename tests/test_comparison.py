@@ -26,7 +26,7 @@ from hpt_trl.comparison.report import tables_text
 from hpt_trl.comparison.runs import Run
 from hpt_trl.comparison.sampler import draw
 from hpt_trl.comparison.settings import CompareArguments
-from hpt_trl.comparison.statistics import holm, interval, paired_p, t_quantile, t_tail
+from hpt_trl.comparison.statistics import holm, interval, paired_p
 from hpt_trl.miniature import MODEL_PATH, bases
 from hpt_trl.miniature.families import SUITES, training_rows
 from hpt_trl.rewards import judge
@@ -43,12 +43,6 @@ def model():
 
 
 # Statistics.
-
-
-def test_students_distribution_is_the_one_of_the_tables():
-    # Any table of t: 12.706, 2.776, 2.093 leave 5 % outside with 1, 4 and 19 degrees of freedom.
-    assert [round(t_quantile(degrees), 3) for degrees in (1, 4, 19)] == [12.706, 2.776, 2.093]
-    assert t_tail(-2.776445, 4) == pytest.approx(0.05, abs=1e-6)
 
 
 def test_interval_and_paired_test_by_hand():
@@ -199,7 +193,7 @@ SMALL = {
     "models": ["qwen2-small"], "methods": ["base", "sft", "hpt"], "seeds": [1, 2], "learning_rates": [1e-3],
     "steps": 2, "compute": 4000, "training_problems": 8, "prompts_per_step": 4, "num_generations": 2,
     "test_problems": 2, "test_samples": 2, "pass_problems": 2, "pass_samples": 4, "curve_problems": 2,
-    "curve_points": 1, "ablations": False, "processes": 2,
+    "curve_points": 1, "ablations": False, "textbook": True, "processes": 2,
 }  # fmt: skip
 
 
@@ -239,8 +233,8 @@ def compared(tmp_path_factory):
 
 def test_what_is_done_is_not_done_again(compared):
     _, times, again = compared
-    # A search of two methods, and three methods with two seeds.
-    assert len(times) == 2 + 3 * 2
+    # A search of two methods, three methods with two seeds, and two of them on a textbook's demonstrations.
+    assert len(times) == 2 + 3 * 2 + 2 * 2
     assert again[0] > times[0]
     assert again[1:] == times[1:]
 

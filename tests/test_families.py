@@ -55,6 +55,21 @@ def test_training_rows_are_even_over_families_and_fit_the_longest_answer():
     assert longest - 6 + 1 <= LONGEST_ANSWER
 
 
+def test_hard_problems_are_never_pretrained_on_and_are_about_half():
+    generator = random.Random(0)
+    assert all(sample_row(generator, suite, "train", only_easy=True)["is_easy"] for suite in SUITES for _ in range(20))
+    for suite in IN_DISTRIBUTION:
+        easy = sum(row["is_easy"] for row in suite_rows(suite, 300, 1, "test"))
+        assert 0.3 * 300 < easy < 0.7 * 300, suite
+
+
+def test_a_textbook_works_out_the_hard_problems_only():
+    full, textbook = training_rows(60, 3), training_rows(60, 3, textbook=True)
+    for worked, printed in zip(full, textbook):
+        lines = worked["demonstration"].splitlines()
+        assert printed["demonstration"].splitlines() == (lines[-1:] if worked["is_easy"] else lines)
+
+
 def test_a_base_is_built_alike_twice_and_loads_in_either_architecture(tmp_path):
     for architecture in ("qwen2", "llama"):
         base = Base(architecture, 16, 1, 2, 1, dict.fromkeys(SUITES, 0.5))

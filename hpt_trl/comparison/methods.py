@@ -20,6 +20,10 @@ from hpt_trl.trainer import HPTTrainer
 # Budgets end a run, not its config.
 _ENDLESS = 1_000_000
 
+# A demonstration weighs what one of eight rollouts weighs, as in the reference code, by which the paper's numbers were
+# measured; by the paper's formula it weighs what all of its prompt's rollouts weigh together, an ablation here.
+_REFERENCE_WEIGHT = 1 / 8
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -62,7 +66,11 @@ class Method:
 
 
 def _hpt(title: str, gate: Callable[[Recipe], Gate] | None = None, **options: Any) -> Method:
-    return Method(title, (Phase("hpt", options=options, gate=gate),))
+    return Method(title, (Phase("hpt", options={"sft_weight": _REFERENCE_WEIGHT} | options, gate=gate),))
+
+
+def _of_algorithm(title: str, algorithm: str, gate: Callable[[Recipe], Gate] | None = None) -> Method:
+    return Method(title, (Phase("hpt", options={"algorithm": algorithm}, gate=gate),))
 
 
 def _chord_gate(recipe: Recipe) -> Gate:
@@ -85,23 +93,24 @@ METHODS: dict[str, Method] = {
     "sft": Method("SFT", (Phase("sft"),)),
     "grpo": Method("GRPO", (Phase("grpo"),)),
     "sft_grpo": Method("SFT then GRPO", (Phase("sft", share=0.5), Phase("grpo"))),
-    "luffy": _hpt("LUFFY", algorithm="luffy"),
-    "srft": _hpt("SRFT", algorithm="srft"),
-    "chord": _hpt("CHORD", gate=_chord_gate, algorithm="chord"),
+    "luffy": _of_algorithm("LUFFY", "luffy"),
+    "srft": _of_algorithm("SRFT", "srft"),
+    "chord": _of_algorithm("CHORD", "chord", gate=_chord_gate),
     "hpt": _hpt("HPT"),
 }
 """In the order of the table."""
+
+WITHOUT_DEMONSTRATIONS = ("base", "grpo")
 
 ABLATIONS: dict[str, Method] = {
     "gate_1_of_8": _hpt("gate threshold 1/8", gate_threshold=1 / 8),
     "gate_2_of_8": _hpt("gate threshold 2/8", gate_threshold=2 / 8),
     "arm_off_policy": _hpt("demonstration arm off-policy", gate=_off_policy_gate),
     "arm_mixed": _hpt("SFT at 0, off-policy to 2/8", gate_off_policy_threshold=2 / 8),
-    "weight_0.3": _hpt("SFT weight 0.3", sft_weight=0.3),
-    "weight_0.1": _hpt("SFT weight 0.1", sft_weight=0.1),
-    "weight_0.03": _hpt("SFT weight 0.03", sft_weight=0.03),
+    "weight_1": _hpt("SFT weight 1, the paper's formula", sft_weight=1.0),
+    "weight_0.04": _hpt("SFT weight 0.04", sft_weight=0.04),
 }
-"""HPT with one thing changed; HPT itself is threshold 0, arm SFT, weight 1."""
+"""HPT with one thing changed; HPT itself is threshold 0, arm SFT, weight 1/8."""
 
 
 def build_trainer(
@@ -109,7 +118,7 @@ def build_trainer(
     recipe: Recipe,
     model: Any,
     tokenizer: Any,
-    rows: Sequence[dict[str, str]],
+    rows: Sequence[dict[str, Any]],
     learning_rate: float,
     seed: int,
     folder: Path,

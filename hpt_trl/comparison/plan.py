@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hpt_trl.comparison.methods import ABLATIONS, METHODS
+from hpt_trl.comparison.methods import ABLATIONS, METHODS, WITHOUT_DEMONSTRATIONS
 from hpt_trl.comparison.pool import Task, run_tasks
 from hpt_trl.comparison.runs import Run, execute, read_result, run_settings
 from hpt_trl.comparison.settings import CompareArguments
@@ -46,6 +46,8 @@ class Comparison:
             self._do(search_runs(self.args, methods, self.rates))
             self.rates |= best_rates(self.results, methods)
         self._do(main_runs(self.args, self.rates))
+        if self.args.textbook:
+            self._do(textbook_runs(self.args, self.rates))
 
     def _build_bases(self) -> None:
         missing = [name for name in self.args.models if not self.base(name).exists()]
@@ -140,6 +142,17 @@ def main_runs(args: CompareArguments, rates: Rates) -> list[Run]:
             rate = rates[size_of(model), "hpt"]
             runs += [Run("ablation", model, name, seed, rate) for name in ABLATIONS]
     return runs
+
+
+def textbook_runs(args: CompareArguments, rates: Rates) -> list[Run]:
+    """Methods that learn from demonstrations, on a textbook's, with the learning rates found without one."""
+    model = args.models[0]
+    methods = [name for name in args.methods if name not in WITHOUT_DEMONSTRATIONS]
+    return [
+        Run("textbook", model, name, seed, rates[size_of(model), name], _first_rate(name, model, rates))
+        for seed in args.seeds
+        for name in methods
+    ]
 
 
 def _first_rate(method: str, model: str, rates: Rates) -> float | None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from hpt_trl.comparison.figures import draw_all
+from hpt_trl.comparison.methods import WITHOUT_DEMONSTRATIONS
 from hpt_trl.comparison.summary import BUDGETS, Scores, Summary
 from hpt_trl.comparison.tables import base_table, cost_table, difference_table, main_table, search_table, verdicts
 from hpt_trl.journal import write_safely
@@ -44,8 +45,17 @@ def tables_text(summary: Summary) -> str:
     if any(entry["run"]["stage"] == "ablation" for entry in summary["runs"]):
         parts += ["## HPT with one thing changed", f"On {models[0]}, at HPT's learning rate."]
         for budget, title in BUDGETS.items():
-            scores = Scores(summary, budget, models[:1], stage="ablation")
+            scores = Scores(summary, budget, models[:1], stage="ablation", also=["hpt"])
             parts += [f"### {title.capitalize()}", main_table(scores), difference_table(scores)]
+    if any(entry["run"]["stage"] == "textbook" for entry in summary["runs"]):
+        text = (
+            f"On {models[0]}: demonstrations work the hard problems out and give of the easy ones the bare answer. "
+            "GRPO, which sees none, as above; learning rates as above."
+        )
+        parts += ["## With a textbook's demonstrations", text]
+        for budget, title in BUDGETS.items():
+            scores = Scores(summary, budget, models[:1], stage="textbook", also=WITHOUT_DEMONSTRATIONS)
+            parts += [f"### {title.capitalize()}", main_table(scores), difference_table(scores), verdicts(scores)]
     if summary["learning_rates"]:
         seeds = ", ".join(map(str, summary["settings"]["search_seeds"]))
         text = (

@@ -26,7 +26,7 @@ class Run:
     """One method on one base model with one seed.
 
     Args:
-        stage: "search", "main" or "ablation".
+        stage: "search", "main", "ablation" or "textbook".
         model, method: names of a base and of a method or ablation.
         seed: of the data, their order and the rollouts.
         learning_rate: of the last phase.
@@ -51,8 +51,8 @@ class Run:
 
 def run_settings(run: Run, args: CompareArguments) -> dict[str, Any]:
     """All that a run's result depends on."""
-    free = {"output_dir", "models", "methods", "seeds", "search_seeds", "learning_rates", "ablations", "small",
-            "processes"}  # fmt: skip
+    free = {"output_dir", "models", "methods", "seeds", "search_seeds", "learning_rates", "ablations", "textbook",
+            "small", "processes"}  # fmt: skip
     settings = {name: value for name, value in asdict(args).items() if name not in free}
     return {"run": asdict(run), "base": fingerprint(run.model), **settings}
 
@@ -140,7 +140,7 @@ def _train(
     if not phases:
         for budget in ("steps", "compute"):
             progress.at_budget(budget, model)
-    rows = training_rows(args.training_problems, run.seed)
+    rows = training_rows(args.training_problems, run.seed, textbook=run.stage == "textbook")
     recipe = Recipe(args.prompts_per_step, args.num_generations, args.steps)
     log: list[dict[str, Any]] = []
     for number, phase in enumerate(phases, 1):

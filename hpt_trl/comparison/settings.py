@@ -29,39 +29,46 @@ class CompareArguments:
     methods: list[str] = field(
         default_factory=lambda: list(METHODS), metadata={"help": f"Methods, of {', '.join(METHODS)}."}
     )
-    seeds: list[int] = field(default_factory=lambda: [1, 2, 3, 4, 5], metadata={"help": "Seeds that are reported."})
+    seeds: list[int] = field(
+        default_factory=lambda: [11, 12, 13, 14, 15], metadata={"help": "Seeds that are reported."}
+    )
     search_seeds: list[int] = field(
         default_factory=lambda: [101], metadata={"help": "Seeds of the search for learning rates, which are not."}
     )
     learning_rates: list[float] = field(
         default_factory=lambda: [1e-4, 3e-4, 1e-3], metadata={"help": "Tried for every method."}
     )
-    steps: int = field(default=100, metadata={"help": "Optimizer steps of the first budget."})
+    steps: int = field(default=60, metadata={"help": "Optimizer steps of the first budget."})
     compute: float = field(
-        default=2e6, metadata={"help": "Token passes of the second budget: forwarded 1, backpropagated 2 more."}
+        default=1.2e6, metadata={"help": "Token passes of the second budget: forwarded 1, backpropagated 2 more."}
     )
     training_problems: int = field(default=256, metadata={"help": "Training prompts, each with a demonstration."})
     prompts_per_step: int = field(default=16, metadata={"help": "Prompts of an optimizer step."})
     num_generations: int = field(default=8, metadata={"help": "Rollouts of a prompt."})
-    test_problems: int = field(default=100, metadata={"help": "Problems of each suite in the table."})
+    test_problems: int = field(default=80, metadata={"help": "Problems of each suite in the table."})
     test_samples: int = field(default=4, metadata={"help": "Completions of each of them."})
     pass_problems: int = field(
-        default=24, metadata={"help": "Problems of each suite for pass@k, of the first model; 0: none."}
+        default=12, metadata={"help": "Problems of each suite for pass@k, of the first model; 0: none."}
     )
     pass_samples: int = field(default=64, metadata={"help": "Completions of each of those."})
     curve_problems: int = field(
         default=24, metadata={"help": "Problems of each suite for the search and for accuracy over steps."}
     )
-    curve_points: int = field(default=10, metadata={"help": "Measurements within the first budget."})
+    curve_points: int = field(default=6, metadata={"help": "Measurements within the first budget."})
     temperature: float = field(default=0.6, metadata={"help": "Of the exams, as in arXiv 2509.04419."})
     ablations: bool = field(default=True, metadata={"help": "Also vary HPT's gate, arm and SFT weight."})
+    textbook: bool = field(
+        default=True,
+        metadata={"help": "Also train on demonstrations that give of easy problems the bare answer, first model only."},
+    )
     small: bool = field(default=False, metadata={"help": "The first model, two seeds, and SFT, GRPO and HPT only."})
     processes: int = field(default=2, metadata={"help": "Runs at a time, of one thread each."})
 
     def __post_init__(self) -> None:
         self.models, self.methods = list(self.models), list(self.methods)
         if self.small:
-            self.models, self.seeds, self.ablations = self.models[:1], self.seeds[:2], False
+            self.models, self.seeds = self.models[:1], self.seeds[:2]
+            self.ablations = self.textbook = False
             self.methods = [name for name in _SMALL_METHODS if name in self.methods]
         _check_names(self)
         for name in ("steps", "compute", "training_problems", "prompts_per_step", "test_problems", "test_samples",

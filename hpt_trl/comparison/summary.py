@@ -110,17 +110,21 @@ class Scores:
         summary: of a comparison.
         budget: of `BUDGETS`.
         models: whose; a score is the mean over them.
-        stage: "main", or "ablation", in which HPT itself is counted too.
+        stage: of the runs.
+        also: methods whose runs of stage "main" are counted too.
     """
 
-    def __init__(self, summary: Summary, budget: str, models: Sequence[str], stage: str = "main") -> None:
+    def __init__(
+        self, summary: Summary, budget: str, models: Sequence[str], stage: str = "main", also: Sequence[str] = ()
+    ) -> None:
         samples = summary["settings"]["test_samples"]
         self.seeds: list[int] = summary["settings"]["seeds"]
         self.models = list(models)
         self._shares: dict[tuple[str, str, int], dict[str, float]] = {}
         for entry in summary["runs"]:
             run = entry["run"]
-            if budget in entry["right"] and (run["stage"] == stage or (run["stage"], run["method"]) == ("main", "hpt")):
+            is_counted = run["stage"] == stage or (run["stage"] == "main" and run["method"] in also)
+            if is_counted and budget in entry["right"]:
                 shares = {
                     suite: sum(map(int, text)) / (len(text) * samples) for suite, text in entry["right"][budget].items()
                 }

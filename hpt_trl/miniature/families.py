@@ -2,6 +2,9 @@
 
 Every question has one answer, an integer, and a demonstration that works it out line by line and boxes it. A problem
 belongs to train or test by a hash of its question, whatever the seed, and keeps its side when it is asked in words.
+
+Each family has an easy part, which pretraining holds, and a hard part, which it does not: there a base model finds next
+to nothing by itself, as a language model finds nothing in problems beyond what it has read.
 """
 
 from __future__ import annotations
@@ -10,10 +13,17 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from typing import Any
 
 from hpt_trl.miniature.tasks import LARGEST_OPERAND, LARGEST_START, LARGEST_VALUE, Split, split_of
 
 Numbers = Sequence[int]
+
+LARGEST_EASY_OPERAND = 7
+LARGE_SUMMAND = 6
+LARGEST_EASY_FACTOR = 6
+LARGEST_EASY_DIVISOR = 6
+LARGEST_EASY_DIGIT = 8
 
 LONGER_CHAIN = 6
 DIGITS = 5
@@ -31,6 +41,7 @@ class Family:
         question: the numbers as a formula.
         words: the same question in words.
         steps: the lines of the way, and the answer.
+        is_easy: whether pretraining holds such problems.
     """
 
     title: str
@@ -38,6 +49,7 @@ class Family:
     question: Callable[[Numbers], str]
     words: Callable[[Numbers], str]
     steps: Callable[[Numbers], tuple[list[str], int]]
+    is_easy: Callable[[Numbers], bool]
 
 
 def _draw_chain(generator: random.Random, length: int) -> Numbers:
@@ -70,6 +82,7 @@ def _chain(length: int) -> Family:
         _chain_question,
         _chain_words,
         _chain_steps,
+        lambda numbers: all(abs(operand) <= LARGEST_EASY_OPERAND for operand in numbers[1:]),
     )
 
 
@@ -125,6 +138,10 @@ FAMILIES: dict[str, Family] = {
         lambda numbers: "{}+{}".format(*numbers),
         lambda numbers: "{} and {} together".format(*numbers),
         _sum_steps,
+        # No column adds two digits of which both are large.
+        lambda numbers: all(
+            min(digits) < LARGE_SUMMAND for digits in zip(*(map(int, str(number)) for number in numbers))
+        ),
     ),
     "product": Family(
         "products",
@@ -132,6 +149,7 @@ FAMILIES: dict[str, Family] = {
         lambda numbers: "{}*{}".format(*numbers),
         lambda numbers: "{} times {}".format(*numbers),
         _product_steps,
+        lambda numbers: numbers[0] <= LARGEST_EASY_FACTOR,
     ),
     "remainder": Family(
         "remainders",
@@ -139,6 +157,7 @@ FAMILIES: dict[str, Family] = {
         lambda numbers: "{}%{}".format(*numbers),
         lambda numbers: "{} cut by {} leaves".format(*numbers),
         _remainder_steps,
+        lambda numbers: numbers[1] <= LARGEST_EASY_DIVISOR,
     ),
     "digits": Family(
         "digit sums",
@@ -146,6 +165,7 @@ FAMILIES: dict[str, Family] = {
         lambda numbers: f"digits {_joined(numbers)}",
         lambda numbers: f"add up each digit of {_joined(numbers)}",
         _digit_sum_steps,
+        lambda numbers: max(numbers) <= LARGEST_EASY_DIGIT,
     ),
 }
 """What is trained on."""
@@ -161,16 +181,17 @@ IN_DISTRIBUTION = tuple(FAMILIES)
 OUT_OF_DISTRIBUTION = (LONGER, IN_WORDS)
 
 
-def sample_row(generator: random.Random, suite: str, split: Split) -> dict[str, str]:
+def sample_row(generator: random.Random, suite: str, split: Split, only_easy: bool = False) -> dict[str, Any]:
     """Draw one problem of a suite.
 
     Args:
         generator: source of randomness.
         suite: of `SUITES`.
         split: `"train"` or `"test"`.
+        only_easy: leave out the hard part.
 
     Returns:
-        `prompt`, `demonstration`, `solution` (digits only) and `suite`, all text.
+        `prompt`, `demonstration`, `solution` (digits only) and `suite`, all text; and `is_easy`.
 
     Raises:
         ValueError: if there is no such suite.
@@ -180,6 +201,9 @@ def sample_row(generator: random.Random, suite: str, split: Split) -> dict[str, 
     while True:
         family = LONGER_FAMILY if suite == LONGER else FAMILIES.get(suite) or generator.choice(list(FAMILIES.values()))
         numbers = family.draw(generator)
+        is_easy = family.is_easy(numbers)
+        if only_easy and not is_easy:
+            continue
         if split_of(family.question(numbers)) == split:
             ask = family.words if suite == IN_WORDS else family.question
             lines, answer = family.steps(numbers)
@@ -188,10 +212,11 @@ def sample_row(generator: random.Random, suite: str, split: Split) -> dict[str, 
                 "demonstration": "\n".join([*lines, f"\\boxed{{{answer}}}"]),
                 "solution": str(answer),
                 "suite": suite,
+                "is_easy": is_easy,
             }
 
 
-def suite_rows(suite: str, count: int, seed: int, split: Split) -> list[dict[str, str]]:
+def suite_rows(suite: str, count: int, seed: int, split: Split) -> list[dict[str, Any]]:
     """Unique problems of one suite; the same arguments give the same rows.
 
     Raises:
@@ -200,17 +225,26 @@ def suite_rows(suite: str, count: int, seed: int, split: Split) -> list[dict[str
     if count < 1:
         raise ValueError(f"Cannot make {count} problems of {suite!r}: ask for at least 1.")
     generator = random.Random(f"{seed} {suite} {split}")
-    rows: dict[str, dict[str, str]] = {}
+    rows: dict[str, dict[str, Any]] = {}
     while len(rows) < count:
         row = sample_row(generator, suite, split)
         rows.setdefault(row["prompt"], row)
     return list(rows.values())
 
 
-def training_rows(count: int, seed: int) -> list[dict[str, str]]:
-    """`count` training problems, as even over the six families as they go, in a random order."""
+def training_rows(count: int, seed: int, textbook: bool = False) -> list[dict[str, Any]]:
+    """`count` training problems, as even over the six families as they go, in a random order.
+
+    Args:
+        count: how many.
+        seed: which, and their order.
+        textbook: demonstrations work the hard problems out and give of the easy ones the bare answer.
+    """
     families = list(FAMILIES)
     shares = [count // len(families) + (place < count % len(families)) for place in range(len(families))]
     rows = [row for name, share in zip(families, shares) if share for row in suite_rows(name, share, seed, "train")]
     random.Random(seed).shuffle(rows)
+    for row in rows:
+        if textbook and row["is_easy"]:
+            row["demonstration"] = row["demonstration"].splitlines()[-1]
     return rows
