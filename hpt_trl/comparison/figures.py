@@ -29,7 +29,12 @@ def draw_all(summary: Summary, folder: Path) -> dict[str, str]:
     model = summary["settings"]["models"][0]
     drawn: dict[str, str] = {}
     figures: list[tuple[str, str, Callable[[], Figure | None]]] = [
-        ("accuracy.png", "Accuracy over token passes, mean over seeds.", lambda: accuracy_curves(summary, model)),
+        ("accuracy.png", "Accuracy over steps, mean over seeds.", lambda: accuracy_curves(summary, model, "step")),
+        (
+            "accuracy_compute.png",
+            "Accuracy over token passes, mean over seeds.",
+            lambda: accuracy_curves(summary, model, "compute"),
+        ),
         ("demonstrations.png", "Share of prompts that learn from a demonstration.", lambda: shares(summary)),
         ("entropy_length.png", "Entropy and length of sampled answers.", lambda: entropy_and_length(summary, model)),
         ("solve_rates.png", "Solve rate of every training prompt at every visit.", lambda: heat_map(summary, model)),
@@ -63,22 +68,28 @@ def _runs(summary: Summary, model: str) -> dict[str, list[Mapping[str, Any]]]:
     return {name: found for name, found in entries.items() if found}
 
 
-def _mean_curve(entries: Sequence[Mapping[str, Any]], key: str, end: float) -> tuple[np.ndarray, np.ndarray]:
-    """A quantity over token passes, every run interpolated to the same points, mean over runs."""
+def _mean_curve(entries: Sequence[Mapping[str, Any]], key: str, over: str, end: float) -> tuple[np.ndarray, np.ndarray]:
+    """A quantity over steps or token passes, every run interpolated to the same points, mean over runs."""
     points = np.linspace(0, end, 41)
     curves = [
-        np.interp(points, [point["compute"] for point in entry["curve"]], [point[key] for point in entry["curve"]])
+        np.interp(points, [point[over] for point in entry["curve"]], [point[key] for point in entry["curve"]])
         for entry in entries
     ]
     return points, np.mean(curves, axis=0)
 
 
-def accuracy_curves(summary: Summary, model: str) -> Figure:
-    """Accuracy on the small exam, in and out of distribution, over token passes."""
+def accuracy_curves(summary: Summary, model: str, over: str) -> Figure:
+    """Accuracy on the small exam, in and out of distribution.
+
+    Args:
+        summary: of a comparison.
+        model: whose.
+        over: "step" or "compute", each up to its budget.
+    """
     figure, panels = _panels(2)
     for axes, (key, title) in zip(panels, _AVERAGE_TITLES.items()):
-        _draw_curves(axes, summary, model, key, factor=100)
-        axes.set(title=f"Accuracy {title}", xlabel="token passes, millions", ylabel="%")
+        _draw_curves(axes, summary, model, key, over, factor=100)
+        axes.set(title=f"Accuracy {title}", ylabel="%")
         axes.set_ylim(bottom=0)
     panels[-1].legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
@@ -90,21 +101,25 @@ def entropy_and_length(summary: Summary, model: str) -> Figure:
     for axes, (key, title, unit) in zip(
         panels, (("entropy", "Entropy", "nats a token"), ("tokens", "Length of an answer", "tokens"))
     ):
-        _draw_curves(axes, summary, model, key, factor=1)
-        axes.set(title=title, xlabel="token passes, millions", ylabel=unit)
+        _draw_curves(axes, summary, model, key, "compute", factor=1)
+        axes.set(title=title, ylabel=unit)
         axes.set_ylim(bottom=0)
     panels[-1].legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 
-def _draw_curves(axes: Any, summary: Summary, model: str, key: str, factor: float) -> None:
-    end = summary["settings"]["compute"]
+def _draw_curves(axes: Any, summary: Summary, model: str, key: str, over: str, factor: float) -> None:
+    unit, label, end = {
+        "step": (1, "optimizer steps", summary["settings"]["steps"]),
+        "compute": (1e6, "token passes, millions", summary["settings"]["compute"]),
+    }[over]
+    axes.set_xlabel(label)
     for method, entries in _runs(summary, model).items():
         if method == "base":
             axes.axhline(factor * entries[0]["curve"][0][key], color=_COLOURS[method], linestyle=":", label="base")
             continue
-        points, mean = _mean_curve(entries, key, end)
-        axes.plot(points / 1e6, factor * mean, color=_COLOURS[method], label=title_of(method))
+        points, mean = _mean_curve(entries, key, over, end)
+        axes.plot(points / unit, factor * mean, color=_COLOURS[method], label=title_of(method))
 
 
 def shares(summary: Summary) -> Figure | None:

@@ -7,7 +7,16 @@ from typing import Any
 from hpt_trl.comparison.figures import draw_all
 from hpt_trl.comparison.methods import WITHOUT_DEMONSTRATIONS
 from hpt_trl.comparison.summary import BUDGETS, Scores, Summary
-from hpt_trl.comparison.tables import base_table, cost_table, difference_table, main_table, search_table, verdicts
+from hpt_trl.comparison.tables import (
+    base_table,
+    cost_table,
+    difference_table,
+    headline_table,
+    main_table,
+    parts_table,
+    search_table,
+    verdicts,
+)
 from hpt_trl.journal import write_safely
 
 SUMMARY = "summary.json"
@@ -30,7 +39,7 @@ def write_report(summary: dict[str, Any], folder: Path) -> Path:
 def tables_text(summary: Summary) -> str:
     """Everything of the report but its figures: made from the summary alone, so that anyone can make it again."""
     models = summary["settings"]["models"]
-    parts = ["# HPT and its baselines, in miniature", _settings_text(summary)]
+    parts = ["# HPT and its baselines, in miniature", _settings_text(summary), headline_table(summary)]
     if "base" in summary["settings"]["methods"]:
         parts += ["## The bases", "Solved when sampled at temperature 1, as rollouts are, in %.", base_table(summary)]
     parts += ["## What was spent", cost_table(summary)]
@@ -39,6 +48,10 @@ def tables_text(summary: Summary) -> str:
         parts += [f"## {title.capitalize()}", f"Mean over {len(models)} models.", main_table(scores)]
         if "hpt" in scores.methods:
             parts += [difference_table(scores), verdicts(scores)]
+        parts += [
+            "Problems such as pretraining held (easy), and beyond it (hard):",
+            parts_table(summary, budget, models),
+        ]
         if len(models) > 1:
             for model in models:
                 parts += [f"### {model}", main_table(Scores(summary, budget, [model]))]

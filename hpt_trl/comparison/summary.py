@@ -1,6 +1,7 @@
 """All runs of a comparison in one JSON, and the numbers that tables and figures are made of."""
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from importlib import metadata
@@ -10,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 import hpt_trl
+from hpt_trl.comparison.exam import Exam
 from hpt_trl.comparison.methods import ABLATIONS, METHODS
 from hpt_trl.comparison.runs import Run
 from hpt_trl.comparison.settings import CompareArguments
@@ -41,9 +43,16 @@ def summarize(
         "versions": {"hpt_trl": hpt_trl.__version__, **{name: metadata.version(name) for name in packages}},
         "learning_rates": {f"{size} {method}": rate for (size, method), rate in rates.items()},
         "seconds": round(sum(result["seconds"] for result in results.values())),
+        "easy": easy_problems(args),
         "runs": [_short(run, result) for run, result in results.items()],
         "gates": _gates(results, runs),
     }
+
+
+def easy_problems(args: CompareArguments) -> dict[str, str]:
+    """Of each problem of the table's exam, by suite: 1 if pretraining holds such, 0 if it is of the hard part."""
+    rows = Exam(args.test_problems, args.test_samples, args.temperature, skip=args.curve_problems).rows
+    return {suite: "".join(str(int(row["is_easy"])) for row in rows if row["suite"] == suite) for suite in SUITES}
 
 
 def _short(run: Run, result: Mapping[str, Any]) -> dict[str, Any]:
@@ -103,6 +112,13 @@ def _mean(shares: Mapping[str, float], suites: Iterable[str]) -> float:
     return sum(values) / len(values)
 
 
+def _share(summary: Summary, suite: str, counts: str, part: str | None) -> float:
+    """Right answers among all samples of a suite's problems, or of a part of them."""
+    wanted = {None: "01", "easy": "1", "hard": "0"}[part]
+    counted = [int(count) for count, flag in zip(counts, summary["easy"][suite]) if flag in wanted]
+    return sum(counted) / (len(counted) * summary["settings"]["test_samples"]) if counted else math.nan
+
+
 class Scores:
     """Shares of right answers of one stage's runs at one budget.
 
@@ -112,12 +128,18 @@ class Scores:
         models: whose; a score is the mean over them.
         stage: of the runs.
         also: methods whose runs of stage "main" are counted too.
+        part: "easy" or "hard": only these problems; None: all.
     """
 
     def __init__(
-        self, summary: Summary, budget: str, models: Sequence[str], stage: str = "main", also: Sequence[str] = ()
+        self,
+        summary: Summary,
+        budget: str,
+        models: Sequence[str],
+        stage: str = "main",
+        also: Sequence[str] = (),
+        part: str | None = None,
     ) -> None:
-        samples = summary["settings"]["test_samples"]
         self.seeds: list[int] = summary["settings"]["seeds"]
         self.models = list(models)
         self._shares: dict[tuple[str, str, int], dict[str, float]] = {}
@@ -125,9 +147,7 @@ class Scores:
             run = entry["run"]
             is_counted = run["stage"] == stage or (run["stage"] == "main" and run["method"] in also)
             if is_counted and budget in entry["right"]:
-                shares = {
-                    suite: sum(map(int, text)) / (len(text) * samples) for suite, text in entry["right"][budget].items()
-                }
+                shares = {suite: _share(summary, suite, text, part) for suite, text in entry["right"][budget].items()}
                 shares |= {name: _mean(shares, suites) for name, suites in AVERAGES.items()}
                 self._shares[run["method"], run["model"], run["seed"]] = shares
         names = [*METHODS, *ABLATIONS]

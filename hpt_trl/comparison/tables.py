@@ -1,7 +1,7 @@
 """Summary -> Markdown tables."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from hpt_trl.comparison.methods import ABLATIONS, METHODS
 from hpt_trl.comparison.plan import size_of
@@ -10,6 +10,7 @@ from hpt_trl.comparison.summary import AVERAGES, BUDGETS, Scores, Summary
 from hpt_trl.miniature.families import IN_DISTRIBUTION, OUT_OF_DISTRIBUTION, SUITES
 
 _AVERAGE_TITLES = {"in": "**in dist.**", "out": "**out of dist.**"}
+_PLAIN_TITLES = {"in": "in distribution", "out": "out of distribution"}
 _HPT_TITLE = "HPT"
 
 
@@ -31,15 +32,44 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def main_table(scores: Scores) -> str:
-    """Rows methods, columns suites and averages."""
+    """Rows methods, columns suites and averages, the best of each column bold."""
     columns = [*IN_DISTRIBUTION, "in", *OUT_OF_DISTRIBUTION, "out"]
-    header = ["", *((SUITES | _AVERAGE_TITLES)[column] for column in columns)]
-    best = {column: max(scores.methods, key=lambda method: scores.interval(method, column).mean) for column in columns}
-    rows = []
-    for method in scores.methods:
-        cells = [cell(scores.interval(method, column)) for column in columns]
-        cells = [f"**{text}**" if best[column] == method else text for text, column in zip(cells, columns)]
-        rows.append([title_of(method), *cells])
+    titles = [(SUITES | _AVERAGE_TITLES)[column] for column in columns]
+    return _best_in_bold(
+        titles, {method: [scores.interval(method, column) for column in columns] for method in scores.methods}
+    )
+
+
+def headline_table(summary: Summary) -> str:
+    """Averages in and out of distribution at either budget, mean over all models, the best of each column bold."""
+    scores = {budget: Scores(summary, budget, summary["settings"]["models"]) for budget in BUDGETS}
+    columns = [(budget, name) for budget in BUDGETS for name in AVERAGES]
+    titles = [f"{BUDGETS[budget]}, {_PLAIN_TITLES[name]}" for budget, name in columns]
+    methods = scores["steps"].methods
+    return _best_in_bold(
+        titles, {method: [scores[budget].interval(method, name) for budget, name in columns] for method in methods}
+    )
+
+
+def _best_in_bold(titles: Sequence[str], rows: Mapping[str, Sequence[Interval]]) -> str:
+    """A table of methods, each with a value a column."""
+    best = [max(rows, key=lambda method: rows[method][place].mean) for place in range(len(titles))]
+    lines = []
+    for method, values in rows.items():
+        cells = [f"**{cell(value)}**" if best[place] == method else cell(value) for place, value in enumerate(values)]
+        lines.append([title_of(method), *cells])
+    return markdown(["", *titles], lines)
+
+
+def parts_table(summary: Summary, budget: str, models: Sequence[str]) -> str:
+    """What a method can do of what pretraining held, and of what it did not."""
+    parts = {part: Scores(summary, budget, models, part=part) for part in ("easy", "hard")}
+    columns = [(name, part) for name in AVERAGES for part in parts]
+    header = ["", *(f"{_AVERAGE_TITLES[name]} {part}" for name, part in columns)]
+    rows = [
+        [title_of(method), *(cell(parts[part].interval(method, name)) for name, part in columns)]
+        for method in parts["easy"].methods
+    ]
     return markdown(header, rows)
 
 
