@@ -15,7 +15,7 @@ API = ROOT / "notebooks" / "guides" / "api"
 # What no user calls: the site has no page of these.
 INTERNAL = {
     "answers", "answers.terms", "answers.units", "benchmark_problems", "cli", "console", "gguf_model", "grader_worker",
-    "journal", "masking", "miniature", "versions", "writing",
+    "comparison", "journal", "masking", "miniature", "versions", "writing",
 }  # fmt: skip
 # What people call first shows how.
 WITH_EXAMPLES = (
