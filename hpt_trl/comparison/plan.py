@@ -46,6 +46,8 @@ class Comparison:
             self._do(search_runs(self.args, methods, self.rates))
             self.rates |= best_rates(self.results, methods)
         self._do(main_runs(self.args, self.rates))
+        if self.args.ablations and "hpt" in self.args.methods:
+            self._do(ablation_runs(self.args, self.rates))
         if self.args.textbook:
             self._do(textbook_runs(self.args, self.rates))
 
@@ -137,11 +139,14 @@ def main_runs(args: CompareArguments, rates: Rates) -> list[Run]:
             for method in args.methods:
                 rate = rates.get((size_of(model), method), 0.0)
                 runs.append(Run("main", model, method, seed, rate, _first_rate(method, model, rates), has_passes))
-        if args.ablations and "hpt" in args.methods:
-            model = args.models[0]
-            rate = rates[size_of(model), "hpt"]
-            runs += [Run("ablation", model, name, seed, rate) for name in ABLATIONS]
     return runs
+
+
+def ablation_runs(args: CompareArguments, rates: Rates) -> list[Run]:
+    """HPT with one thing changed, at HPT's learning rate."""
+    model = args.models[0]
+    rate = rates[size_of(model), "hpt"]
+    return [Run("ablation", model, name, seed, rate) for seed in args.seeds[: args.side_seeds] for name in ABLATIONS]
 
 
 def textbook_runs(args: CompareArguments, rates: Rates) -> list[Run]:
@@ -150,7 +155,7 @@ def textbook_runs(args: CompareArguments, rates: Rates) -> list[Run]:
     methods = [name for name in args.methods if name not in WITHOUT_DEMONSTRATIONS]
     return [
         Run("textbook", model, name, seed, rates[size_of(model), name], _first_rate(name, model, rates))
-        for seed in args.seeds
+        for seed in args.seeds[: args.side_seeds]
         for name in methods
     ]
 

@@ -140,7 +140,6 @@ class Scores:
         also: Sequence[str] = (),
         part: str | None = None,
     ) -> None:
-        self.seeds: list[int] = summary["settings"]["seeds"]
         self.models = list(models)
         self._shares: dict[tuple[str, str, int], dict[str, float]] = {}
         for entry in summary["runs"]:
@@ -152,6 +151,12 @@ class Scores:
                 self._shares[run["method"], run["model"], run["seed"]] = shares
         names = [*METHODS, *ABLATIONS]
         self.methods = sorted({method for method, _, _ in self._shares}, key=names.index)
+        # Those that every method has: tests are paired by seed.
+        self.seeds: list[int] = [
+            seed
+            for seed in summary["settings"]["seeds"]
+            if all((method, model, seed) in self._shares for method in self.methods for model in self.models)
+        ]
 
     def by_seed(self, method: str, column: str) -> list[float]:
         """A method's score with each seed.
