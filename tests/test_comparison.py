@@ -56,6 +56,8 @@ def test_interval_and_paired_test_by_hand():
 def test_holm_by_hand():
     # Sorted 0.01, 0.03, 0.04 times 3, 2, 1 = 0.03, 0.06, 0.04; none may be below the one before: 0.06.
     assert holm({"a": 0.04, "b": 0.01, "c": 0.03}) == pytest.approx({"a": 0.06, "b": 0.03, "c": 0.06})
+    # What is not known counts for none of them.
+    assert holm({"a": math.nan, "b": 0.01}) == pytest.approx({"a": math.nan, "b": 0.01}, nan_ok=True)
 
 
 def test_pass_share_averages_suites_and_runs_alike():

@@ -49,6 +49,10 @@ def draw_all(summary: Summary, folder: Path) -> dict[str, str]:
     return drawn
 
 
+def _emphasis(method: str) -> dict[str, float]:
+    return {"linewidth": 2.6, "zorder": 3} if method == "hpt" else {}
+
+
 def _panels(count: int, height: float = 3.8) -> tuple[Figure, Sequence[Any]]:
     figure = Figure(figsize=(5.2 * count + 1.2, height), layout="constrained")
     panels = figure.subplots(1, count, squeeze=False)[0]
@@ -119,7 +123,7 @@ def _draw_curves(axes: Any, summary: Summary, model: str, key: str, over: str, f
             axes.axhline(factor * entries[0]["curve"][0][key], color=_COLOURS[method], linestyle=":", label="base")
             continue
         points, mean = _mean_curve(entries, key, over, end)
-        axes.plot(points / unit, factor * mean, color=_COLOURS[method], label=title_of(method))
+        axes.plot(points / unit, factor * mean, color=_COLOURS[method], label=title_of(method), **_emphasis(method))
 
 
 def shares(summary: Summary) -> Figure | None:
@@ -167,7 +171,7 @@ def pass_curves(summary: Summary) -> Figure | None:
         for method, passes in runs.items():
             shares_k = [pass_share(passes, suites, most, k) for k in ks]
             axes.plot(ks, 100 * np.array(shares_k), color=_COLOURS[method], marker="o", markersize=4,
-                      label=title_of(method))  # fmt: skip
+                      label=title_of(method), **_emphasis(method))  # fmt: skip
         axes.set_xscale("log", base=2)
         axes.set_xticks(ks, [str(k) for k in ks])
         axes.set(title=f"pass@k {_AVERAGE_TITLES[name]}", xlabel="k", ylabel="problems, %", ylim=(0, 103))
@@ -202,6 +206,7 @@ def solved_alone(summary: Summary, model: str) -> Figure | None:
             axes.plot([place, place], [max(low, 0), high], color="0.25")
     axes.set_xticks(range(len(alone)), [title_of(method) for method in alone], rotation=30, ha="right")
     axes.set(title="Solved by one method alone", ylabel="test problems")
+    axes.yaxis.get_major_locator().set_params(integer=True)
     return figure
 
 

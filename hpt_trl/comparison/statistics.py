@@ -37,13 +37,13 @@ def paired_p(differences: Sequence[float]) -> float:
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """P values corrected for being several, so that the chance of any false alarm stays what it says.
+    """P values corrected for being several, so that the chance of any false alarm stays what it says; NaN stays NaN.
 
     Source: Holm, "A simple sequentially rejective multiple test procedure", Scand. J. Statist. 6 (1979).
     """
-    ordered = sorted(p_values, key=lambda name: p_values[name])
-    corrected, largest = {}, 0.0
+    ordered = sorted((name for name in p_values if not math.isnan(p_values[name])), key=lambda name: p_values[name])
+    corrected, largest = dict.fromkeys(p_values, math.nan), 0.0
     for place, name in enumerate(ordered):
         largest = max(largest, min(1.0, (len(ordered) - place) * p_values[name]))
         corrected[name] = largest
-    return {name: corrected[name] for name in p_values}
+    return corrected
