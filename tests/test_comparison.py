@@ -27,8 +27,11 @@ from hpt_trl.comparison.runs import Run
 from hpt_trl.comparison.sampler import draw
 from hpt_trl.comparison.settings import CompareArguments
 from hpt_trl.comparison.statistics import holm, interval, paired_p
+from hpt_trl.comparison.summary import BUDGETS, Scores, read_summary
+from hpt_trl.comparison.tables import headline_table
 from hpt_trl.miniature import MODEL_PATH, bases
-from hpt_trl.miniature.families import SUITES, training_rows
+from hpt_trl.miniature.bases import BASES
+from hpt_trl.miniature.families import IN_DISTRIBUTION, SUITES, training_rows
 from hpt_trl.rewards import judge
 
 
@@ -252,3 +255,27 @@ def test_the_table_is_made_from_the_summary_alone(compared):
         if entry["run"]["stage"] == "main" and entry["run"]["method"] != "base":
             assert entry["spent"]["steps"]["step"] == 2
             assert entry["spent"]["compute"]["compute"] >= 4000
+
+
+# What is committed.
+
+RESULTS = Path(__file__).parents[1] / "notebooks" / "results" / "miniature"
+
+
+def test_the_committed_tables_are_made_from_the_committed_summary():
+    summary = read_summary(RESULTS / "summary.json")
+    assert (RESULTS / "report.md").read_text().startswith(tables_text(summary))
+    assert headline_table(summary) in (RESULTS.parents[2] / "README.md").read_text()
+
+
+def test_the_committed_table_is_of_five_seeds_and_all_methods():
+    summary = read_summary(RESULTS / "summary.json")
+    for budget in BUDGETS:
+        scores = Scores(summary, budget, list(BASES))
+        assert scores.methods == list(METHODS)
+        assert len(scores.seeds) >= 5
+    # Every base solves of every family neither nothing nor most.
+    for entry in summary["runs"]:
+        for suite in IN_DISTRIBUTION if entry["rollouts"] else ():
+            right = entry["rollouts"][suite]
+            assert 0.05 < sum(right) / (len(right) * summary["settings"]["test_samples"]) < 0.4, entry["run"]
