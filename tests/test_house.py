@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from trl import ModelConfig
 
+from hpt_trl.comparison.language_model import LanguageModelArguments
 from hpt_trl.comparison.settings import CompareArguments
 from hpt_trl.config import HPTConfig
 from hpt_trl.console import parse
@@ -16,11 +17,14 @@ from hpt_trl.train import HPTScriptArguments
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "hpt_trl"
-# Of `hpt-trl compare`.
+# Of `hpt-trl compare`, and of the comparison on a real language model.
 MINIATURE = ROOT / "configs" / "miniature.yaml"
+WORDS = ROOT / "configs" / "smollm2_words.yaml"
 CONFIGS = [
     *sorted(
-        path for path in (ROOT / "configs").rglob("*.yaml") if path.parent.name != "accelerate" and path != MINIATURE
+        path
+        for path in (ROOT / "configs").rglob("*.yaml")
+        if path.parent.name != "accelerate" and path not in (MINIATURE, WORDS)
     ),
     PACKAGE / "miniature" / "quickstart.yaml",
 ]
@@ -37,7 +41,8 @@ ORDER = [
     "report", "evaluate", "prepare", "train", "push", "quickstart", "workload", "ratios", "benchmark",
     "comparison", "comparison.statistics", "comparison.sampler", "comparison.exam", "comparison.methods",
     "comparison.progress", "comparison.settings", "comparison.runs", "comparison.pool", "comparison.plan",
-    "comparison.summary", "comparison.tables", "comparison.figures", "comparison.report", "compare", "cli",
+    "comparison.summary", "comparison.tables", "comparison.figures", "comparison.report", "comparison.word_problems",
+    "comparison.language_model_table", "comparison.language_model", "compare", "cli",
 ]  # fmt: skip
 LEAVES = {
     "gate", "estimator", "batching", "grader", "answers.spelling", "answers.units", "demonstrations", "trl_hooks",
@@ -108,6 +113,12 @@ def test_the_comparisons_config_loads_whole_and_small():
     assert (len(whole.models), len(whole.methods), len(whole.seeds)) == (4, 8, 5)
     assert (len(small.models), small.methods, len(small.seeds)) == (1, ["base", "sft", "grpo", "hpt"], 2)
     assert "hpt-trl compare --config configs/miniature.yaml --small" in MINIATURE.read_text()
+
+
+def test_the_language_models_config_loads():
+    (args,) = parse((LanguageModelArguments,), ["--config", str(WORDS)], "test")
+    assert {"sft", "grpo", "sft_grpo", "hpt"} < set(args.methods)
+    assert "python -m hpt_trl.comparison.language_model --config configs/smollm2_words.yaml" in WORDS.read_text()
 
 
 def test_nothing_names_this_machine():

@@ -33,11 +33,15 @@ class Recipe:
         prompts: of an optimizer step.
         generations: rollouts of a prompt.
         steps: optimizer steps of the first budget.
+        longest_answer: tokens of a rollout.
+        bf16: whether to multiply in bfloat16; weights stay float32.
     """
 
     prompts: int
     generations: int
     steps: int
+    longest_answer: int = LONGEST_ANSWER
+    bf16: bool = False
 
 
 @dataclass(frozen=True)
@@ -135,7 +139,7 @@ def build_trainer(
         folder: of the trainer's own files.
         callbacks: one of which ends the run.
     """
-    common = _common_options(learning_rate, seed, folder)
+    common = _common_options(learning_rate, seed, folder) | {"bf16": recipe.bf16}
     shared: dict[str, Any] = {"model": model, "processing_class": tokenizer, "callbacks": list(callbacks)}
     if phase.trainer == "sft":
         pairs = [{"prompt": row["prompt"], "completion": row["demonstration"]} for row in rows]
@@ -144,7 +148,7 @@ def build_trainer(
     common |= {
         "per_device_train_batch_size": recipe.prompts * recipe.generations,
         "num_generations": recipe.generations,
-        "max_completion_length": LONGEST_ANSWER,
+        "max_completion_length": recipe.longest_answer,
     }
     shared |= {"reward_funcs": accuracy, "train_dataset": Dataset.from_list(list(rows))}
     if phase.trainer == "grpo":
@@ -162,7 +166,6 @@ def _common_options(learning_rate: float, seed: int, folder: Path) -> dict[str, 
         "seed": seed,
         "max_steps": _ENDLESS,
         "use_cpu": True,
-        "bf16": False,
         "gradient_checkpointing": False,
         "logging_steps": 5,
         "save_strategy": "no",

@@ -1,0 +1,135 @@
+"""Two numbers in a short story: one calculation, easy with single digits, hard with more, where it takes a way."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from hpt_trl.miniature.tasks import Split, split_of
+
+NAMES = ("Anna", "Ben", "Carla", "Dan", "Eva", "Finn", "Gina", "Hugo")
+THINGS = ("apples", "books", "coins", "cups", "hats", "pens", "shells", "stamps")
+
+
+@dataclass(frozen=True)
+class Story:
+    """A kind of problem.
+
+    Args:
+        questions: ways to ask, with the places `name`, `thing`, `a` and `b`.
+        sign: of the calculation.
+        answer: of the two numbers.
+        easy, hard: smallest and largest value of either number.
+        way: how a hard one is worked out, up to the last `=`.
+    """
+
+    questions: tuple[str, ...]
+    sign: str
+    answer: Callable[[int, int], int]
+    easy: tuple[tuple[int, int], tuple[int, int]]
+    hard: tuple[tuple[int, int], tuple[int, int]]
+    way: Callable[[int, int], str]
+
+
+def _sum_way(a: int, b: int) -> str:
+    tens, ones = a // 10 * 10 + b // 10 * 10, a % 10 + b % 10
+    return f"{a // 10 * 10}+{b // 10 * 10}={tens}, {a % 10}+{b % 10}={ones}, {tens}+{ones}="
+
+
+def _difference_way(a: int, b: int) -> str:
+    left = a - b // 10 * 10
+    return f"{a}-{b // 10 * 10}={left}, {left}-{b % 10}="
+
+
+def _product_way(a: int, b: int) -> str:
+    tens, ones = b // 10 * 10 * a, b % 10 * a
+    return f"{a}*{b // 10 * 10}={tens}, {a}*{b % 10}={ones}, {tens}+{ones}="
+
+
+STORIES: dict[str, Story] = {
+    "gain": Story(
+        (
+            "{name} has {a} {thing} and buys {b} more. How many {thing} does {name} have now?",
+            "{name} finds {a} {thing} on Monday and {b} on Friday. How many {thing} is that?",
+        ),
+        "+",
+        lambda a, b: a + b,
+        easy=((2, 9), (2, 9)),
+        hard=((11, 49), (11, 49)),
+        way=_sum_way,
+    ),
+    "loss": Story(
+        (
+            "{name} has {a} {thing} and gives away {b}. How many {thing} are left?",
+            "Of {a} {thing} {name} loses {b}. How many {thing} does {name} still have?",
+        ),
+        "-",
+        lambda a, b: a - b,
+        easy=((6, 9), (2, 5)),
+        hard=((50, 99), (11, 49)),
+        way=_difference_way,
+    ),
+    "price": Story(
+        (
+            "{name} buys {a} {thing} at {b} dollars each. How many dollars is that?",
+            "{name} fills {a} boxes with {b} {thing} each. How many {thing} is that?",
+        ),
+        "*",
+        lambda a, b: a * b,
+        easy=((2, 5), (2, 9)),
+        hard=((2, 6), (11, 29)),
+        way=_product_way,
+    ),
+}
+
+
+def sample_problem(generator: random.Random, is_hard: bool, split: Split) -> dict[str, Any]:
+    """Draw one problem of a split.
+
+    Args:
+        generator: source of randomness.
+        is_hard: of which part.
+        split: `"train"` or `"test"`: a hash of the question decides, whatever the seed. The same calculation may be in
+            both, told of other people or things.
+
+    Returns:
+        `question`, `demonstration`, `solution` (digits only) and `is_hard`.
+    """
+    while True:
+        story = generator.choice(list(STORIES.values()))
+        a, b = (generator.randint(*ends) for ends in (story.hard if is_hard else story.easy))
+        name, thing = generator.choice(NAMES), generator.choice(THINGS)
+        question = generator.choice(story.questions).format(name=name, thing=thing, a=a, b=b)
+        if split_of(question) == split:
+            answer = story.answer(a, b)
+            way = story.way(a, b) if is_hard else f"{a}{story.sign}{b}="
+            return {
+                "question": question,
+                "demonstration": f"{way}\\boxed{{{answer}}}",
+                "solution": str(answer),
+                "is_hard": is_hard,
+            }
+
+
+def word_problems(count: int, seed: int, split: Split, hard_share: float = 0.5) -> list[dict[str, Any]]:
+    """Unique problems in a random order; the same arguments give the same rows.
+
+    Args:
+        count: how many, at least 1.
+        seed: which, and their order.
+        split: `"train"` or `"test"`.
+        hard_share: share of hard ones, in [0, 1].
+
+    Raises:
+        ValueError: if `count` is below 1.
+    """
+    if count < 1:
+        raise ValueError(f"Cannot make {count} word problems: ask for at least 1.")
+    generator = random.Random(f"{seed} {split}")
+    rows: dict[str, dict[str, Any]] = {}
+    while len(rows) < count:
+        row = sample_problem(generator, len(rows) < round(hard_share * count), split)
+        rows.setdefault(row["question"], row)
+    mixed = list(rows.values())
+    generator.shuffle(mixed)
+    return mixed
