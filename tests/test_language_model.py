@@ -25,9 +25,11 @@ def test_no_question_is_in_both_splits_and_the_same_arguments_give_the_same():
     assert len(set(test)) == 200
 
 
-def test_half_are_hard_unless_told_otherwise():
-    assert sum(row["is_hard"] for row in word_problems(51, 0, "train")) == 26
-    assert not any(row["is_hard"] for row in word_problems(20, 0, "train", hard_share=0.0))
+def test_easy_problems_have_single_digits_and_hard_ones_two():
+    for is_hard in (False, True):
+        for row in word_problems(40, 0, "train", is_hard):
+            assert (max(map(int, re.findall(r"\d+", row["question"]))) > 9) == is_hard
+            assert row["kind"] in STORIES
     with pytest.raises(ValueError, match="at least 1"):
         word_problems(0, 0, "train")
 
@@ -92,7 +94,7 @@ def test_the_whole_command_and_what_it_does_not_do_twice(tiny, tmp_path, capfd):
 def test_shares_by_hand():
     # Two seeds, two samples: problem 0 has (1 + 2) / 4 right, problem 1 (0 + 1) / 4.
     runs = [{"method": "hpt", "marks": {"sampled": {"right": right}}} for right in ([1, 0], [2, 1])]
-    results = {"settings": {"test_samples": 2}, "is_hard": [True, False], "runs": runs}
+    results = {"settings": {"test_samples": 2}, "kinds": ["gain", "loss"], "runs": runs}
     assert sampled_shares(results, "hpt").tolist() == [0.75, 0.25]
-    assert sampled_shares(results, "hpt", "easy").tolist() == [0.25]
-    assert sampled_shares(results, "hpt", "hard").tolist() == [0.75]
+    assert sampled_shares(results, "hpt", "loss").tolist() == [0.25]
+    assert sampled_shares(results, "hpt", "gain").tolist() == [0.75]

@@ -10,8 +10,8 @@ from hpt_trl.scores import Estimate, bootstrap_means, estimate
 
 Results = Mapping[str, Any]
 
-PARTS = {"all": "sampled", "easy": "sampled, easy", "hard": "sampled, hard"}
-"""Of the problems, and the titles of their columns."""
+PARTS = {"all": "sampled", "gain": "sums", "loss": "differences", "price": "products"}
+"""Kinds of problems, and the titles of their columns."""
 
 
 def report_text(results: Results) -> str:
@@ -21,8 +21,8 @@ def report_text(results: Results) -> str:
         f"# HPT and its baselines on {settings['model']}",
         _settings_text(results),
         f"Solved, in %, with the 95 % interval over the {settings['test_problems']} problems: greedy; sampled at "
-        f"temperature 1, {samples} samples a problem; and problems solved in one sample at least. Mean over the "
-        "seeds; each seed's sampled score behind it.",
+        f"temperature 1, {samples} samples a problem, all and by kind; and problems solved in one sample at least. "
+        "Mean over the seeds; each seed's sampled score behind it.",
         score_table(results),
         "HPT minus each other method, in percentage points, with the 95 % interval over problems. The interval knows "
         f"nothing of other seeds than these {len(settings['seeds'])}.",
@@ -87,8 +87,7 @@ def sampled_shares(results: Results, method: str, part: str = "all") -> np.ndarr
     """(P,) share of right samples of each problem of a part, mean over the seeds."""
     samples = results["settings"]["test_samples"]
     shares_P = np.mean([_shares(run, "sampled", samples) for run in _runs(results, method)], axis=0)
-    is_hard_P = np.array(results["is_hard"])
-    return shares_P[{"all": is_hard_P | True, "easy": ~is_hard_P, "hard": is_hard_P}[part]]
+    return shares_P if part == "all" else shares_P[np.array(results["kinds"]) == part]
 
 
 def _solved_once(results: Results, method: str) -> np.ndarray:
@@ -122,13 +121,13 @@ def _settings_text(results: Results) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
     return (
         f"Two numbers in a short story. The base of all methods is {settings['model']} after "
-        f"{settings['practice_steps']} steps of SFT on {settings['practice_prompts']} easy problems each (single "
-        f"digits; learning rate {settings['practice_learning_rate']:g}). Then {settings['steps']} optimizer steps of "
-        f"{settings['prompts_per_step']} prompts, {settings['num_generations']} rollouts each at temperature 1, all "
+        f"{settings['practice_steps']} steps of SFT on {settings['practice_prompts']} problems each with single digits "
+        f"(learning rate {settings['practice_learning_rate']:g}). Then, on numbers of two digits, {settings['steps']} "
+        f"optimizer steps of {settings['prompts_per_step']} prompts, {settings['num_generations']} rollouts each at temperature 1, all "
         f"weights trained, learning rate {settings['learning_rate']:g} for every method, no search; "
-        f"{settings['training_problems']} training problems, half of them hard; seeds "
+        f"{settings['training_problems']} training problems; seeds "
         f"{', '.join(map(str, settings['seeds']))}. SFT then GRPO is half of the steps each. Held out: "
-        f"{settings['test_problems']} questions, half of them hard.\n\n"
+        f"{settings['test_problems']} questions.\n\n"
         f"CPU hours, one thread: {practice / 3600:.2f} practice, {training / 3600:.2f} training, {exams / 3600:.2f} "
         f"exams. {versions}."
     )

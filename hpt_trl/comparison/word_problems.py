@@ -1,9 +1,8 @@
-"""Two numbers in a short story: one calculation, easy with single digits, hard with more, where it takes a way."""
+"""Two numbers in a short story: one calculation, easy with single digits, hard with two, where it takes a way."""
 
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from hpt_trl.miniature.tasks import Split, split_of
 
@@ -83,20 +82,21 @@ STORIES: dict[str, Story] = {
 }
 
 
-def sample_problem(generator: random.Random, is_hard: bool, split: Split) -> dict[str, Any]:
+def sample_problem(generator: random.Random, is_hard: bool, split: Split) -> dict[str, str]:
     """Draw one problem of a split.
 
     Args:
         generator: source of randomness.
-        is_hard: of which part.
+        is_hard: whether a number has two digits.
         split: `"train"` or `"test"`: a hash of the question decides, whatever the seed. The same calculation may be in
             both, told of other people or things.
 
     Returns:
-        `question`, `demonstration`, `solution` (digits only) and `is_hard`.
+        `question`, `demonstration`, `solution` (digits only) and `kind` of story, all text.
     """
     while True:
-        story = generator.choice(list(STORIES.values()))
+        kind = generator.choice(list(STORIES))
+        story = STORIES[kind]
         a, b = (generator.randint(*ends) for ends in (story.hard if is_hard else story.easy))
         name, thing = generator.choice(NAMES), generator.choice(THINGS)
         question = generator.choice(story.questions).format(name=name, thing=thing, a=a, b=b)
@@ -107,29 +107,27 @@ def sample_problem(generator: random.Random, is_hard: bool, split: Split) -> dic
                 "question": question,
                 "demonstration": f"{way}\\boxed{{{answer}}}",
                 "solution": str(answer),
-                "is_hard": is_hard,
+                "kind": kind,
             }
 
 
-def word_problems(count: int, seed: int, split: Split, hard_share: float = 0.5) -> list[dict[str, Any]]:
-    """Unique problems in a random order; the same arguments give the same rows.
+def word_problems(count: int, seed: int, split: Split, is_hard: bool = True) -> list[dict[str, str]]:
+    """Unique problems; the same arguments give the same rows.
 
     Args:
         count: how many, at least 1.
-        seed: which, and their order.
+        seed: which.
         split: `"train"` or `"test"`.
-        hard_share: share of hard ones, in [0, 1].
+        is_hard: whether a number has two digits.
 
     Raises:
         ValueError: if `count` is below 1.
     """
     if count < 1:
         raise ValueError(f"Cannot make {count} word problems: ask for at least 1.")
-    generator = random.Random(f"{seed} {split}")
-    rows: dict[str, dict[str, Any]] = {}
+    generator = random.Random(f"{seed} {split} {is_hard}")
+    rows: dict[str, dict[str, str]] = {}
     while len(rows) < count:
-        row = sample_problem(generator, len(rows) < round(hard_share * count), split)
+        row = sample_problem(generator, is_hard, split)
         rows.setdefault(row["question"], row)
-    mixed = list(rows.values())
-    generator.shuffle(mixed)
-    return mixed
+    return list(rows.values())
