@@ -56,17 +56,17 @@ class LanguageModelArguments:
         metadata={"help": f"Methods, of {', '.join(METHODS)}."},
     )
     seeds: list[int] = field(default_factory=lambda: [1, 2], metadata={"help": "Of data, order and rollouts."})
-    steps: int = field(default=20, metadata={"help": "Optimizer steps of every method."})
+    steps: int = field(default=16, metadata={"help": "Optimizer steps of every method."})
     prompts_per_step: int = field(default=4, metadata={"help": "Prompts of an optimizer step."})
-    num_generations: int = field(default=8, metadata={"help": "Rollouts of a prompt."})
-    learning_rate: float = field(default=2e-5, metadata={"help": "Of every method; constant."})
+    num_generations: int = field(default=4, metadata={"help": "Rollouts of a prompt."})
+    learning_rate: float = field(default=5e-5, metadata={"help": "Of every method; constant."})
     training_problems: int = field(default=256, metadata={"help": "Training prompts, each with a demonstration."})
-    longest_answer: int = field(default=36, metadata={"help": "Tokens; the longest demonstration has 33."})
+    longest_answer: int = field(default=16, metadata={"help": "Tokens; the longest demonstration has 13."})
     practice_steps: int = field(default=20, metadata={"help": "Of SFT on easy problems, before any method; 0: none."})
     practice_prompts: int = field(default=16, metadata={"help": "Problems of a practice step."})
     practice_learning_rate: float = field(default=5e-5, metadata={"help": "Constant."})
     test_problems: int = field(default=100, metadata={"help": "Held out."})
-    test_samples: int = field(default=4, metadata={"help": "Completions of each at temperature 1; one is greedy."})
+    test_samples: int = field(default=2, metadata={"help": "Completions of each at temperature 1; one is greedy."})
     matmul_bf16: bool = field(default=True, metadata={"help": "Multiply in bfloat16; weights stay float32."})
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Two numbers in a short story: one calculation, easy with single digits, hard with two, where it takes a way."""
+"""Two numbers in a short story: one calculation, easy with single digits, hard with two."""
 
 import random
 from collections.abc import Callable
@@ -19,7 +19,6 @@ class Story:
         sign: of the calculation.
         answer: of the two numbers.
         easy, hard: smallest and largest value of either number.
-        way: how a hard one is worked out, up to the last `=`.
     """
 
     questions: tuple[str, ...]
@@ -27,22 +26,6 @@ class Story:
     answer: Callable[[int, int], int]
     easy: tuple[tuple[int, int], tuple[int, int]]
     hard: tuple[tuple[int, int], tuple[int, int]]
-    way: Callable[[int, int], str]
-
-
-def _sum_way(a: int, b: int) -> str:
-    tens, ones = a // 10 * 10 + b // 10 * 10, a % 10 + b % 10
-    return f"{a // 10 * 10}+{b // 10 * 10}={tens}, {a % 10}+{b % 10}={ones}, {tens}+{ones}="
-
-
-def _difference_way(a: int, b: int) -> str:
-    left = a - b // 10 * 10
-    return f"{a}-{b // 10 * 10}={left}, {left}-{b % 10}="
-
-
-def _product_way(a: int, b: int) -> str:
-    tens, ones = b // 10 * 10 * a, b % 10 * a
-    return f"{a}*{b // 10 * 10}={tens}, {a}*{b % 10}={ones}, {tens}+{ones}="
 
 
 STORIES: dict[str, Story] = {
@@ -55,7 +38,6 @@ STORIES: dict[str, Story] = {
         lambda a, b: a + b,
         easy=((2, 9), (2, 9)),
         hard=((11, 49), (11, 49)),
-        way=_sum_way,
     ),
     "loss": Story(
         (
@@ -66,7 +48,6 @@ STORIES: dict[str, Story] = {
         lambda a, b: a - b,
         easy=((6, 9), (2, 5)),
         hard=((50, 99), (11, 49)),
-        way=_difference_way,
     ),
     "price": Story(
         (
@@ -77,7 +58,6 @@ STORIES: dict[str, Story] = {
         lambda a, b: a * b,
         easy=((2, 5), (2, 9)),
         hard=((2, 6), (11, 29)),
-        way=_product_way,
     ),
 }
 
@@ -102,10 +82,9 @@ def sample_problem(generator: random.Random, is_hard: bool, split: Split) -> dic
         question = generator.choice(story.questions).format(name=name, thing=thing, a=a, b=b)
         if split_of(question) == split:
             answer = story.answer(a, b)
-            way = story.way(a, b) if is_hard else f"{a}{story.sign}{b}="
             return {
                 "question": question,
-                "demonstration": f"{way}\\boxed{{{answer}}}",
+                "demonstration": f"{a}{story.sign}{b}=\\boxed{{{answer}}}",
                 "solution": str(answer),
                 "kind": kind,
             }
