@@ -59,7 +59,7 @@ class LanguageModelArguments:
     steps: int = field(default=16, metadata={"help": "Optimizer steps of every method."})
     prompts_per_step: int = field(default=4, metadata={"help": "Prompts of an optimizer step."})
     num_generations: int = field(default=4, metadata={"help": "Rollouts of a prompt."})
-    learning_rate: float = field(default=5e-5, metadata={"help": "Of every method; constant."})
+    learning_rate: float = field(default=1e-5, metadata={"help": "Of every method; constant."})
     training_problems: int = field(default=256, metadata={"help": "Training prompts, each with a demonstration."})
     longest_answer: int = field(default=16, metadata={"help": "Tokens; the longest demonstration has 13."})
     practice_steps: int = field(default=20, metadata={"help": "Of SFT on easy problems, before any method; 0: none."})
