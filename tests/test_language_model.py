@@ -75,6 +75,8 @@ def test_the_whole_command_and_what_it_does_not_do_twice(tiny, tmp_path, capfd):
     assert str(tmp_path) not in json.dumps(results)
     passes = {run["method"]: run["backwarded"] for run in results["runs"]}
     assert passes["base"] == 0 < passes["sft"] < passes["grpo"]
+    # Only HPT has a gate: two prompts in each of two steps.
+    assert [len(run["solve_rates"]) for run in results["runs"]] == [0, 0, 0, 0, 4]
     assert (tmp_path / "README.md").read_text() == report_text(results)
     main(flags)
     assert "done" not in capfd.readouterr().out

@@ -15,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
@@ -28,11 +29,16 @@ from hpt_trl.comparison.runs import RESULT, read_result
 from hpt_trl.comparison.sampler import draw
 from hpt_trl.comparison.word_problems import word_problems
 from hpt_trl.console import parse, user_errors
+from hpt_trl.history import FILE_NAME as GATE_FILE
 from hpt_trl.journal import write_safely
 
 SYSTEM_PROMPT = "Box the answer."
 # Of the exam, which no training draws.
 _EXAM_SEED = 1
+# Of a run's result; the rest are its settings, the same for all.
+_REPORTED = (
+    "method", "seed", "marks", "forwarded", "backwarded", "reward", "training_cpu_seconds", "exam_cpu_seconds",
+)  # fmt: skip
 # Below it, the likeliest token is always drawn.
 _GREEDY = 1e-4
 
@@ -156,8 +162,7 @@ def execute(method: str, seed: int, args: LanguageModelArguments, base: Path, fo
         "marks": marks,
         "forwarded": meter.forwarded,
         "backwarded": meter.backwarded,
-        "demonstration_share": _logged(log, "hpt/demonstration_share"),
-        "reward": _logged(log, "reward"),
+        "reward": [round(entry["reward"], 4) for entry in log if "reward" in entry],
         "training_cpu_seconds": round(trained - began, 1),
         "exam_cpu_seconds": round(time.process_time() - trained, 1),
     }
@@ -226,16 +231,18 @@ def _fresh(model: Any, base: Path) -> Any:
     return fresh
 
 
-def _logged(log: Sequence[Mapping[str, Any]], name: str) -> list[float]:
-    return [round(entry[name], 4) for entry in log if name in entry]
-
-
 def _do(task: Task, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The result of a task, done now if it was not done before."""
     result = read_result(task.folder, settings)
     if result is None and run_tasks([task], processes=1, tell=lambda name: print(f"{name} done", flush=True)):
         raise ValueError(f"{task.name} failed: see {task.folder / 'log.txt'}. Started again, what is done is kept.")
     return result or read_result(task.folder, settings) or {}
+
+
+def _solve_rates(folder: Path) -> list[float]:
+    """Of every prompt that a run's gate judged, in their order; empty where there is no gate."""
+    path = folder / "trainer" / GATE_FILE
+    return pd.read_parquet(path)["solve_rate"].tolist() if path.exists() else []
 
 
 def compare(args: LanguageModelArguments) -> dict[str, Any]:
@@ -250,7 +257,8 @@ def compare(args: LanguageModelArguments) -> dict[str, Any]:
             if METHODS[method].phases or seed == args.seeds[0]:
                 place = output / method / f"seed{seed}"
                 work = partial(execute, method, seed, args, folder / "model", place)
-                runs.append(_do(Task(f"{method}, seed {seed}", place, work), run_settings(method, seed, args)))
+                result = _do(Task(f"{method}, seed {seed}", place, work), run_settings(method, seed, args))
+                runs.append({name: result[name] for name in _REPORTED} | {"solve_rates": _solve_rates(place)})
     problems = word_problems(args.test_problems, _EXAM_SEED, "test")
     return {
         "settings": run_settings("hpt", 0, args) | {"seeds": args.seeds},
@@ -258,7 +266,7 @@ def compare(args: LanguageModelArguments) -> dict[str, Any]:
         | {name: metadata.version(name) for name in ("torch", "transformers", "trl")},
         "practice_cpu_seconds": practised["cpu_seconds"],
         "kinds": [problem["kind"] for problem in problems],
-        "runs": [{name: value for name, value in run.items() if name != "settings"} for run in runs],
+        "runs": runs,
     }
 
 

@@ -24,10 +24,12 @@ def report_text(results: Results) -> str:
         f"temperature 1, {samples} samples a problem, all and by kind. Mean over the seeds; each seed's score on all "
         "samples stands last.",
         score_table(results),
-        "HPT minus each other method, in percentage points, with the 95 % interval over problems. The interval knows "
-        f"nothing of other seeds than these {len(settings['seeds'])}.",
+        "HPT minus each other method, in percentage points, with the 95 % interval over problems; bold where it leaves "
+        "0 out. It is corrected for no number of comparisons, and knows nothing of other seeds than these "
+        f"{len(settings['seeds'])}.",
         difference_table(results),
-        "What it took. A pass is a token forwarded, 2 more its way back, generation included.",
+        "What a run took. A pass is a token forwarded, 2 more its way back, generation included. Unsolved prompts are "
+        "those that HPT's gate sent to their demonstrations.",
         cost_table(results),
     ]
     return "\n\n".join(parts) + "\n"
@@ -66,10 +68,10 @@ def cost_table(results: Results) -> str:
             continue
         passes = np.mean([run["forwarded"] + 2 * run["backwarded"] for run in runs]) / 1e6
         minutes = np.mean([run["training_cpu_seconds"] for run in runs]) / 60
-        on_demonstrations = [share for run in runs for share in run["demonstration_share"]]
-        share = f"{np.mean(on_demonstrations):.0%}" if on_demonstrations else "-"
+        solve_rates = np.array([rate for run in runs for rate in run["solve_rates"]])
+        share = f"{(solve_rates == 0).mean():.0%}" if len(solve_rates) else "-"
         rows.append([title_of(method), str(results["settings"]["steps"]), f"{passes:.3f}", f"{minutes:.1f}", share])
-    return markdown(["", "steps", "M passes", "CPU minutes", "prompts on demonstrations"], rows)
+    return markdown(["", "steps", "M passes", "CPU minutes", "unsolved prompts"], rows)
 
 
 def methods_of(results: Results) -> list[str]:
