@@ -2,14 +2,18 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 
+from hpt_trl.comparison.exam import is_right
 from hpt_trl.comparison.language_model import LanguageModelArguments, chat_rows, load_tokenizer, main
 from hpt_trl.comparison.language_model_table import report_text, sampled_shares
 from hpt_trl.comparison.word_problems import STORIES, word_problems
 from hpt_trl.rewards import judge
 from tests.tiny import build_tiny_model
+
+RESULTS = Path(__file__).parents[1] / "notebooks" / "results" / "smollm2_words"
 
 
 @pytest.fixture(scope="module")
@@ -92,3 +96,22 @@ def test_shares_by_hand():
     assert sampled_shares(results, "hpt").tolist() == [0.75, 0.25]
     assert sampled_shares(results, "hpt", "loss").tolist() == [0.25]
     assert sampled_shares(results, "hpt", "gain").tolist() == [0.75]
+
+
+def test_the_committed_table_is_of_the_committed_results():
+    results = json.loads((RESULTS / "results.json").read_text())
+    # Behind it stands, by hand, what the numbers mean.
+    assert (RESULTS / "README.md").read_text().startswith(report_text(results))
+    assert len(results["kinds"]) == results["settings"]["test_problems"]
+    for run in results["runs"]:
+        assert len(run["marks"]["sampled"]["right"]) == len(results["kinds"])
+
+
+def test_the_committed_rights_are_those_of_the_committed_texts():
+    results = json.loads((RESULTS / "results.json").read_text())
+    problems = word_problems(results["settings"]["test_problems"], 1, "test")
+    assert [problem["kind"] for problem in problems] == results["kinds"]
+    for run in results["runs"]:
+        marks = run["marks"]["greedy"]
+        right = [is_right(text, problem["solution"]) for text, problem in zip(marks["texts"], problems)]
+        assert right == [count == 1 for count in marks["right"]]

@@ -121,7 +121,7 @@ def _settings_text(results: Results) -> str:
         f"(learning rate {settings['practice_learning_rate']:g}). Then, on numbers of two digits, {settings['steps']} "
         f"optimizer steps of {settings['prompts_per_step']} prompts, {settings['num_generations']} rollouts each at "
         "temperature 1, all weights trained, learning rate "
-        f"{settings['learning_rate']:g} for every method, no search; "
+        f"{settings['learning_rate']:g} for every method; "
         f"{settings['training_problems']} training problems; seeds "
         f"{', '.join(map(str, settings['seeds']))}. SFT then GRPO is half of the steps each. Held out: "
         f"{settings['test_problems']} questions.\n\n"
