@@ -19,11 +19,11 @@ from hpt_trl.compare import main
 from hpt_trl.comparison import plan
 from hpt_trl.comparison.exam import Exam, accuracy, is_right
 from hpt_trl.comparison.figures import pass_share
-from hpt_trl.comparison.methods import METHODS, Phase, Recipe, build_trainer
+from hpt_trl.comparison.methods import ABLATIONS, METHODS, Phase, Recipe, build_trainer
 from hpt_trl.comparison.pool import Task, run_tasks
 from hpt_trl.comparison.progress import Meter
 from hpt_trl.comparison.report import tables_text
-from hpt_trl.comparison.runs import Run
+from hpt_trl.comparison.runs import Run, run_settings
 from hpt_trl.comparison.sampler import draw
 from hpt_trl.comparison.settings import CompareArguments
 from hpt_trl.comparison.statistics import holm, interval, paired_p
@@ -182,6 +182,23 @@ def wait_until(is_so: Callable[[], bool], seconds: float = 30) -> None:
     while not is_so():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.05)
+
+
+def test_methods_that_differ_have_other_settings():
+    args = CompareArguments(**SMALL)
+    settings = [run_settings(Run("ablation", "qwen2-small", name, 1, 1e-3), args)["phases"] for name in ABLATIONS]
+    assert len({json.dumps(each) for each in settings}) == len(ABLATIONS)
+
+
+def test_ablations_gates_by_hand():
+    recipe, rates = Recipe(16, 8, 60), torch.tensor([0.0, 1 / 8, 2 / 8, 3 / 8])
+    (off_policy,), (mixed,) = ABLATIONS["arm_off_policy"].phases, ABLATIONS["arm_mixed"].phases
+    # Rollouts, SFT, off-policy: where HPT has SFT by 1/8, each has its own arm by 1/8. (`sft_weight` is SFT's alone.)
+    weights = torch.stack(tuple(off_policy.make_gate(recipe)(rates, 0)))
+    assert weights.tolist() == [[0, 1, 1, 1], [0, 0, 0, 0], [1 / 8, 0, 0, 0]]
+    weights = torch.stack(tuple(mixed.make_gate(recipe)(rates, 0)))
+    assert weights.tolist() == [[0, 0, 0, 1], [1, 0, 0, 0], [0, 1 / 8, 1 / 8, 0]]
+    assert mixed.options["sft_weight"] == 1 / 8
 
 
 def test_the_search_takes_the_best_rate_of_each_method_and_size():

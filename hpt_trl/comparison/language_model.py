@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 import hpt_trl
 from hpt_trl.comparison.exam import is_right
 from hpt_trl.comparison.language_model_table import report_text
-from hpt_trl.comparison.methods import METHODS, Phase, Recipe, build_trainer
+from hpt_trl.comparison.methods import METHODS, Phase, Recipe, build_trainer, describe
 from hpt_trl.comparison.pool import Task, run_tasks
 from hpt_trl.comparison.progress import Meter
 from hpt_trl.comparison.runs import RESULT, read_result
@@ -144,6 +144,8 @@ def execute(method: str, seed: int, args: LanguageModelArguments, base: Path, fo
     log: list[dict[str, Any]] = []
     left = args.steps
     for number, phase in enumerate(METHODS[method].phases):
+        if left == 0:
+            break
         if number:
             model = _fresh(model, base)
         meter.watch(model)
@@ -198,8 +200,7 @@ def run_settings(method: str, seed: int, args: LanguageModelArguments) -> dict[s
     """All that a run's result depends on."""
     free = {"model_name_or_path", "output_dir", "methods", "seeds"}
     settings = {name: value for name, value in asdict(args).items() if name not in free}
-    phases = [{"trainer": phase.trainer, **phase.options} for phase in METHODS[method].phases]
-    return {"run": [method, seed], "phases": phases, **practice_settings(args), **settings}
+    return {"run": [method, seed], "phases": describe(method), **practice_settings(args), **settings}
 
 
 def _train_phase(

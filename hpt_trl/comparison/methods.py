@@ -20,8 +20,8 @@ from hpt_trl.trainer import HPTTrainer
 # Budgets end a run, not its config.
 _ENDLESS = 1_000_000
 
-# A demonstration weighs what one of eight rollouts weighs, as in the reference code, by which the paper's numbers were
-# measured; by the paper's formula it weighs what all of its prompt's rollouts weigh together, an ablation here.
+# A demonstration counts as one of eight rollouts does, as in the reference code, by which the paper's numbers were
+# measured; by the paper's formula it counts as all of its prompt's rollouts together, an ablation here.
 _REFERENCE_WEIGHT = 1 / 8
 
 
@@ -52,13 +52,13 @@ class Phase:
         trainer: "sft", "grpo" (TRL's own) or "hpt".
         share: of the first budget's steps, where another phase follows.
         options: of HPTConfig.
-        gate: makes a gate that no option names.
+        make_gate: makes a gate that no option names.
     """
 
     trainer: str
     share: float = 1.0
     options: Mapping[str, Any] = field(default_factory=dict)
-    gate: Callable[[Recipe], Gate] | None = None
+    make_gate: Callable[[Recipe], Gate] | None = None
 
 
 @dataclass(frozen=True)
@@ -69,12 +69,12 @@ class Method:
     phases: tuple[Phase, ...]
 
 
-def _hpt(title: str, gate: Callable[[Recipe], Gate] | None = None, **options: Any) -> Method:
-    return Method(title, (Phase("hpt", options={"sft_weight": _REFERENCE_WEIGHT} | options, gate=gate),))
+def _hpt(title: str, make_gate: Callable[[Recipe], Gate] | None = None, **options: Any) -> Method:
+    return Method(title, (Phase("hpt", options={"sft_weight": _REFERENCE_WEIGHT} | options, make_gate=make_gate),))
 
 
-def _of_algorithm(title: str, algorithm: str, gate: Callable[[Recipe], Gate] | None = None) -> Method:
-    return Method(title, (Phase("hpt", options={"algorithm": algorithm}, gate=gate),))
+def _of_algorithm(title: str, algorithm: str, make_gate: Callable[[Recipe], Gate] | None = None) -> Method:
+    return Method(title, (Phase("hpt", options={"algorithm": algorithm}, make_gate=make_gate),))
 
 
 def _chord_gate(recipe: Recipe) -> Gate:
@@ -83,11 +83,21 @@ def _chord_gate(recipe: Recipe) -> Gate:
 
 
 def _off_policy_gate(recipe: Recipe) -> Gate:
-    """HPT's switch at 0, to the demonstration's off-policy gradient instead of its likelihood."""
+    """HPT's switch at 0, to the demonstration's off-policy gradient, as heavy as HPT's SFT."""
 
     def gate(solve_rate_P: Tensor, step: int) -> tuple[Tensor, Tensor, Tensor]:
         is_solved_P = (solve_rate_P > 0).to(solve_rate_P)
-        return is_solved_P, torch.zeros_like(is_solved_P), 1 - is_solved_P
+        return is_solved_P, torch.zeros_like(is_solved_P), _REFERENCE_WEIGHT * (1 - is_solved_P)
+
+    return gate
+
+
+def _mixed_gate(recipe: Recipe) -> Gate:
+    """HPT's switch at 0, and from there to 2/8 the demonstration's off-policy gradient, as heavy as HPT's SFT."""
+
+    def gate(solve_rate_P: Tensor, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        is_never_P, is_often_P = (solve_rate_P == 0).to(solve_rate_P), (solve_rate_P > 2 / 8).to(solve_rate_P)
+        return is_often_P, is_never_P, _REFERENCE_WEIGHT * (1 - is_never_P - is_often_P)
 
     return gate
 
@@ -99,7 +109,7 @@ METHODS: dict[str, Method] = {
     "sft_grpo": Method("SFT then GRPO", (Phase("sft", share=0.5), Phase("grpo"))),
     "luffy": _of_algorithm("LUFFY", "luffy"),
     "srft": _of_algorithm("SRFT", "srft"),
-    "chord": _of_algorithm("CHORD", "chord", gate=_chord_gate),
+    "chord": _of_algorithm("CHORD", "chord", make_gate=_chord_gate),
     "hpt": _hpt("HPT"),
 }
 """In the order of the table."""
@@ -107,14 +117,29 @@ METHODS: dict[str, Method] = {
 WITHOUT_DEMONSTRATIONS = ("base", "grpo")
 
 ABLATIONS: dict[str, Method] = {
+    # Dr. GRPO as HPT has it. With a bound, however high, rollouts that teach nothing are left out here too.
+    "gate_off": _hpt("gate off, rollouts alone", gate="off", max_tokens_per_forward=1_000_000),
     "gate_1_of_8": _hpt("gate threshold 1/8", gate_threshold=1 / 8),
     "gate_2_of_8": _hpt("gate threshold 2/8", gate_threshold=2 / 8),
-    "arm_off_policy": _hpt("demonstration arm off-policy", gate=_off_policy_gate),
-    "arm_mixed": _hpt("SFT at 0, off-policy to 2/8", gate_off_policy_threshold=2 / 8),
+    "arm_off_policy": _hpt("demonstration arm off-policy", make_gate=_off_policy_gate),
+    "arm_mixed": _hpt("SFT at 0, off-policy to 2/8", make_gate=_mixed_gate),
     "weight_1": _hpt("SFT weight 1, the paper's formula", sft_weight=1.0),
     "weight_0.04": _hpt("SFT weight 0.04", sft_weight=0.04),
 }
 """HPT with one thing changed; HPT itself is threshold 0, arm SFT, weight 1/8."""
+
+
+def describe(method: str) -> list[dict[str, Any]]:
+    """What tells a method's phases from other phases, in JSON's types."""
+    return [
+        {
+            "trainer": phase.trainer,
+            "share": phase.share,
+            "options": dict(phase.options),
+            "gate": phase.make_gate.__name__.strip("_") if phase.make_gate else None,
+        }
+        for phase in (METHODS | ABLATIONS)[method].phases
+    ]
 
 
 def build_trainer(
@@ -153,7 +178,7 @@ def build_trainer(
     shared |= {"reward_funcs": accuracy, "train_dataset": Dataset.from_list(list(rows))}
     if phase.trainer == "grpo":
         return GRPOTrainer(args=GRPOConfig(**common), **shared)
-    gate = phase.gate and phase.gate(recipe)
+    gate = phase.make_gate and phase.make_gate(recipe)
     return HPTTrainer(args=HPTConfig(**common, **phase.options), gate=gate, **shared)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
 from hpt_trl.comparison.exam import Exam
-from hpt_trl.comparison.methods import ABLATIONS, METHODS, Phase, Recipe, build_trainer
+from hpt_trl.comparison.methods import ABLATIONS, METHODS, Phase, Recipe, build_trainer, describe
 from hpt_trl.comparison.progress import Meter, Progress
 from hpt_trl.comparison.settings import CompareArguments
 from hpt_trl.journal import write_safely
@@ -54,7 +54,7 @@ def run_settings(run: Run, args: CompareArguments) -> dict[str, Any]:
     free = {"output_dir", "models", "methods", "seeds", "search_seeds", "learning_rates", "ablations", "textbook",
             "side_seeds", "small", "processes"}  # fmt: skip
     settings = {name: value for name, value in asdict(args).items() if name not in free}
-    return {"run": asdict(run), "base": fingerprint(run.model), **settings}
+    return {"run": asdict(run), "phases": describe(run.method), "base": fingerprint(run.model), **settings}
 
 
 def read_result(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
