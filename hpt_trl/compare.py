@@ -26,7 +26,7 @@ def main(argv: Sequence[str]) -> None:
         comparison = Comparison(args, tell=lambda text: print(text, flush=True))
         comparison.run()
         summary = summarize(args, comparison.results, comparison.rates, comparison.folder / "runs")
-        path = write_report(summary, comparison.folder / "report")
+        path = write_report(summary, comparison.folder / ("report_small" if args.small else "report"))
         print(f"The report is {path}.")
 
 

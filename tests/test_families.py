@@ -7,6 +7,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from hpt_trl.comparison.exam import LONGEST_ANSWER, is_right
 from hpt_trl.miniature.bases import Base, build_base
 from hpt_trl.miniature.families import FAMILIES, IN_DISTRIBUTION, SUITES, sample_row, suite_rows, training_rows
+from hpt_trl.miniature.tasks import split_of
 from hpt_trl.rewards import judge
 
 
@@ -20,12 +21,11 @@ def test_no_question_is_trained_on_and_asked():
 
 def test_a_problem_keeps_its_side_when_it_is_asked_in_words():
     generator = random.Random(0)
-    for _ in range(100):
-        row = sample_row(generator, "words", "test")
-        numbers = [int(number) for number in re.findall(r"\d+", row["prompt"])]
-        if " times " in row["prompt"]:
-            question = FAMILIES["product"].question(numbers)
-            assert question + "=?\n" not in {each["prompt"] for each in suite_rows("product", 300, 3, "train")}
+    for name, family in FAMILIES.items():
+        drawn = [family.draw(generator) for _ in range(4000)]
+        trained_on = {family.words(numbers) for numbers in drawn if split_of(family.question(numbers)) == "train"}
+        assert trained_on, name
+        assert not trained_on & {row["prompt"].removesuffix("=?\n") for row in suite_rows("words", 400, 9, "test")}
 
 
 def test_demonstrations_are_right_by_the_verifier_and_by_arithmetic():

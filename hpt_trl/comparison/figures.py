@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from hpt_trl.comparison.statistics import interval
 from hpt_trl.comparison.summary import AVERAGES, Summary
-from hpt_trl.comparison.tables import title_of
+from hpt_trl.comparison.tables import AVERAGE_TITLES, title_of
 from hpt_trl.scores import pass_at_k
 
 # Okabe and Ito's colours, told apart by colour-blind readers too; each method keeps its own in all figures.
@@ -17,7 +17,6 @@ _COLOURS = {
     "base": "#999999", "sft": "#E69F00", "grpo": "#0072B2", "sft_grpo": "#009E73", "luffy": "#CC79A7",
     "srft": "#56B4E9", "chord": "#8C564B", "hpt": "#D55E00",
 }  # fmt: skip
-_AVERAGE_TITLES = {"in": "in distribution", "out": "out of distribution"}
 
 
 def draw_all(summary: Summary, folder: Path) -> dict[str, str]:
@@ -29,17 +28,26 @@ def draw_all(summary: Summary, folder: Path) -> dict[str, str]:
     model = summary["settings"]["models"][0]
     drawn: dict[str, str] = {}
     figures: list[tuple[str, str, Callable[[], Figure | None]]] = [
-        ("accuracy.png", "Accuracy over steps, mean over seeds.", lambda: accuracy_curves(summary, model, "step")),
+        (
+            "accuracy.png",
+            "Accuracy over steps on the small exam, mean over seeds.",
+            lambda: accuracy_curves(summary, model, "step"),
+        ),
         (
             "accuracy_compute.png",
-            "Accuracy over token passes, mean over seeds.",
+            "Accuracy over token passes on the small exam, mean over seeds.",
             lambda: accuracy_curves(summary, model, "compute"),
         ),
         ("demonstrations.png", "Share of prompts that learn from a demonstration.", lambda: shares(summary)),
         ("entropy_length.png", "Entropy and length of sampled answers.", lambda: entropy_and_length(summary, model)),
         ("solve_rates.png", "Solve rate of every training prompt at every visit.", lambda: heat_map(summary, model)),
-        ("pass_at_k.png", "At least one of k samples is right.", lambda: pass_curves(summary)),
-        ("solved_alone.png", "Test problems that one method alone solves.", lambda: solved_alone(summary, model)),
+        ("pass_at_k.png", pass_caption(summary), lambda: pass_curves(summary)),
+        (
+            "solved_alone.png",
+            "Test problems that one method alone solves in half of its samples or more, at equal compute; "
+            "what the base solves counts for none.",
+            lambda: solved_alone(summary, model),
+        ),
     ]
     for name, caption, draw in figures:
         figure = draw()
@@ -47,6 +55,15 @@ def draw_all(summary: Summary, folder: Path) -> dict[str, str]:
             figure.savefig(folder / name, dpi=130)
             drawn[name] = f"{caption} Model: {model}." if name != "demonstrations.png" else caption
     return drawn
+
+
+def pass_caption(summary: Summary) -> str:
+    """What pass@k was measured on."""
+    args = summary["settings"]
+    return (
+        f"At least one of k samples is right: {args['pass_problems']} problems a suite, {args['pass_samples']} samples "
+        f"at temperature {args['temperature']:g}, at equal compute."
+    )
 
 
 def _emphasis(method: str) -> dict[str, float]:
@@ -91,7 +108,7 @@ def accuracy_curves(summary: Summary, model: str, over: str) -> Figure:
         over: "step" or "compute", each up to its budget.
     """
     figure, panels = _panels(2)
-    for axes, (key, title) in zip(panels, _AVERAGE_TITLES.items()):
+    for axes, (key, title) in zip(panels, AVERAGE_TITLES.items()):
         _draw_curves(axes, summary, model, key, over, factor=100)
         axes.set(title=f"Accuracy {title}", ylabel="%")
         axes.set_ylim(bottom=0)
@@ -130,12 +147,13 @@ def shares(summary: Summary) -> Figure | None:
     """HPT's share of prompts on demonstrations over its run, a line a model."""
     figure, (axes,) = _panels(1)
     for model in summary["settings"]["models"]:
-        curves = [entry["demonstration_share"] for entry in _runs(summary, model).get("hpt", [])]
-        if curves:
-            length = min(map(len, curves))
-            # The trainer logs every fifth step.
+        entries = _runs(summary, model).get("hpt", [])
+        if entries:
+            # The trainer logs every fifth step, and what is left at the end.
+            length = min(max(costs["step"] for costs in entry["spent"].values()) // 5 for entry in entries)
+            curves = [entry["demonstration_share"][:length] for entry in entries]
             steps = 5 * (1 + np.arange(length))
-            axes.plot(steps, 100 * np.mean([curve[:length] for curve in curves], axis=0), label=model)
+            axes.plot(steps, 100 * np.mean(curves, axis=0), label=model)
     if not axes.lines:
         return None
     axes.set(title="Prompts on a demonstration, HPT", xlabel="optimizer step", ylabel="%", ylim=(0, 102))
@@ -174,7 +192,7 @@ def pass_curves(summary: Summary) -> Figure | None:
                       label=title_of(method), **_emphasis(method))  # fmt: skip
         axes.set_xscale("log", base=2)
         axes.set_xticks(ks, [str(k) for k in ks])
-        axes.set(title=f"pass@k {_AVERAGE_TITLES[name]}", xlabel="k", ylabel="problems, %", ylim=(0, 103))
+        axes.set(title=f"pass@k {AVERAGE_TITLES[name]}", xlabel="k", ylabel="problems, %", ylim=(0, 103))
     panels[-1].legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
@@ -211,16 +229,16 @@ def solved_alone(summary: Summary, model: str) -> Figure | None:
 
 
 def alone_counts(summary: Summary, model: str) -> dict[str, list[int]]:
-    """By method and seed: problems of which at least half of the samples are right, and of no other method's are."""
+    """By method and seed: problems half of whose samples or more are right, and of no other method's, base included."""
     half = summary["settings"]["test_samples"] / 2
-    runs = {name: entries for name, entries in _runs(summary, model).items() if name != "base"}
-    counts: dict[str, list[int]] = {method: [] for method in runs}
+    runs = _runs(summary, model)
+    counts: dict[str, list[int]] = {method: [] for method in runs if method != "base"}
     for seed in summary["settings"]["seeds"]:
         solved = {}
         for method, entries in runs.items():
             right = next(entry["right"]["compute"] for entry in entries if entry["run"]["seed"] == seed)
             solved[method] = np.array([int(digit) >= half for text in right.values() for digit in text])
         total = np.sum(list(solved.values()), axis=0)
-        for method, mask in solved.items():
-            counts[method].append(int((mask & (total == 1)).sum()))
+        for method, of_seed in counts.items():
+            of_seed.append(int((solved[method] & (total == 1)).sum()))
     return counts

@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 import hpt_trl
 from hpt_trl.comparison.exam import is_right
 from hpt_trl.comparison.language_model_table import report_text
-from hpt_trl.comparison.methods import METHODS, Phase, Recipe, build_trainer, describe
+from hpt_trl.comparison.methods import METHODS, Phase, Recipe, build_trainer, describe, fresh_copy, phase_steps
 from hpt_trl.comparison.pool import Task, run_tasks
 from hpt_trl.comparison.progress import Meter
 from hpt_trl.comparison.runs import RESULT, read_result
@@ -147,9 +147,9 @@ def execute(method: str, seed: int, args: LanguageModelArguments, base: Path, fo
         if left == 0:
             break
         if number:
-            model = _fresh(model, base)
+            model = fresh_copy(model, base)
         meter.watch(model)
-        steps = min(left, max(1, round(phase.share * args.steps)))
+        steps = min(left, phase_steps(phase, args.steps))
         log += _train_phase(
             phase, args.recipe, steps, model, tokenizer, rows, args.learning_rate, seed, folder / "trainer"
         )
@@ -223,13 +223,6 @@ def _train_phase(
 
 def _load(path: str | Path) -> Any:
     return AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
-
-
-def _fresh(model: Any, base: Path) -> Any:
-    """The same weights in a model that no trainer has patched yet."""
-    fresh = _load(base)
-    fresh.load_state_dict(model.state_dict())
-    return fresh
 
 
 def _do(task: Task, settings: Mapping[str, Any]) -> dict[str, Any]:

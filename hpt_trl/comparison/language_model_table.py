@@ -52,7 +52,7 @@ def difference_table(results: Results) -> str:
     """HPT minus each other method, paired by problem; a difference whose interval leaves 0 out is bold."""
     rows = []
     for method in methods_of(results):
-        if method != "hpt":
+        if method != "hpt" and "hpt" in methods_of(results):
             pairs = [greedy_shares(results, "hpt") - greedy_shares(results, method)]
             pairs += [sampled_shares(results, "hpt", part) - sampled_shares(results, method, part) for part in PARTS]
             rows.append([title_of(method), *map(_difference_cell, pairs)])
@@ -118,9 +118,9 @@ def _settings_text(results: Results) -> str:
     return (
         f"Two numbers in a short story. The base of all methods is {settings['model']} after "
         f"{settings['practice_steps']} steps of SFT on {settings['practice_prompts']} problems each with single digits "
-        f"(learning rate {settings['practice_learning_rate']:g}). Then, on numbers of two digits, {settings['steps']} "
-        f"optimizer steps of {settings['prompts_per_step']} prompts, {settings['num_generations']} rollouts each at "
-        "temperature 1, all weights trained, learning rate "
+        f"(learning rate {settings['practice_learning_rate']:g}). Then, on numbers of up to two digits, "
+        f"{settings['steps']} optimizer steps of {settings['prompts_per_step']} prompts, {settings['num_generations']} "
+        "rollouts each at temperature 1, all weights trained, learning rate "
         f"{settings['learning_rate']:g} for every method; "
         f"{settings['training_problems']} training problems; seeds "
         f"{', '.join(map(str, settings['seeds']))}. SFT then GRPO is half of the steps each. Held out: "

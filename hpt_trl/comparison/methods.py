@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from torch import Tensor
-from transformers import Trainer, TrainerCallback
+from transformers import AutoModelForCausalLM, Trainer, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
 from hpt_trl.comparison.exam import LONGEST_ANSWER, accuracy
@@ -180,6 +180,23 @@ def build_trainer(
         return GRPOTrainer(args=GRPOConfig(**common), **shared)
     gate = phase.make_gate and phase.make_gate(recipe)
     return HPTTrainer(args=HPTConfig(**common, **phase.options), gate=gate, **shared)
+
+
+def phase_steps(phase: Phase, steps: int) -> int:
+    """Optimizer steps of a phase, of so many for the whole method."""
+    return max(1, round(phase.share * steps))
+
+
+def fresh_copy(model: Any, base: Path) -> Any:
+    """The same weights in a model that no trainer has patched yet.
+
+    Args:
+        model: with the weights.
+        base: folder of the model it was.
+    """
+    copy = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    copy.load_state_dict(model.state_dict())
+    return copy
 
 
 def _common_options(learning_rate: float, seed: int, folder: Path) -> dict[str, Any]:

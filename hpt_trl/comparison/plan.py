@@ -48,7 +48,7 @@ class Comparison:
         self._do(main_runs(self.args, self.rates))
         if self.args.ablations and "hpt" in self.args.methods:
             self._do(ablation_runs(self.args, self.rates))
-        if self.args.textbook:
+        if self.args.textbook and any(name not in WITHOUT_DEMONSTRATIONS for name in self.args.methods):
             self._do(textbook_runs(self.args, self.rates))
 
     def _build_bases(self) -> None:

@@ -38,45 +38,87 @@ def write_report(summary: dict[str, Any], folder: Path) -> Path:
 
 def tables_text(summary: Summary) -> str:
     """Everything of the report but its figures: made from the summary alone, so that anyone can make it again."""
-    models = summary["settings"]["models"]
     parts = ["# HPT and its baselines, in miniature", _settings_text(summary), headline_table(summary)]
     if "base" in summary["settings"]["methods"]:
         parts += ["## The bases", "Solved when sampled at temperature 1, as rollouts are, in %.", base_table(summary)]
-    parts += ["## What was spent", cost_table(summary)]
-    for budget, title in BUDGETS.items():
-        scores = Scores(summary, budget, models)
-        parts += [f"## {title.capitalize()}", f"Mean over {len(models)} models.", main_table(scores)]
-        if "hpt" in scores.methods:
-            parts += [difference_table(scores), verdicts(scores)]
-        parts += [
-            "Problems such as pretraining held (easy), and beyond it (hard):",
-            parts_table(summary, budget, models),
-        ]
-        if len(models) > 1:
-            for model in models:
-                parts += [f"### {model}", main_table(Scores(summary, budget, [model]))]
-    if any(entry["run"]["stage"] == "ablation" for entry in summary["runs"]):
-        parts += ["## HPT with one thing changed", f"On {models[0]}, at HPT's learning rate."]
-        for budget, title in BUDGETS.items():
-            scores = Scores(summary, budget, models[:1], stage="ablation", also=["hpt"])
-            parts += [f"### {title.capitalize()}", main_table(scores), difference_table(scores)]
-    if any(entry["run"]["stage"] == "textbook" for entry in summary["runs"]):
-        text = (
-            f"On {models[0]}: demonstrations work the hard problems out and give of the easy ones the bare answer. "
-            "GRPO, which sees none, as above; learning rates as above."
-        )
-        parts += ["## With a textbook's demonstrations", text]
-        for budget, title in BUDGETS.items():
-            scores = Scores(summary, budget, models[:1], stage="textbook", also=WITHOUT_DEMONSTRATIONS)
-            parts += [f"### {title.capitalize()}", main_table(scores), difference_table(scores), verdicts(scores)]
-    if summary["learning_rates"]:
-        seeds = ", ".join(map(str, summary["settings"]["search_seeds"]))
-        text = (
-            "Accuracy in distribution, in %, on a small exam near the end of the first budget, with seed "
-            f"{seeds}, which is not reported. The rate taken is bold; it holds for all models of that width."
-        )
-        parts += ["## Search for the learning rates", text, search_table(summary)]
+    parts += ["## What was spent", _COST_NOTE, cost_table(summary)]
+    for budget in BUDGETS:
+        parts += _budget_parts(summary, budget)
+    stages = {entry["run"]["stage"] for entry in summary["runs"]}
+    if "ablation" in stages:
+        parts += _ablation_parts(summary)
+    if "textbook" in stages:
+        parts += _textbook_parts(summary)
+    if "search" in stages:
+        parts += _search_parts(summary)
     return "\n\n".join(parts)
+
+
+_COST_NOTE = (
+    "GRPO, and SFT then GRPO, are TRL's own trainers, which compute every rollout. `HPTTrainer` leaves out those that "
+    "teach nothing (by SRFT's loss all do), so that LUFFY, CHORD and HPT pay less for a step: see the steps that equal "
+    "compute buys. GRPO has TRL's default loss (dapo, rewards divided by their group's spread), rollouts of LUFFY, "
+    "CHORD and HPT the paper's (Dr. GRPO, which divides neither by spread nor by length)."
+)
+
+
+def _budget_parts(summary: Summary, budget: str) -> list[str]:
+    models = summary["settings"]["models"]
+    scores = Scores(summary, budget, models)
+    parts = [f"## {BUDGETS[budget].capitalize()}", f"Mean over {len(models)} models.", *_with_tests(scores)]
+    parts += ["Easy problems, as in pretraining, and hard ones, beyond it:", parts_table(summary, budget, models)]
+    if len(models) > 1:
+        for model in models:
+            parts += [f"### {model}", main_table(Scores(summary, budget, [model]))]
+    return parts
+
+
+def _ablation_parts(summary: Summary) -> list[str]:
+    model = summary["settings"]["models"][0]
+    parts = ["## HPT with one thing changed", f"On {model}, at HPT's learning rate. {_seeds_note(summary)}"]
+    for budget, title in BUDGETS.items():
+        scores = Scores(summary, budget, [model], stage="ablation", also=["hpt"])
+        parts += [f"### {title.capitalize()}", *_with_tests(scores)[:2]]
+    return parts
+
+
+def _textbook_parts(summary: Summary) -> list[str]:
+    model = summary["settings"]["models"][0]
+    text = (
+        f"On {model}: demonstrations work the hard problems out and give of the easy ones the bare answer. Learning "
+        f"rates as above. GRPO sees no demonstration: its runs are those above. {_seeds_note(summary)}"
+    )
+    parts = ["## With a textbook's demonstrations", text]
+    for budget, title in BUDGETS.items():
+        scores = Scores(summary, budget, [model], stage="textbook", also=WITHOUT_DEMONSTRATIONS)
+        parts += [f"### {title.capitalize()}", *_with_tests(scores)]
+    return parts
+
+
+def _search_parts(summary: Summary) -> list[str]:
+    args = summary["settings"]
+    text = (
+        f"Accuracy in distribution, in %, on a small exam near the end of the first budget, with seed "
+        f"{', '.join(map(str, args['search_seeds']))}, which is not reported, on the first model of each width. The "
+        f"rate taken is bold; it holds for all models of that width. The exam has {args['curve_problems']} problems a "
+        "suite: rates a few points apart are hardly told apart. Where the lowest is taken, no lower one was tried."
+    )
+    return ["## Search for the learning rates", text, search_table(summary)]
+
+
+def _with_tests(scores: Scores) -> list[str]:
+    """The main table and, where HPT is among the methods, how far it is from the others."""
+    if "hpt" not in scores.methods:
+        return [main_table(scores)]
+    return [main_table(scores), difference_table(scores), verdicts(scores)]
+
+
+def _seeds_note(summary: Summary) -> str:
+    count = summary["settings"]["side_seeds"]
+    return (
+        f"The first {count} seeds only, HPT and base too: with so few, a difference must be large and steady to be "
+        "told from chance."
+    )
 
 
 def _settings_text(summary: Summary) -> str:
@@ -89,6 +131,8 @@ def _settings_text(summary: Summary) -> str:
         f"{args['compute'] / 1e6:g} million token passes, forward 1 and backward 2, generation included.\n\nAccuracy "
         f"in %: {args['test_problems']} held-out problems a suite, {args['test_samples']} samples each at temperature "
         f"{args['temperature']:g}; ± half the width of the 95 % t interval over seeds; best in bold. P: t test of the "
-        "difference to HPT, paired by seed, corrected for the number of methods (Holm).\n\n"
-        f"{summary['seconds'] / 3600:.1f} process hours; {versions}."
+        "difference to HPT, paired by seed, corrected for the number of methods (Holm). Models and held-out problems "
+        "are the same with every seed: what is said is said of these. Out of distribution is what post-training never "
+        "shows; pretraining held easy problems of these suites too.\n\n"
+        f"{summary['seconds'] / 3600:.1f} process hours of runs, bases apart; {versions}."
     )

@@ -10,7 +10,15 @@ from typing import Any
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
 from hpt_trl.comparison.exam import Exam
-from hpt_trl.comparison.methods import ABLATIONS, METHODS, Phase, Recipe, build_trainer, describe
+from hpt_trl.comparison.methods import (
+    ABLATIONS,
+    METHODS,
+    Recipe,
+    build_trainer,
+    describe,
+    fresh_copy,
+    phase_steps,
+)
 from hpt_trl.comparison.progress import Meter, Progress
 from hpt_trl.comparison.settings import CompareArguments
 from hpt_trl.journal import write_safely
@@ -146,8 +154,8 @@ def _train(
     for number, phase in enumerate(phases, 1):
         is_last = number == len(phases)
         rate = run.learning_rate if is_last else run.first_learning_rate
-        progress.phase_end = None if is_last else _end_of(phase, args.steps)
-        model = _fresh(model, base)
+        progress.phase_end = None if is_last else phase_steps(phase, args.steps)
+        model = fresh_copy(model, base)
         progress.meter.watch(model)
         trainer = build_trainer(
             phase, recipe, model, tokenizer, rows, float(rate or 0), run.seed, folder / "trainer", [progress]
@@ -155,14 +163,3 @@ def _train(
         trainer.train()
         log += [{"phase": phase.trainer, **entry} for entry in trainer.state.log_history]
     return log
-
-
-def _end_of(phase: Phase, steps: int) -> int:
-    return max(1, round(phase.share * steps))
-
-
-def _fresh(model: Any, base: Path) -> Any:
-    """The same weights in a model that no trainer has patched yet."""
-    fresh = AutoModelForCausalLM.from_pretrained(base)
-    fresh.load_state_dict(model.state_dict())
-    return fresh

@@ -184,6 +184,3 @@ class Scores:
                 for method in others
             }
         )
-
-
-COLUMNS = (*SUITES, *AVERAGES)

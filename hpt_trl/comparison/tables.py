@@ -9,9 +9,8 @@ from hpt_trl.comparison.statistics import Interval, interval
 from hpt_trl.comparison.summary import AVERAGES, BUDGETS, Scores, Summary
 from hpt_trl.miniature.families import IN_DISTRIBUTION, OUT_OF_DISTRIBUTION, SUITES
 
-_AVERAGE_TITLES = {"in": "**in dist.**", "out": "**out of dist.**"}
-_PLAIN_TITLES = {"in": "in distribution", "out": "out of distribution"}
-_HPT_TITLE = "HPT"
+_COLUMN_TITLES = {"in": "**in dist.**", "out": "**out of dist.**"}
+AVERAGE_TITLES = {"in": "in distribution", "out": "out of distribution"}
 
 
 def title_of(method: str) -> str:
@@ -34,7 +33,7 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def main_table(scores: Scores) -> str:
     """Rows methods, columns suites and averages, the best of each column bold."""
     columns = [*IN_DISTRIBUTION, "in", *OUT_OF_DISTRIBUTION, "out"]
-    titles = [(SUITES | _AVERAGE_TITLES)[column] for column in columns]
+    titles = [(SUITES | _COLUMN_TITLES)[column] for column in columns]
     return _best_in_bold(
         titles, {method: [scores.interval(method, column) for column in columns] for method in scores.methods}
     )
@@ -44,7 +43,7 @@ def headline_table(summary: Summary) -> str:
     """Averages in and out of distribution at either budget, mean over all models, the best of each column bold."""
     scores = {budget: Scores(summary, budget, summary["settings"]["models"]) for budget in BUDGETS}
     columns = [(budget, name) for budget in BUDGETS for name in AVERAGES]
-    titles = [f"{BUDGETS[budget]}, {_PLAIN_TITLES[name]}" for budget, name in columns]
+    titles = [f"{BUDGETS[budget]}, {AVERAGE_TITLES[name]}" for budget, name in columns]
     methods = scores["steps"].methods
     return _best_in_bold(
         titles, {method: [scores[budget].interval(method, name) for budget, name in columns] for method in methods}
@@ -65,7 +64,7 @@ def parts_table(summary: Summary, budget: str, models: Sequence[str]) -> str:
     """What a method can do of what pretraining held, and of what it did not."""
     parts = {part: Scores(summary, budget, models, part=part) for part in ("easy", "hard")}
     columns = [(name, part) for name in AVERAGES for part in parts]
-    header = ["", *(f"{_AVERAGE_TITLES[name]} {part}" for name, part in columns)]
+    header = ["", *(f"{_COLUMN_TITLES[name]} {part}" for name, part in columns)]
     rows = [
         [title_of(method), *(cell(parts[part].interval(method, name)) for name, part in columns)]
         for method in parts["easy"].methods
@@ -75,7 +74,7 @@ def parts_table(summary: Summary, budget: str, models: Sequence[str]) -> str:
 
 def difference_table(scores: Scores) -> str:
     """What each other method scores above or below HPT, with its P value."""
-    header = ["HPT minus", *(f"{_AVERAGE_TITLES[name]} | P" for name in AVERAGES)]
+    header = ["HPT minus", *(f"{_COLUMN_TITLES[name]} | P" for name in AVERAGES)]
     header = [part for text in header for part in text.split(" | ")]
     p_values = {name: scores.p_values(name) for name in AVERAGES}
     rows = []
@@ -98,6 +97,8 @@ def p_text(p: float) -> str:
 
 def verdicts(scores: Scores) -> str:
     """Whom HPT beats, who beats it, and what is open, one line an average."""
+    if not any(method not in ("hpt", "base") for method in scores.methods):
+        return "HPT was compared with no other method."
     lines = []
     for name, p_values in ((name, scores.p_values(name)) for name in AVERAGES):
         hpt = scores.interval("hpt", name).mean
