@@ -58,7 +58,7 @@ class HPTConfig(GRPOConfig):
             in the paper's text; 1.0 counts successes, as in its code.
         sft_weight (`float`, *optional*, defaults to `1.0`):
             Factor on the demonstrations' loss, but for off-policy gradients. The paper's 1.0; 0.3 for
-            Qwen2.5-Math-1.5B.
+            Qwen2.5-Math-1.5B. By its reference code a demonstration counts as one rollout: 1 / `num_generations`.
         sft_normalization (`str`, *optional*, defaults to `"prompt"`):
             Denominator of the demonstrations' loss over one optimizer step on all processes. `"prompt"`: the sum of
             each demonstration's token mean over the number of all prompts, so that a demonstration weighs as much as

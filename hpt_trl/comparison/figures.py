@@ -137,7 +137,8 @@ def _draw_curves(axes: Any, summary: Summary, model: str, key: str, over: str, f
     axes.set_xlabel(label)
     for method, entries in _runs(summary, model).items():
         if method == "base":
-            axes.axhline(factor * entries[0]["curve"][0][key], color=_COLOURS[method], linestyle=":", label="base")
+            start = np.mean([entry["curve"][0][key] for entry in entries])
+            axes.axhline(factor * start, color=_COLOURS[method], linestyle=":", label="base")
             continue
         points, mean = _mean_curve(entries, key, over, end)
         axes.plot(points / unit, factor * mean, color=_COLOURS[method], label=title_of(method), **_emphasis(method))

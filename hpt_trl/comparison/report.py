@@ -75,23 +75,25 @@ def _budget_parts(summary: Summary, budget: str) -> list[str]:
 
 def _ablation_parts(summary: Summary) -> list[str]:
     model = summary["settings"]["models"][0]
-    parts = ["## HPT with one thing changed", f"On {model}, at HPT's learning rate. {_seeds_note(summary)}"]
+    scores = {budget: Scores(summary, budget, [model], stage="ablation", also=["hpt"]) for budget in BUDGETS}
+    parts = ["## HPT with one thing changed", f"On {model}, at HPT's learning rate. {_seeds_note(scores['steps'])}"]
     for budget, title in BUDGETS.items():
-        scores = Scores(summary, budget, [model], stage="ablation", also=["hpt"])
-        parts += [f"### {title.capitalize()}", *_with_tests(scores)[:2]]
+        parts += [f"### {title.capitalize()}", *_with_tests(scores[budget])[:2]]
     return parts
 
 
 def _textbook_parts(summary: Summary) -> list[str]:
     model = summary["settings"]["models"][0]
+    scores = {
+        budget: Scores(summary, budget, [model], stage="textbook", also=WITHOUT_DEMONSTRATIONS) for budget in BUDGETS
+    }
     text = (
         f"On {model}: demonstrations work the hard problems out and give of the easy ones the bare answer. Learning "
-        f"rates as above. GRPO sees no demonstration: its runs are those above. {_seeds_note(summary)}"
+        f"rates as above. GRPO sees no demonstration: its runs are those above. {_seeds_note(scores['steps'])}"
     )
     parts = ["## With a textbook's demonstrations", text]
     for budget, title in BUDGETS.items():
-        scores = Scores(summary, budget, [model], stage="textbook", also=WITHOUT_DEMONSTRATIONS)
-        parts += [f"### {title.capitalize()}", *_with_tests(scores)]
+        parts += [f"### {title.capitalize()}", *_with_tests(scores[budget])]
     return parts
 
 
@@ -113,11 +115,10 @@ def _with_tests(scores: Scores) -> list[str]:
     return [main_table(scores), difference_table(scores), verdicts(scores)]
 
 
-def _seeds_note(summary: Summary) -> str:
-    count = summary["settings"]["side_seeds"]
+def _seeds_note(scores: Scores) -> str:
     return (
-        f"The first {count} seeds only, HPT and base too: with so few, a difference must be large and steady to be "
-        "told from chance."
+        f"Seeds {', '.join(map(str, scores.seeds))} only, of every row: with so few, a difference must be large and "
+        "steady to be told from chance."
     )
 
 

@@ -20,10 +20,17 @@ project = "hpt_trl"
 version = release = __version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon"]
 root_doc = "README"
-include_patterns = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "notebooks/guides/**"]
+_RESULTS = ["notebooks/results/miniature/report", "notebooks/results/smollm2_words/README"]
+include_patterns = [
+    "README.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "notebooks/guides/**",
+    *(f"{page}.md" for page in _RESULTS),
+]
 exclude_patterns = ["notebooks/guides/_*"]
 # These hold no page: so that nobody walks through them.
-exclude_patterns += [".*", "build", "dist", "runs", "data", "models", "hpt_trl", "tests", "configs", "notebooks/r*"]
+exclude_patterns += [".*", "build", "dist", "runs", "data", "models", "hpt_trl", "tests", "configs"]
 templates_path = [str(Path(__file__).parent / "_templates")]
 smartquotes_action = "D"  # dashes; quotes stay what one would type
 
@@ -127,6 +134,7 @@ def add_contents(app: Sphinx, document: str, source: list[str]) -> None:
     source[0] = _FILE_LINK.sub(lambda link: link[1] if (folder / link[2]).is_dir() else link[0], source[0])
     if document == root_doc:
         source[0] += _CONTENTS.format(caption="Guides", pages="notebooks/guides/*")
+        source[0] += _CONTENTS.format(caption="Results", pages="\n".join(_RESULTS))
         source[0] += _CONTENTS.format(caption="Reference", pages="notebooks/guides/api/index")
         source[0] += _CONTENTS.format(caption="Project", pages="CHANGELOG\nCONTRIBUTING")
 
