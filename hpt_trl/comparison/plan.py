@@ -146,7 +146,7 @@ def ablation_runs(args: CompareArguments, rates: Rates) -> list[Run]:
     """HPT with one thing changed, at HPT's learning rate."""
     model = args.models[0]
     rate = rates[size_of(model), "hpt"]
-    return [Run("ablation", model, name, seed, rate) for seed in args.seeds[: args.side_seeds] for name in ABLATIONS]
+    return [Run("ablation", model, name, seed, rate) for seed in args.seeds for name in ABLATIONS]
 
 
 def textbook_runs(args: CompareArguments, rates: Rates) -> list[Run]:
@@ -155,7 +155,7 @@ def textbook_runs(args: CompareArguments, rates: Rates) -> list[Run]:
     methods = [name for name in args.methods if name not in WITHOUT_DEMONSTRATIONS]
     return [
         Run("textbook", model, name, seed, rates[size_of(model), name], _first_rate(name, model, rates))
-        for seed in args.seeds[: args.side_seeds]
+        for seed in args.seeds
         for name in methods
     ]
 

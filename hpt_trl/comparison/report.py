@@ -76,7 +76,7 @@ def _budget_parts(summary: Summary, budget: str) -> list[str]:
 def _ablation_parts(summary: Summary) -> list[str]:
     model = summary["settings"]["models"][0]
     scores = {budget: Scores(summary, budget, [model], stage="ablation", also=["hpt"]) for budget in BUDGETS}
-    parts = ["## HPT with one thing changed", f"On {model}, at HPT's learning rate. {_seeds_note(scores['steps'])}"]
+    parts = ["## HPT with one thing changed", f"On {model}, at HPT's learning rate."]
     for budget, title in BUDGETS.items():
         parts += [f"### {title.capitalize()}", *_with_tests(scores[budget])[:2]]
     return parts
@@ -89,7 +89,7 @@ def _textbook_parts(summary: Summary) -> list[str]:
     }
     text = (
         f"On {model}: demonstrations work the hard problems out and give of the easy ones the bare answer. Learning "
-        f"rates as above. GRPO sees no demonstration: its runs are those above. {_seeds_note(scores['steps'])}"
+        "rates as above. GRPO sees no demonstration: its runs are those above."
     )
     parts = ["## With a textbook's demonstrations", text]
     for budget, title in BUDGETS.items():
@@ -113,13 +113,6 @@ def _with_tests(scores: Scores) -> list[str]:
     if "hpt" not in scores.methods:
         return [main_table(scores)]
     return [main_table(scores), difference_table(scores), verdicts(scores)]
-
-
-def _seeds_note(scores: Scores) -> str:
-    return (
-        f"Seeds {', '.join(map(str, scores.seeds))} only, of every row: with so few, a difference must be large and "
-        "steady to be told from chance."
-    )
 
 
 def _settings_text(summary: Summary) -> str:

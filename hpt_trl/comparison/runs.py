@@ -60,7 +60,7 @@ class Run:
 def run_settings(run: Run, args: CompareArguments) -> dict[str, Any]:
     """All that a run's result depends on."""
     free = {"output_dir", "models", "methods", "seeds", "search_seeds", "learning_rates", "ablations", "textbook",
-            "side_seeds", "small", "processes"}  # fmt: skip
+            "small", "processes"}  # fmt: skip
     settings = {name: value for name, value in asdict(args).items() if name not in free}
     return {"run": asdict(run), "phases": describe(run.method), "base": fingerprint(run.model), **settings}
 

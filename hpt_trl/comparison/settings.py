@@ -36,7 +36,7 @@ class CompareArguments:
         default_factory=lambda: [101], metadata={"help": "Seeds of the search for learning rates, which are not."}
     )
     learning_rates: list[float] = field(
-        default_factory=lambda: [1e-4, 3e-4, 1e-3], metadata={"help": "Tried for every method."}
+        default_factory=lambda: [3e-5, 1e-4, 3e-4, 1e-3], metadata={"help": "Tried for every method."}
     )
     steps: int = field(default=60, metadata={"help": "Optimizer steps of the first budget."})
     compute: float = field(
@@ -61,9 +61,6 @@ class CompareArguments:
         default=True,
         metadata={"help": "Also train on demonstrations that give of easy problems the bare answer, first model only."},
     )
-    side_seeds: int = field(
-        default=3, metadata={"help": "How many of the seeds ablations and textbook take, the first of them."}
-    )
     small: bool = field(default=False, metadata={"help": "The first model, two seeds, and SFT, GRPO and HPT only."})
     processes: int = field(default=2, metadata={"help": "Runs at a time, of one thread each."})
 
@@ -75,7 +72,7 @@ class CompareArguments:
             self.methods = [name for name in _SMALL_METHODS if name in self.methods]
         _check_names(self)
         for name in ("steps", "compute", "training_problems", "prompts_per_step", "test_problems", "test_samples",
-                     "pass_samples", "curve_problems", "curve_points", "side_seeds", "processes"):  # fmt: skip
+                     "pass_samples", "curve_problems", "curve_points", "processes"):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
         if self.num_generations < 2:

@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hpt_trl.miniature.tasks import Split, split_of
+from hpt_trl.miniature.tasks import Split, split_of, unique
 
 NAMES = ("Anna", "Ben", "Carla", "Dan", "Eva", "Finn", "Gina", "Hugo")
 THINGS = ("apples", "books", "coins", "cups", "hats", "pens", "shells", "stamps")
@@ -102,11 +102,5 @@ def word_problems(count: int, seed: int, split: Split, is_hard: bool = True) -> 
     Raises:
         ValueError: if `count` is below 1.
     """
-    if count < 1:
-        raise ValueError(f"Cannot make {count} word problems: ask for at least 1.")
     generator = random.Random(f"{seed} {split} {is_hard}")
-    rows: dict[str, dict[str, str]] = {}
-    while len(rows) < count:
-        row = sample_problem(generator, is_hard, split)
-        rows.setdefault(row["question"], row)
-    return list(rows.values())
+    return unique(count, "question", lambda: sample_problem(generator, is_hard, split))

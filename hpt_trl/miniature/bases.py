@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpt_trl.miniature import build, families, tasks
-from hpt_trl.miniature.build import build_tokenizer, make_batch, save
+from hpt_trl.miniature.build import build_model, build_tokenizer, make_batch, save
 from hpt_trl.miniature.families import SUITES, sample_row
 
 if TYPE_CHECKING:
@@ -98,35 +98,13 @@ def build_base(base: Base, folder: Path) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(base.seed)
     tokenizer = build_tokenizer()
-    model = new_model(base, tokenizer)
+    model = build_model(tokenizer, base.architecture, base.hidden_size, base.layers)
     pretrain(model, tokenizer, base)
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = folder.with_name(folder.name + ".draft")
     shutil.rmtree(draft, ignore_errors=True)
     save(model, tokenizer, draft)
     draft.rename(folder)
-
-
-def new_model(base: Base, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
-    """A randomly initialised model."""
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    config = AutoConfig.for_model(
-        base.architecture,
-        vocab_size=len(tokenizer),
-        hidden_size=base.hidden_size,
-        intermediate_size=3 * base.hidden_size,
-        num_hidden_layers=base.layers,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        max_position_embeddings=256,
-        initializer_range=0.05,
-        tie_word_embeddings=True,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-    )
-    return AutoModelForCausalLM.from_config(config)
 
 
 class Texts:

@@ -14,7 +14,7 @@ from hpt_trl.miniature.tasks import sample_problem
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast, Qwen2ForCausalLM
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 PAD_TOKEN = "<pad>"
 EOS_TOKEN = "<eos>"
@@ -59,15 +59,25 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def build_model(tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
-    """Return a randomly initialised model of the Qwen2 architecture with about 0.9M parameters."""
-    from transformers import Qwen2Config, Qwen2ForCausalLM
+def build_model(
+    tokenizer: PreTrainedTokenizerFast, architecture: str = "qwen2", hidden_size: int = 128, layers: int = 4
+) -> PreTrainedModel:
+    """Return a randomly initialised model, by default with about 0.9M parameters.
 
-    config = Qwen2Config(
+    Args:
+        tokenizer: Its tokenizer.
+        architecture: A `model_type` of transformers.
+        hidden_size: Its width; the MLP is three times as wide.
+        layers: Its depth.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.for_model(
+        architecture,
         vocab_size=len(tokenizer),
-        hidden_size=128,
-        intermediate_size=384,
-        num_hidden_layers=4,
+        hidden_size=hidden_size,
+        intermediate_size=3 * hidden_size,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=4,
         max_position_embeddings=256,
@@ -77,7 +87,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
     )
-    return Qwen2ForCausalLM(config)
+    return AutoModelForCausalLM.from_config(config)
 
 
 def sample_text(generator: random.Random, skill: bool) -> tuple[str, str]:
@@ -118,7 +128,7 @@ def make_batch(
     )
 
 
-def pretrain(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, steps: int, seed: int) -> None:
+def pretrain(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, steps: int, seed: int) -> None:
     """Pretrain the model in place, first on the skill and then on the habit of answering at once."""
     import torch
     from tqdm import tqdm

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any
 
-from hpt_trl.miniature.tasks import LARGEST_OPERAND, LARGEST_START, LARGEST_VALUE, Split, split_of
+from hpt_trl.miniature.tasks import LARGEST_OPERAND, LARGEST_START, LARGEST_VALUE, Split, split_of, unique
 
 Numbers = Sequence[int]
 
@@ -222,14 +222,8 @@ def suite_rows(suite: str, count: int, seed: int, split: Split) -> list[dict[str
     Raises:
         ValueError: if `count` is below 1.
     """
-    if count < 1:
-        raise ValueError(f"Cannot make {count} problems of {suite!r}: ask for at least 1.")
     generator = random.Random(f"{seed} {suite} {split}")
-    rows: dict[str, dict[str, Any]] = {}
-    while len(rows) < count:
-        row = sample_row(generator, suite, split)
-        rows.setdefault(row["prompt"], row)
-    return list(rows.values())
+    return unique(count, "prompt", lambda: sample_row(generator, suite, split))
 
 
 def training_rows(count: int, seed: int, textbook: bool = False) -> list[dict[str, Any]]:

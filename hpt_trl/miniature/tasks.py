@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 import zlib
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -47,13 +47,27 @@ def problems(count: int, seed: int, split: Split) -> list[dict[str, str]]:
     """
     if split not in ("train", "test"):
         raise ValueError(f"Unknown split {split!r} of the arithmetic problems: choose 'train' or 'test'.")
-    if count < 1:
-        raise ValueError(f"Cannot generate {count} arithmetic problems: ask for a count of at least 1.")
     generator = random.Random(seed)
-    rows: dict[str, dict[str, str]] = {}
+    return unique(count, "prompt", lambda: sample_problem(generator, generator.choice(CHAIN_LENGTHS), split))
+
+
+def unique(count: int, key: str, draw: Callable[[], dict[str, Any]]) -> list[dict[str, Any]]:
+    """Draw rows until there are `count` that differ in one column; of equal ones the first stays.
+
+    Args:
+        count: Number of rows, at least 1.
+        key: The column.
+        draw: Draws one row.
+
+    Raises:
+        ValueError: If `count` is below 1.
+    """
+    if count < 1:
+        raise ValueError(f"Cannot make {count} problems: ask for at least 1.")
+    rows: dict[str, dict[str, Any]] = {}
     while len(rows) < count:
-        row = sample_problem(generator, generator.choice(CHAIN_LENGTHS), split)
-        rows.setdefault(row["prompt"], row)
+        row = draw()
+        rows.setdefault(row[key], row)
     return list(rows.values())
 
 
