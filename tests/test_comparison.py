@@ -57,6 +57,8 @@ def test_interval_and_paired_test_by_hand():
     # t = 2 / 0.57735 = 3.4641; two-sided P of 2 degrees: 1 - t / sqrt(t^2 + 2) = 0.07418.
     assert paired_p([1.0, 2.0, 3.0]) == pytest.approx(0.07418, abs=1e-5)
     assert math.isnan(paired_p([1.0]))
+    # Two of 320 and 0.4 - 0.39375 are alike.
+    assert math.isnan(paired_p([2 / 320, 0.4 - 0.39375]))
 
 
 def test_holm_by_hand():

@@ -1,6 +1,7 @@
 """Summary -> report: `report.md`, its figures, and the `summary.json` that both are made of."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ _COST_NOTE = (
 def _budget_parts(summary: Summary, budget: str) -> list[str]:
     models = summary["settings"]["models"]
     scores = Scores(summary, budget, models)
-    parts = [f"## {BUDGETS[budget].capitalize()}", f"Mean over {len(models)} models.", *_with_tests(scores)]
+    parts = [f"## {BUDGETS[budget].capitalize()}", f"Mean over {_models_text(models)}.", *_with_tests(scores)]
     parts += ["Easy problems, as in pretraining, and hard ones, beyond it:", parts_table(summary, budget, models)]
     if len(models) > 1:
         for model in models:
@@ -115,11 +116,15 @@ def _with_tests(scores: Scores) -> list[str]:
     return [main_table(scores), difference_table(scores), verdicts(scores)]
 
 
+def _models_text(models: Sequence[str]) -> str:
+    return f"{len(models)} models" if len(models) > 1 else f"1 model, {models[0]}"
+
+
 def _settings_text(summary: Summary) -> str:
     args = summary["settings"]
     versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
     return (
-        f"{len(args['models'])} models, seeds {', '.join(map(str, args['seeds']))}; {args['training_problems']} "
+        f"{_models_text(args['models'])}, seeds {', '.join(map(str, args['seeds']))}; {args['training_problems']} "
         f"training prompts with a demonstration each, drawn anew for each seed; {args['prompts_per_step']} prompts a "
         f"step, {args['num_generations']} rollouts each. Equal optimizer steps: {args['steps']}. Equal compute: "
         f"{args['compute'] / 1e6:g} million token passes, forward 1 and backward 2, generation included.\n\nAccuracy "

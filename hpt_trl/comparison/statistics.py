@@ -27,12 +27,11 @@ def interval(values: Sequence[float]) -> Interval:
 def paired_p(differences: Sequence[float]) -> float:
     """P value of the paired t test, two-sided: could differences with a mean of 0 lie so far from it?
 
-    NaN of fewer than two differences.
+    NaN of fewer than two differences, and of differences that are all alike but for rounding: of counted answers that
+    is a coincidence, which says nothing about their spread.
     """
-    if len(differences) < 2:
+    if len(differences) < 2 or max(differences) - min(differences) < 1e-9:
         return math.nan
-    if len(set(differences)) == 1:
-        return 1.0 if differences[0] == 0 else 0.0
     return float(stats.ttest_1samp(differences, 0.0).pvalue)
 
 
