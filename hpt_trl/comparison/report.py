@@ -76,25 +76,23 @@ def _budget_parts(summary: Summary, budget: str) -> list[str]:
 
 def _ablation_parts(summary: Summary) -> list[str]:
     model = summary["settings"]["models"][0]
-    scores = {budget: Scores(summary, budget, [model], stage="ablation", also=["hpt"]) for budget in BUDGETS}
     parts = ["## HPT with one thing changed", f"On {model}, at HPT's learning rate."]
     for budget, title in BUDGETS.items():
-        parts += [f"### {title.capitalize()}", *_with_tests(scores[budget])[:2]]
+        scores = Scores(summary, budget, [model], stage="ablation", also=["hpt"])
+        parts += [f"### {title.capitalize()}", *_with_tests(scores)[:2]]
     return parts
 
 
 def _textbook_parts(summary: Summary) -> list[str]:
     model = summary["settings"]["models"][0]
-    scores = {
-        budget: Scores(summary, budget, [model], stage="textbook", also=WITHOUT_DEMONSTRATIONS) for budget in BUDGETS
-    }
     text = (
         f"On {model}: demonstrations work the hard problems out and give of the easy ones the bare answer. Learning "
         "rates as above. GRPO sees no demonstration: its runs are those above."
     )
     parts = ["## With a textbook's demonstrations", text]
     for budget, title in BUDGETS.items():
-        parts += [f"### {title.capitalize()}", *_with_tests(scores[budget])]
+        scores = Scores(summary, budget, [model], stage="textbook", also=WITHOUT_DEMONSTRATIONS)
+        parts += [f"### {title.capitalize()}", *_with_tests(scores)]
     return parts
 
 
