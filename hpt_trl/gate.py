@@ -1,235 +1,31 @@
-"""The gate: from how often the policy just solved a prompt to what that prompt learns from. Tensors only."""
+"""Gates, from a prompt's solve rate to what it learns from."""
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import NamedTuple
+from hpt_trl.algorithm.gate import (
+    Gate,
+    GateWeights,
+    annealed_gate,
+    constant_gate,
+    gate_weights,
+    is_shut,
+    linear_gate,
+    named_gate,
+    off_gate,
+    solve_rates,
+    switch_gate,
+    table_gate,
+)
 
-import torch
-from torch import Tensor
-
-
-class GateWeights(NamedTuple):
-    """What each of P prompts learns from, three tensors of shape (P,) in [0, inf).
-
-    Source: arXiv 2509.04419, eq. 10 (`alpha`, `beta`); `off_policy_P` is the third arm of its Mix/GRPO ablation.
-    """
-
-    rollouts_P: Tensor
-    demonstration_P: Tensor
-    off_policy_P: Tensor
-
-
-Gate = Callable[[Tensor, int], Sequence[Tensor]]
-"""`(solve_rate_P, step) -> (rollouts_P, demonstration_P)`, or the three tensors of `GateWeights`."""
-
-
-def solve_rates(rewards_P_G: Tensor, success_value: float | None) -> Tensor:
-    """Share of each prompt's rollouts that solved it.
-
-    Args:
-        rewards_P_G: (P, G) rewards of one reward function; NaN marks a rollout it could not score.
-        success_value: a rollout with `reward >= success_value` solved the prompt; None takes the mean reward itself.
-
-    Returns:
-        (P,) means over the scorable rollouts; NaN where there is none.
-
-    Source: arXiv 2509.04419, eq. 9.
-
-    Example:
-        >>> solve_rates(torch.tensor([[1.0, 0.0, 0.0, 0.0], [1.0, 1.0, 0.0, torch.nan]]), success_value=1.0)
-        tensor([0.2500, 0.6667])
-    """
-    if success_value is None:
-        return rewards_P_G.nanmean(dim=1)
-    solved_P_G = (rewards_P_G >= success_value).to(rewards_P_G.dtype)
-    return torch.where(rewards_P_G.isnan(), rewards_P_G, solved_P_G).nanmean(dim=1)
-
-
-def switch_gate(
-    solve_rate_P: Tensor, step: int, *, threshold: float, off_policy_threshold: float | None = None
-) -> GateWeights:
-    """Learn from the demonstration where `solve_rate <= threshold`, from the rollouts elsewhere.
-
-    Args:
-        solve_rate_P: (P,) in [0, 1].
-        step: optimizer step, unused: the switch does not change over training.
-        threshold: share of solved rollouts up to which the demonstration's likelihood is raised (SFT).
-        off_policy_threshold: if given, prompts above `threshold` and up to here learn from the demonstration by
-            off-policy policy gradient instead.
-
-    Source: arXiv 2509.04419, eq. 10; the comparison is `<=` as in the reference code.
-
-    Example:
-        >>> weights = switch_gate(torch.tensor([0.0, 0.25, 0.5]), step=0, threshold=0.25)
-        >>> weights.rollouts_P, weights.demonstration_P
-        (tensor([0., 0., 1.]), tensor([1., 1., 0.]))
-    """
-    sft_P = solve_rate_P <= threshold
-    on_demonstration_P = sft_P if off_policy_threshold is None else solve_rate_P <= off_policy_threshold
-    off_policy_P = on_demonstration_P & ~sft_P
-    return GateWeights(*(mask.to(solve_rate_P.dtype) for mask in (~on_demonstration_P, sft_P, off_policy_P)))
-
-
-def linear_gate(solve_rate_P: Tensor, step: int) -> GateWeights:
-    """Weigh the rollouts by the solve rate and the demonstration by the rest. Returns three (P,) tensors.
-
-    Raises:
-        ValueError: for a solve rate outside [0, 1], as the mean of a reward can be.
-
-    Example:
-        >>> linear_gate(torch.tensor([0.25]), step=0)[:2]
-        (tensor([0.2500]), tensor([0.7500]))
-    """
-    known_P = solve_rate_P[~solve_rate_P.isnan()]
-    if ((known_P < 0) | (known_P > 1)).any():
-        raise ValueError(
-            f"The linear gate needs solve rates in [0, 1], got {known_P.tolist()}: the mean of a reward that leaves "
-            "[0, 1] is no share. Set gate_success_value, or scale the reward."
-        )
-    return GateWeights(solve_rate_P, 1 - solve_rate_P, torch.zeros_like(solve_rate_P))
-
-
-def table_gate(solve_rate_P: Tensor, step: int, *, weights_by_count: Tensor) -> GateWeights:
-    """Look the weights up by how many of the G rollouts solved the prompt.
-
-    Args:
-        solve_rate_P: (P,); `solve_rate * G`, rounded, is the row of the table.
-        step: optimizer step, unused.
-        weights_by_count: (G + 1, 3), row k holding the three weights of a prompt solved k times.
-
-    Example:
-        >>> table = torch.tensor([[0.0, 1.0, 0.0], [0.5, 0.5, 0.0], [1.0, 0.0, 0.0]])
-        >>> table_gate(torch.tensor([0.0, 0.5, 1.0]), step=0, weights_by_count=table).demonstration_P
-        tensor([1.0000, 0.5000, 0.0000])
-    """
-    last = weights_by_count.size(0) - 1
-    count_P = (solve_rate_P.nan_to_num() * last).round().long().clamp(0, last)
-    return GateWeights(*weights_by_count.to(solve_rate_P)[count_P].unbind(dim=1))
-
-
-def off_gate(solve_rate_P: Tensor, step: int) -> GateWeights:
-    """Learn from rollouts only: plain GRPO."""
-    ones_P = torch.ones_like(solve_rate_P)
-    return GateWeights(ones_P, torch.zeros_like(ones_P), torch.zeros_like(ones_P))
-
-
-def constant_gate(solve_rate_P: Tensor, step: int, *, rollouts: float, demonstration: float) -> GateWeights:
-    """The same weights for every prompt, whatever it solved: SFT, LUFFY, SRFT."""
-    return GateWeights(
-        torch.full_like(solve_rate_P, rollouts),
-        torch.full_like(solve_rate_P, demonstration),
-        torch.zeros_like(solve_rate_P),
-    )
-
-
-def annealed_gate(solve_rate_P: Tensor, step: int, *, steps: int, start: float = 0.9, end: float = 0.05) -> GateWeights:
-    """CHORD's mu: the demonstrations' weight falls linearly from `start` to `end`, the rollouts' is the rest.
-
-    Args:
-        solve_rate_P: (P,), of which only the shape matters.
-        step: optimizer step, from 0.
-        steps: optimizer steps until `end` is reached.
-        start, end: weights in [0, 1].
-
-    Source: CHORD, arXiv 2508.11408, section 3.2.
-
-    Example:
-        >>> annealed_gate(torch.tensor([0.5]), step=50, steps=100).demonstration_P
-        tensor([0.4750])
-    """
-    mu = end + (start - end) * max(0.0, 1 - step / steps)
-    return constant_gate(solve_rate_P, step, rollouts=1 - mu, demonstration=mu)
-
-
-def gate_weights(gate: Gate, solve_rate_P: Tensor, has_demonstration_P: Tensor, step: int) -> GateWeights:
-    """Ask a gate, and leave it open for every prompt it cannot speak for.
-
-    Args:
-        gate: any callable of the form of `Gate`.
-        solve_rate_P: (P,); NaN where no rollout could be scored.
-        has_demonstration_P: (P,) bool.
-        step: optimizer step.
-
-    Returns:
-        Weights in which a prompt without a demonstration or without a solve rate learns from its rollouts alone.
-
-    Raises:
-        ValueError: if the gate returned anything but two or three finite, non-negative (P,) tensors.
-
-    Example:
-        >>> def half_and_half(solve_rate_P, step):
-        ...     return torch.full_like(solve_rate_P, 0.5), torch.full_like(solve_rate_P, 0.5)
-        >>> solve_rate_P, has_demonstration_P = torch.tensor([0.0, 0.0]), torch.tensor([True, False])
-        >>> gate_weights(half_and_half, solve_rate_P, has_demonstration_P, step=0)[:2]
-        (tensor([0.5000, 1.0000]), tensor([0.5000, 0.0000]))
-    """
-    answer = [torch.as_tensor(weight).to(solve_rate_P) for weight in gate(solve_rate_P, step)]
-    known_P = has_demonstration_P & ~solve_rate_P.isnan()
-    if len(answer) not in (2, 3) or any(weight.shape != solve_rate_P.shape for weight in answer):
-        raise ValueError(
-            "A gate must return the weight of the rollouts, of the demonstration and, if it wants, of its off-policy "
-            f"gradient: two or three tensors of shape {tuple(solve_rate_P.shape)}. Got shapes "
-            f"{[tuple(weight.shape) for weight in answer]}."
-        )
-    for weight in answer:
-        if not (weight[known_P].isfinite() & (weight[known_P] >= 0)).all():
-            raise ValueError(f"A gate's weights must be finite and not negative, got {weight[known_P].tolist()}.")
-    weights = GateWeights(*[*answer, torch.zeros_like(solve_rate_P)][:3])
-    open_P = off_gate(solve_rate_P, step)
-    return GateWeights(*(torch.where(known_P, got, is_open) for got, is_open in zip(weights, open_P)))
-
-
-def is_shut(weights: GateWeights) -> bool:
-    """Whether every prompt learns from its rollouts at full weight and from nothing else: a GRPO step."""
-    return bool(
-        (weights.rollouts_P == 1).all() and not weights.demonstration_P.any() and not weights.off_policy_P.any()
-    )
-
-
-def named_gate(
-    name: str,
-    *,
-    threshold: float,
-    off_policy_threshold: float | None,
-    table: Mapping[int | str, Sequence[float]] | None,
-    num_generations: int,
-) -> Gate:
-    """Build one of the gates a config can name: "switch", "linear", "table" or "off".
-
-    Raises:
-        ValueError: for any other name, or a table that does not cover 0 to `num_generations` solved rollouts.
-
-    Example:
-        >>> gate = named_gate("switch", threshold=0.0, off_policy_threshold=None, table=None, num_generations=8)
-        >>> gate(torch.tensor([0.0, 0.125]), 0).demonstration_P
-        tensor([1., 0.])
-    """
-    if name == "switch":
-        return partial(switch_gate, threshold=threshold, off_policy_threshold=off_policy_threshold)
-    if name == "table":
-        return partial(table_gate, weights_by_count=_table_tensor(table, num_generations))
-    simple: dict[str, Gate] = {"linear": linear_gate, "off": off_gate}
-    if name not in simple:
-        raise ValueError(
-            f"gate must be 'switch', 'linear', 'table' or 'off', got {name!r}. A gate of your own is passed to "
-            "HPTTrainer(gate=...) as a callable (solve_rate_P, step) -> (rollouts_P, demonstration_P)."
-        )
-    return simple[name]
-
-
-def _table_tensor(table: Mapping[int | str, Sequence[float]] | None, num_generations: int) -> Tensor:
-    """(G + 1, 3) weights from the config's `{solved count: [a, b] or [a, b, off_policy]}`."""
-    rows = {int(count): list(weights) for count, weights in (table or {}).items()}
-    wanted = list(range(num_generations + 1))
-
-    def is_row(weights: list[float]) -> bool:
-        return len(weights) in (2, 3) and all(isinstance(w, int | float) and 0 <= w < math.inf for w in weights)
-
-    if sorted(rows) != wanted or not all(map(is_row, rows.values())):
-        raise ValueError(
-            f"gate_table must give two or three weights of at least 0 for each of 0 to {num_generations} solved "
-            f"rollouts (num_generations is {num_generations}), got {dict(table or {})}. Example for two generations: "
-            "{0: [0, 1], 1: [0.5, 0.5], 2: [1, 0]}."
-        )
-    return torch.tensor([(rows[count] + [0.0])[:3] for count in wanted])
+__all__ = [
+    "Gate",
+    "GateWeights",
+    "annealed_gate",
+    "constant_gate",
+    "gate_weights",
+    "is_shut",
+    "linear_gate",
+    "named_gate",
+    "off_gate",
+    "solve_rates",
+    "switch_gate",
+    "table_gate",
+]

@@ -6,7 +6,7 @@ from typing import Any
 
 from hpt_trl.comparison.sampler import draw
 from hpt_trl.miniature.families import SUITES, suite_rows
-from hpt_trl.rewards import final_answer
+from hpt_trl.verifier.verdicts import final_answer
 
 LONGEST_ANSWER = 64
 """Tokens: the longest demonstration has 54."""

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from hpt_trl.comparison.statistics import interval
 from hpt_trl.comparison.summary import AVERAGES, Summary
 from hpt_trl.comparison.tables import AVERAGE_TITLES, title_of
-from hpt_trl.scores import pass_at_k
+from hpt_trl.evaluation.scores import pass_at_k
 
 # Okabe and Ito's colours, told apart by colour-blind readers too; each method keeps its own in all figures.
 _COLOURS = {

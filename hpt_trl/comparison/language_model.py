@@ -20,6 +20,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
 import hpt_trl
+from hpt_trl.common.command_line import parse, user_errors
+from hpt_trl.common.files import write_atomically
 from hpt_trl.comparison.exam import is_right
 from hpt_trl.comparison.language_model_table import report_text
 from hpt_trl.comparison.methods import METHODS, Phase, Recipe, build_trainer, describe, fresh_copy, phase_steps
@@ -28,9 +30,7 @@ from hpt_trl.comparison.progress import Meter
 from hpt_trl.comparison.runs import RESULT, read_result
 from hpt_trl.comparison.sampler import draw
 from hpt_trl.comparison.word_problems import word_problems
-from hpt_trl.console import parse, user_errors
-from hpt_trl.history import FILE_NAME as GATE_FILE
-from hpt_trl.journal import write_safely
+from hpt_trl.durability.gate_history import FILE_NAME as GATE_FILE
 
 SYSTEM_PROMPT = "Box the answer."
 # Of the exam, which no training draws.
@@ -131,7 +131,7 @@ def practise(args: LanguageModelArguments, folder: Path) -> None:
         )  # fmt: skip
     model.save_pretrained(folder / "model")
     result = {"settings": practice_settings(args), "cpu_seconds": time.process_time() - began}
-    write_safely(folder / RESULT, json.dumps(result))
+    write_atomically(folder / RESULT, json.dumps(result))
 
 
 def execute(method: str, seed: int, args: LanguageModelArguments, base: Path, folder: Path) -> None:
@@ -168,7 +168,7 @@ def execute(method: str, seed: int, args: LanguageModelArguments, base: Path, fo
         "training_cpu_seconds": round(trained - began, 1),
         "exam_cpu_seconds": round(time.process_time() - trained, 1),
     }
-    write_safely(folder / RESULT, json.dumps(result))
+    write_atomically(folder / RESULT, json.dumps(result))
 
 
 def take_exam(model: Any, tokenizer: Any, args: LanguageModelArguments, seed: int) -> dict[str, Any]:
@@ -273,8 +273,8 @@ def main(argv: Sequence[str]) -> None:
         (args,) = parse((LanguageModelArguments,), argv, prog)
         results = compare(args)
         output = Path(args.output_dir)
-        write_safely(output / "results.json", json.dumps(results, indent=1))
-        write_safely(output / "README.md", report_text(results))
+        write_atomically(output / "results.json", json.dumps(results, indent=1))
+        write_atomically(output / "README.md", report_text(results))
         print(f"The report is {output / 'README.md'}.")
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from hpt_trl.comparison.tables import markdown, title_of
-from hpt_trl.scores import Estimate, bootstrap_means, estimate
+from hpt_trl.evaluation.scores import Estimate, bootstrap_means, estimate
 
 Results = Mapping[str, Any]
 

@@ -12,10 +12,10 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, Trainer, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
+from hpt_trl.algorithm.gate import Gate, annealed_gate
 from hpt_trl.comparison.exam import LONGEST_ANSWER, accuracy
 from hpt_trl.config import HPTConfig
-from hpt_trl.gate import Gate, annealed_gate
-from hpt_trl.trainer import HPTTrainer
+from hpt_trl.trainer.hpt import HPTTrainer
 
 # Budgets end a run, not its config.
 _ENDLESS = 1_000_000

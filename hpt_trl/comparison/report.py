@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hpt_trl.common.files import write_atomically
 from hpt_trl.comparison.figures import draw_all
 from hpt_trl.comparison.methods import WITHOUT_DEMONSTRATIONS
 from hpt_trl.comparison.summary import BUDGETS, Scores, Summary
@@ -18,7 +19,6 @@ from hpt_trl.comparison.tables import (
     search_table,
     verdicts,
 )
-from hpt_trl.journal import write_safely
 
 SUMMARY = "summary.json"
 REPORT = "report.md"
@@ -27,13 +27,13 @@ REPORT = "report.md"
 def write_report(summary: dict[str, Any], folder: Path) -> Path:
     """Write all three into a folder. Returns the path of the report."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_safely(folder / SUMMARY, json.dumps(summary))
+    write_atomically(folder / SUMMARY, json.dumps(summary))
     figures = draw_all(summary, folder)
     text = tables_text(summary)
     text += "\n\n## Figures\n\n" + "\n\n".join(
         f"![{caption}]({name})\n\n{caption}" for name, caption in figures.items()
     )
-    write_safely(folder / REPORT, text + "\n")
+    write_atomically(folder / REPORT, text + "\n")
     return folder / REPORT
 
 

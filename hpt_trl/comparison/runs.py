@@ -9,6 +9,7 @@ from typing import Any
 
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
+from hpt_trl.common.files import write_atomically
 from hpt_trl.comparison.exam import Exam
 from hpt_trl.comparison.methods import (
     ABLATIONS,
@@ -21,7 +22,6 @@ from hpt_trl.comparison.methods import (
 )
 from hpt_trl.comparison.progress import Meter, Progress
 from hpt_trl.comparison.settings import CompareArguments
-from hpt_trl.journal import write_safely
 from hpt_trl.miniature.bases import fingerprint
 from hpt_trl.miniature.families import training_rows
 
@@ -97,7 +97,7 @@ def execute(run: Run, args: CompareArguments, base: Path, folder: Path) -> None:
     began = time.time()
     settings = run_settings(run, args)
     folder.mkdir(parents=True, exist_ok=True)
-    write_safely(folder / CONFIG, json.dumps(settings, indent=1))
+    write_atomically(folder / CONFIG, json.dumps(settings, indent=1))
     set_seed(run.seed)
     tokenizer = AutoTokenizer.from_pretrained(base)
     marks: dict[str, Any] = {}
@@ -113,7 +113,7 @@ def execute(run: Run, args: CompareArguments, base: Path, folder: Path) -> None:
         "demonstration_share": shares,
         "seconds": round(time.time() - began, 1),
     }
-    write_safely(folder / RESULT, json.dumps(result))
+    write_atomically(folder / RESULT, json.dumps(result))
 
 
 def _progress(run: Run, args: CompareArguments, tokenizer: Any, marks: dict[str, Any]) -> Progress:

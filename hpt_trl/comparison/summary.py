@@ -16,7 +16,7 @@ from hpt_trl.comparison.methods import ABLATIONS, METHODS
 from hpt_trl.comparison.runs import Run
 from hpt_trl.comparison.settings import CompareArguments
 from hpt_trl.comparison.statistics import Interval, holm, interval, paired_p
-from hpt_trl.history import FILE_NAME as GATE_FILE
+from hpt_trl.durability.gate_history import FILE_NAME as GATE_FILE
 from hpt_trl.miniature.families import IN_DISTRIBUTION, OUT_OF_DISTRIBUTION, SUITES
 
 Summary = Mapping[str, Any]

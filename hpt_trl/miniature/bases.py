@@ -13,12 +13,12 @@ import argparse
 import hashlib
 import math
 import random
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hpt_trl.common.files import atomic_path
 from hpt_trl.miniature import build, families, tasks
 from hpt_trl.miniature.build import build_model, build_tokenizer, make_batch, save
 from hpt_trl.miniature.families import SUITES, sample_row
@@ -100,11 +100,8 @@ def build_base(base: Base, folder: Path) -> None:
     tokenizer = build_tokenizer()
     model = build_model(tokenizer, base.architecture, base.hidden_size, base.layers)
     pretrain(model, tokenizer, base)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = folder.with_name(folder.name + ".draft")
-    shutil.rmtree(draft, ignore_errors=True)
-    save(model, tokenizer, draft)
-    draft.rename(folder)
+    with atomic_path(folder) as temporary:
+        save(model, tokenizer, temporary)
 
 
 class Texts:

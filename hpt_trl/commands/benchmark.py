@@ -1,0 +1,139 @@
+"""`hpt-trl benchmark`: what a step of HPTTrainer costs beside GRPOTrainer's on this machine, in ratios of one run."""
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config
+from transformers.utils import logging as transformers_logging
+
+from hpt_trl.common.command_line import parse, user_errors
+from hpt_trl.data.sources import MINIATURE, resolve_model
+from hpt_trl.profiling.ratios import Bench, Result, generation, training
+
+PARTS = ("training", "generation")
+FLOOR_PARAMETERS = 30_000_000
+
+
+@dataclass
+class BenchmarkArguments:
+    """
+    What to measure and on which model.
+
+    Args:
+        model (`str`): Folder, Hub id or "miniature".
+    """
+
+    model: str = field(default=MINIATURE, metadata={"help": "Model: a folder, a Hub id, or 'miniature'."})
+    part: str = field(default="training", metadata={"help": "'training', or 'generation'."})
+    quick: bool = field(default=False, metadata={"help": "Shorter rows and three repeats: minutes on two cores."})
+    repeats: int = field(default=5, metadata={"help": "Pairs of steps a ratio is the median of."})
+    length: int = field(default=128, metadata={"help": "Mean rollout in tokens."})
+    dtype: str = field(default="float32", metadata={"help": "'float32' or 'bfloat16'."})
+    json: str | None = field(default=None, metadata={"help": "Write the results to this file, too."})
+
+    def __post_init__(self) -> None:
+        if self.part not in PARTS:
+            raise ValueError(f"part must be one of {PARTS}, got {self.part!r}.")
+        if self.repeats < 1 or self.length < 16:
+            raise ValueError(
+                f"repeats must be at least 1 and length at least 16 tokens, got {self.repeats} and {self.length}."
+            )
+        if self.dtype not in ("float32", "bfloat16"):
+            raise ValueError(f"dtype must be 'float32' or 'bfloat16', got {self.dtype!r}.")
+        if self.json and not Path(self.json).absolute().parent.is_dir():
+            raise ValueError(f"json names a folder that does not exist: {self.json!r}. Make it first.")
+        if self.quick:
+            self.repeats, self.length = min(self.repeats, 3), min(self.length, 64)
+
+
+def generation_table(results: Sequence[dict[str, Any]]) -> Table:
+    """A rich table with one row a way to generate."""
+    shown = Table("generation", "tokens/s", "ratio")
+    for result in results:
+        shown.add_row(result["name"], str(result["tokens_per_second"]), f"{result['ratio']:.2f}")
+    return shown
+
+
+def model_for_floor(path: str, folder: str) -> str:
+    """The model itself, or a random one of 31M parameters with its tokenizer if it is small."""
+    model = AutoModelForCausalLM.from_pretrained(path)
+    if model.num_parameters() >= FLOOR_PARAMETERS:
+        return path
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=512,
+        intermediate_size=1536,
+        num_hidden_layers=9,
+        num_attention_heads=8,
+        num_key_value_heads=8,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def table(results: Sequence[Result]) -> Table:
+    """A rich table with one row a ratio."""
+    shown = Table()
+    for title in ("name", "what", "ratio", "goal", "holds", "tokens", "beside"):
+        shown.add_column(title, no_wrap=title != "what")
+    for result in results:
+        memory = f" ({result.more['memory_ratio']:.2f})" if "memory_ratio" in result.more else ""
+        holds = "yes" if result.holds else "[red]no[/red]"
+        ratio = f"{result.ratio:.2f}{memory}"
+        shown.add_row(
+            result.name, result.what, ratio, f"{result.goal:.2f}", holds, str(result.tokens), str(result.other_tokens)
+        )
+    return shown
+
+
+def quiet() -> None:
+    """Keep what is said of every new trainer from a screen that shall show results."""
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    # Of TRL's rollout_func, and of the profiler's start and stop.
+    os.environ |= {"TRL_EXPERIMENTAL_SILENCE": "1", "KINETO_LOG_LEVEL": "99"}
+
+
+def benchmark(args: BenchmarkArguments) -> list[dict[str, Any]]:
+    """Measure, print a table, and return what goes into the JSON file."""
+    quiet()
+    # Piped into a file there is no window to fit.
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    path = resolve_model(args.model)
+    bench = Bench(path, args.model, args.length, args.repeats, args.dtype)
+    if args.part == "generation":
+        speeds = list(generation(bench))
+        console.print(generation_table(speeds))
+        return speeds
+    results = []
+    with tempfile.TemporaryDirectory() as folder:
+        larger = replace(bench, model=model_for_floor(path, folder))
+        if larger.model != path:
+            larger.name = "random Qwen2 of 31M parameters"
+        for result in training(bench, larger):
+            results.append(result)
+            print(f"{result.name}: {result.ratio:.3f}", file=sys.stderr, flush=True)
+    console.print(table(results))
+    return [{key: value for key, value in asdict(each).items() if key != "more"} | each.more for each in results]
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run the command line `hpt-trl benchmark`."""
+    prog = "hpt-trl benchmark"
+    with user_errors(prog):
+        (args,) = parse((BenchmarkArguments,), argv, prog)
+        results = benchmark(args)
+        if args.json:
+            Path(args.json).write_text(json.dumps(results, indent=1) + "\n")

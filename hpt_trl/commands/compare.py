@@ -1,0 +1,34 @@
+"""`hpt-trl compare`: HPT against its baselines on miniature models, with seeds and intervals."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+import torch
+
+# Before TRL is imported, here and in every fork: nothing is looked up, nothing is sent.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from hpt_trl.common.command_line import parse, user_errors
+from hpt_trl.comparison.plan import Comparison
+from hpt_trl.comparison.report import write_report
+from hpt_trl.comparison.settings import CompareArguments
+from hpt_trl.comparison.summary import summarize
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run the command line `hpt-trl compare`."""
+    prog = "hpt-trl compare"
+    # One thread a run: models this small gain nothing from a second, and forks inherit none.
+    torch.set_num_threads(1)
+    with user_errors(prog):
+        (args,) = parse((CompareArguments,), argv, prog)
+        comparison = Comparison(args, tell=lambda text: print(text, flush=True))
+        comparison.run()
+        summary = summarize(args, comparison.results, comparison.rates, comparison.folder / "runs")
+        path = write_report(summary, comparison.folder / ("report_small" if args.small else "report"))
+        print(f"The report is {path}.")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,172 @@
+"""The training script: `hpt-trl train --config X.yaml`, or `accelerate launch -m hpt_trl.train --config X.yaml`."""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+from trl import ModelConfig, ScriptArguments, get_peft_config, get_quantization_config
+from trl.rewards import think_format_reward
+
+from hpt_trl.common.command_line import parse, run_errors, user_errors
+from hpt_trl.common.masking import safe_command, without_secrets
+from hpt_trl.config import HPTConfig
+from hpt_trl.data.readers import REPORT_SUFFIX, local_files
+from hpt_trl.data.sources import MINIATURE, resolve_model, resolve_rows
+from hpt_trl.model_card.run_facts import Data, Origin, hub_id
+from hpt_trl.trainer.hpt import HPTTrainer
+from hpt_trl.verifier.verdicts import accuracy_reward, format_reward
+
+REWARDS = {
+    "accuracy_reward": accuracy_reward,
+    "format_reward": format_reward,
+    "think_format_reward": think_format_reward,
+}
+
+
+@dataclass
+class HPTScriptArguments(ScriptArguments):
+    """
+    TRL's script arguments, and the reward functions by name.
+
+    Args:
+        reward_funcs (`list[str]`, *optional*, defaults to `["accuracy_reward"]`):
+            `"accuracy_reward"` (the verdict on the last box), which the gate listens to, `"format_reward"` (thinking
+            within tags, one box) and TRL's `"think_format_reward"`. Functions of your own are passed to [`HPTTrainer`]
+            in Python.
+    """
+
+    reward_funcs: list[str] = field(
+        default_factory=lambda: ["accuracy_reward"],
+        metadata={"help": f"Reward functions by name, of {sorted(REWARDS)}."},
+    )
+
+
+def build_trainer(script: HPTScriptArguments, args: HPTConfig, model: ModelConfig) -> HPTTrainer:
+    """Load model and data and make the trainer, as TRL's `trl grpo` does.
+
+    Raises:
+        ValueError, OSError: for anything a config can get wrong.
+    """
+    unknown = [name for name in script.reward_funcs if name not in REWARDS]
+    if unknown:
+        raise ValueError(f"reward_funcs must be of {sorted(REWARDS)}, got {unknown}. Pass your own to HPTTrainer.")
+    _check_paths(script, args)
+    Path(str(args.output_dir)).mkdir(parents=True, exist_ok=True)
+    name = resolve_model(model.model_name_or_path)
+    args.model_init_kwargs = {
+        "revision": model.model_revision,
+        "attn_implementation": model.attn_implementation,
+        "dtype": model.dtype,
+        **cast(dict, args.model_init_kwargs or {}),  # TRL has parsed a text into a dict by now
+    }
+
+    def rows(split: str) -> Any:
+        return resolve_rows(script.dataset_name, split, script.dataset_config, script.dataset_streaming)
+
+    train_rows = rows(script.dataset_train_split)
+    if "accuracy_reward" in script.reward_funcs and "solution" not in (train_rows.column_names or ["solution"]):
+        raise ValueError(
+            f"accuracy_reward needs a 'solution' column with the right answers, got {train_rows.column_names}. "
+            "`hpt-trl prepare` makes one."
+        )
+    trainer = HPTTrainer(
+        model=name,
+        reward_funcs=[REWARDS[name] for name in script.reward_funcs],
+        args=args,
+        train_dataset=train_rows,
+        eval_dataset=rows(script.dataset_test_split) if args.eval_strategy != "no" else None,
+        quantization_config=get_quantization_config(model),
+        peft_config=get_peft_config(model),
+    )
+    trainer.origin = Origin(_data(script))
+    return trainer
+
+
+def _data(script: HPTScriptArguments) -> Data:
+    """What the model card says of the data."""
+    name, split = script.dataset_name or "", script.dataset_train_split
+    if name == MINIATURE:
+        return Data("the additions and subtractions embedded in hpt_trl", split=split)
+    if found := hub_id(name):
+        return Data(name, found, script.dataset_config or "", split)
+    return _local_data(name, split)
+
+
+def _typed(argv: Sequence[str], processes: int) -> dict[str, Any]:
+    """Command and configuration file, as the model card shows them."""
+    prog = f"accelerate launch --num_processes {processes} -m hpt_trl.train" if processes > 1 else "hpt-trl train"
+    config: Any = {}
+    if "--config" in argv[:-1]:
+        config = yaml.safe_load(Path(argv[argv.index("--config") + 1]).read_text(encoding="utf-8"))
+    return {"command": safe_command(prog, argv), "config": without_secrets(config)}
+
+
+def _local_data(name: str, split: str) -> Data:
+    """Local data by their file's name, or, where `hpt-trl prepare` has left its report beside them, by their source."""
+    files = local_files(name, split)
+    report = files[0].with_name(files[0].name + REPORT_SUFFIX)
+    if not report.is_file():
+        return Data(Path(name).name, split=split)
+    told = json.loads(report.read_text(encoding="utf-8"))
+    settings = told["settings"]
+    note = f"prepared by `hpt-trl prepare`, which kept {told['kept']:,} of {told['came']:,}"
+    source = str(settings["source"])
+    return Data(Path(source).name, hub_id(source), settings["dataset_config"] or "", settings["split"], note)
+
+
+def _check_paths(script: HPTScriptArguments, args: HPTConfig) -> None:
+    resume = _to_resume(args)
+    if isinstance(resume, str) and resume != "auto" and not Path(resume).is_dir():
+        raise FileNotFoundError(
+            f"resume_from_checkpoint names no folder: {resume!r}. Give one like out/checkpoint-100, true for the "
+            "newest in output_dir, or auto for the newest if there is one."
+        )
+    if args.eval_strategy != "no" and Path(script.dataset_name or "").is_file():
+        raise ValueError(
+            f"eval_strategy={str(args.eval_strategy)!r} needs held-out rows, but dataset_name is one file: "
+            f"{script.dataset_name!r}. Give a folder with train.jsonl and test.jsonl."
+        )
+
+
+def _to_resume(args: HPTConfig) -> str | bool | None:
+    """The option, whose true and false come as texts from a command line."""
+    wanted = args.resume_from_checkpoint
+    return {"true": True, "false": False}.get(str(wanted).lower(), wanted)
+
+
+def run(trainer: HPTTrainer) -> None:
+    """Train, save model and state, and push to the Hub if the config says so."""
+    args = trainer.args
+    trainer.train(resume_from_checkpoint=_to_resume(args))
+    # Called by its user, it would push at once, before the run's state lies beside the model.
+    trainer.save_model(args.output_dir, _internal_call=True)
+    trainer.save_state()
+    # After peft, which writes a card of its own when it saves an adapter.
+    trainer.create_model_card()
+    trainer.accelerator.print(f"Model and gate.parquet saved to {args.output_dir}.")
+    if args.push_to_hub:
+        trainer.push_to_hub()
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run the command line `hpt-trl train`."""
+    prog = "hpt-trl train"
+    with user_errors(prog):
+        script, args, model = parse((HPTScriptArguments, HPTConfig, ModelConfig), argv, prog)
+        trainer = build_trainer(script, args, model)
+        trainer.origin = replace(trainer.origin, **_typed(argv, trainer.accelerator.num_processes))
+    # Any other error in the middle of training is a bug, and its traceback is wanted.
+    with run_errors(prog):
+        try:
+            run(trainer)
+        finally:
+            # A process group that is left to the interpreter's end may hang there: gloo joins a thread that waits.
+            trainer.accelerator.end_training()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

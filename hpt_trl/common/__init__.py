@@ -1,0 +1,1 @@
+"""What every folder may import: errors, atomic files, secrets, versions, command lines."""

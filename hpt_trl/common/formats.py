@@ -1,0 +1,4 @@
+"""Markers of the form of an answer."""
+
+THINK, END_OF_THINK = "<think>", "</think>"
+BOXED = "\\boxed{"

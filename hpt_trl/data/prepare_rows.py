@@ -1,0 +1,208 @@
+"""Any known data set -> the columns `prompt`, `demonstration`, `solution`; says what it refused and why.
+
+`reading` finds rows, `columns` knows data sets by their columns, `prompts` writes the prompt, `decontamination`
+compares it with the benchmarks, the verifier of `rewards` checks the demonstration, and `data_report` counts.
+"""
+
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from itertools import chain, islice
+from typing import Any
+
+from hpt_trl.common.formats import BOXED, END_OF_THINK, THINK
+from hpt_trl.data.columns import Converter, Example, converter
+from hpt_trl.data.decontamination import Overlap
+from hpt_trl.data.prompts import Prompt, PromptStyle, question_text
+from hpt_trl.data.refusal_report import Reason, RefusedError, Report
+from hpt_trl.verifier.grader import Verdict
+from hpt_trl.verifier.verdicts import final_answer, judge
+
+BATCH_ROWS = 256
+"""Rows judged together: bounds memory, and keeps the verifier's workers busy."""
+
+_PEEKED_ROWS = 100
+
+
+@dataclass
+class _Candidate:
+    """A row on its way: what it will become, and what the verifier said of it."""
+
+    row_number: int
+    prompt: Prompt
+    example: Example
+    demonstration: str = ""
+    refused: RefusedError | None = None
+    is_settled: bool = False
+
+
+class Preparation:
+    """
+    Prepares rows one batch at a time, and counts what happens to them in `report`.
+
+    Args:
+        convert: reads a row, see `columns.converter`.
+        style: how prompts are written.
+        overlap: finds the benchmark problems a prompt overlaps; None: prompts are not compared.
+        missing_demonstration: "keep" rows without one, which stay on RL, or "refuse" them.
+        report: where to count; by default a new one.
+    """
+
+    def __init__(
+        self,
+        convert: Converter,
+        style: PromptStyle | None = None,
+        overlap: Overlap | None = None,
+        missing_demonstration: str = "keep",
+        report: Report | None = None,
+    ) -> None:
+        if missing_demonstration not in ("keep", "refuse"):
+            raise ValueError(f"missing_demonstration must be 'keep' or 'refuse', got {missing_demonstration!r}.")
+        self.convert = convert
+        self.style = style or PromptStyle()
+        self.overlap = overlap
+        self.keeps_missing = missing_demonstration == "keep"
+        self.report = report or Report()
+        self._kept_prompts: set[bytes] = set()
+        self._prompt_type: type | None = None
+
+    def run(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+        """Yield the rows that are kept, in order, with `prompt`, `demonstration` ("" if there is none) and `solution`.
+
+        Memory holds a batch, and a short key of every prompt kept, by which duplicates are known.
+        """
+        rows = iter(rows)
+        while batch := list(islice(rows, BATCH_ROWS)):
+            candidates = [candidate for row in batch if (candidate := self._read(row)) is not None]
+            _verify(candidates)
+            for candidate in candidates:
+                if self._is_kept(candidate):
+                    yield self._finished(candidate)
+
+    def _read(self, row: Mapping[str, Any]) -> _Candidate | None:
+        self.report.came += 1
+        number = self.report.came
+        try:
+            example = self.convert(row)
+            if not example.demonstrations and not self.keeps_missing:
+                raise RefusedError(Reason.NO_DEMONSTRATION)
+            prompt = self.style.apply(example.prompt, example.is_question)
+        except RefusedError as error:
+            self.report.refuse(error.reason, number, error.detail, dict(row))
+            return None
+        hits = self.overlap.hits(question_text(example.prompt)) if self.overlap else []
+        if hits:
+            self.report.contaminated.update(hit.benchmark for hit in hits)
+            # By number: some benchmarks ask that their problems not be spread in plain text.
+            detail = ", ".join(f"{hit.share:.0%} of {hit.benchmark}'s problem {hit.number}" for hit in hits)
+            self.report.refuse(Reason.CONTAMINATED, number, detail, question_text(example.prompt))
+            return None
+        return _Candidate(number, prompt, example)
+
+    def _is_kept(self, candidate: _Candidate) -> bool:
+        """Whether a judged row is kept; if not, it is counted with its reason."""
+        key = _prompt_key(candidate.prompt)
+        refused = candidate.refused
+        if key in self._kept_prompts:
+            refused = RefusedError(Reason.DUPLICATE)
+        elif refused is None and not isinstance(candidate.prompt, self._prompt_type or object):
+            # One column holds texts or conversations, not both.
+            refused = RefusedError(Reason.MALFORMED, "a text among conversations, or the reverse: set prompt_format")
+        if refused is not None:
+            example = candidate.example
+            shown = {"prompt": question_text(example.prompt), "solution": example.solution}
+            self.report.refuse(refused.reason, candidate.row_number, refused.detail, shown)
+            return False
+        self._kept_prompts.add(key)
+        self._prompt_type = self._prompt_type or type(candidate.prompt)
+        return True
+
+    def _finished(self, candidate: _Candidate) -> dict[str, Any]:
+        self.report.kept += 1
+        self.report.without_demonstration += not candidate.demonstration
+        self.report.solution_from_box += candidate.example.solution_from_box
+        return {
+            "prompt": candidate.prompt,
+            "demonstration": candidate.demonstration,
+            "solution": candidate.example.solution,
+            **candidate.example.extra,
+        }
+
+
+def _prompt_key(prompt: Prompt) -> bytes:
+    text = prompt if isinstance(prompt, str) else json.dumps(prompt, sort_keys=True, ensure_ascii=False)
+    return blake2b(" ".join(text.split()).encode(), digest_size=8).digest()
+
+
+def _verify(candidates: Sequence[_Candidate]) -> None:
+    """Give each row its first demonstration that the verifier accepts, or the reason why its likeliest is refused.
+
+    A row without demonstrations needs a solution that the verifier accepts as its own answer: nobody could be right
+    otherwise.
+    """
+    attempt = 0
+    while open_candidates := [candidate for candidate in candidates if not candidate.is_settled]:
+        texts = [_attempts(candidate.example)[attempt] for candidate in open_candidates]
+        solutions = [candidate.example.solution for candidate in open_candidates]
+        for candidate, text, verdict in zip(open_candidates, texts, judge(texts, solutions)):
+            if verdict == Verdict.RIGHT:
+                candidate.demonstration = text if candidate.example.demonstrations else ""
+                candidate.refused = None
+            elif candidate.refused is None:
+                candidate.refused = _refusal(verdict, text, candidate.example)
+            is_last = attempt + 1 == len(_attempts(candidate.example))
+            candidate.is_settled = verdict == Verdict.RIGHT or is_last
+        attempt += 1
+
+
+def _attempts(example: Example) -> tuple[str, ...]:
+    return example.demonstrations or (f"{BOXED}{example.solution.strip('$')}}}",)
+
+
+def _refusal(verdict: Verdict, text: str, example: Example) -> RefusedError:
+    if verdict == Verdict.TIMED_OUT:
+        return RefusedError(Reason.TIMED_OUT)
+    if verdict == Verdict.UNPARSEABLE_GOLD:
+        return RefusedError(Reason.UNREADABLE_SOLUTION)
+    if not example.demonstrations:
+        return RefusedError(Reason.UNREADABLE_SOLUTION, "it is not accepted as its own answer")
+    answer = final_answer(text)
+    if verdict == Verdict.WRONG:
+        return RefusedError(Reason.WRONG, f"its answer is {(answer or text[-40:])[:80]!r}")
+    if THINK in text and END_OF_THINK not in text:
+        return RefusedError(Reason.UNFINISHED)
+    if answer is None:
+        return RefusedError(Reason.NO_BOX, f"it ends with {text[-60:]!r}")
+    return RefusedError(Reason.UNREADABLE_ANSWER, f"its answer is {answer[:80]!r}")
+
+
+def columns_of(rows: Iterator[Mapping[str, Any]]) -> tuple[list[str], Iterator[Mapping[str, Any]]]:
+    """The columns of the first hundred rows, together, and all the rows."""
+    first = list(islice(rows, _PEEKED_ROWS))
+    return list(dict.fromkeys(name for row in first for name in row)), chain(first, rows)
+
+
+def prepare_rows(rows: Iterable[Mapping[str, Any]], columns: Collection[str]) -> tuple[list[dict[str, Any]], Report]:
+    r"""Prepare rows in memory, as `hpt-trl prepare` does by default, but compared with no benchmark.
+
+    Args:
+        rows: of any data set that `converter` knows.
+        columns: its columns.
+
+    Returns:
+        Kept rows with `prompt`, `demonstration`, `solution`, and what happened to the others.
+
+    Example:
+        >>> rows = [
+        ...     {"problem": "2 + 3?", "solution": r"It is \boxed{5}.", "answer": "5"},
+        ...     {"problem": "2 + 4?", "solution": r"It is \boxed{7}.", "answer": "6"},
+        ... ]
+        >>> kept, report = prepare_rows(rows, columns=rows[0])
+        >>> kept[0]["solution"], kept[0]["demonstration"]
+        ('5', 'It is \\boxed{5}.')
+        >>> report.kept, {str(reason): count for reason, count in report.refused.items()}
+        (1, {"the demonstration's answer is wrong": 1})
+    """
+    preparation = Preparation(converter(columns))
+    return list(preparation.run(rows)), preparation.report

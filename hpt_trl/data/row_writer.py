@@ -1,0 +1,71 @@
+"""Rows -> a .jsonl or .parquet file, as they come, and nothing half-written if it goes wrong."""
+
+import json
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from hpt_trl.common.files import atomic_path
+
+_BUFFERED_ROWS = 256
+
+
+class RowWriter:
+    """
+    Writes rows to a temporary file beside `path`, which takes its name when the `with` block ends without an error.
+
+    Args:
+        path: ends in .jsonl or .parquet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if path.suffix not in (".jsonl", ".parquet"):
+            raise ValueError(f"output must end in .jsonl or .parquet, got {str(path)!r}.")
+        self.path = path
+        self._temporary: Path = path
+        self._rows: list[dict[str, Any]] = []
+        self._stack = ExitStack()
+        self._file: Any = None
+
+    def __enter__(self) -> "RowWriter":
+        self._temporary = self._stack.enter_context(atomic_path(self.path, per_process=True))
+        return self
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Take one row; every 256 are written out."""
+        self._rows.append(row)
+        if len(self._rows) >= _BUFFERED_ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self.path.suffix == ".jsonl":
+            self._file = self._file or self._stack.enter_context(self._temporary.open("w", encoding="utf-8"))
+            # `default`: a column that is only passed on may hold dates.
+            self._file.writelines(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in self._rows)
+        else:
+            self._flush_parquet()
+        self._rows = []
+
+    def _flush_parquet(self) -> None:
+        import pyarrow
+        import pyarrow.parquet
+
+        try:
+            table = pyarrow.Table.from_pylist(self._rows, schema=self._file and self._file.schema)
+        except pyarrow.ArrowException as error:
+            raise ValueError(
+                f"A Parquet column has one type, and rows differ: {error}. Write .jsonl instead."
+            ) from None
+        if self._file is None:
+            self._file = self._stack.enter_context(pyarrow.parquet.ParquetWriter(self._temporary, table.schema))
+        self._file.write_table(table)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._stack.pop_all() as closing:
+            if error is None:
+                self._flush()
+            else:
+                closing.push(lambda *unused: None)

@@ -1,0 +1,75 @@
+"""What a config names -> a model that can be loaded and rows that can be trained on."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from hpt_trl.data.columns import Converter, converter, is_ready
+from hpt_trl.data.prompts import PromptStyle
+from hpt_trl.data.readers import load_rows
+from hpt_trl.data.refusal_report import RefusedError
+from hpt_trl.miniature import MODEL_PATH
+
+MINIATURE = "miniature"
+"""Name of the embedded model and of its tasks, which need no download."""
+
+
+def resolve_model(name: str | None) -> str:
+    """Path or Hub id of a model.
+
+    Raises:
+        ValueError: if there is no name.
+        FileNotFoundError: if it looks like a path and is not the folder of a model.
+    """
+    if not name:
+        raise ValueError("No model was named. Set model_name_or_path to a folder, a Hub id, or 'miniature'.")
+    if name == MINIATURE:
+        return MODEL_PATH
+    is_path = Path(name).exists() or name.startswith((".", "/", "~")) or name.count("/") > 1
+    if is_path and not (Path(name) / "config.json").exists() and not (Path(name) / "adapter_config.json").exists():
+        raise FileNotFoundError(
+            f"The model {name!r} is not a folder with a config.json. Give the folder of a saved model, a Hub id like "
+            "'Qwen/Qwen2.5-Math-1.5B', or 'miniature'; `hpt-trl prepare` turns a GGUF file into such a folder."
+        )
+    return name
+
+
+def resolve_rows(name: str | None, split: str, config: str | None = None, streaming: bool = False) -> Any:
+    """Rows with at least `prompt` and `solution`, from a file, a folder, a Hub id or "miniature".
+
+    A known data set is converted, but unlike `hpt-trl prepare` nothing is refused: its likeliest demonstration is taken
+    unseen, and it is compared with no benchmark.
+
+    Raises:
+        ValueError: if there is no name, or the columns are of no known data set.
+        FileNotFoundError: if it looks like a path and nothing is there.
+    """
+    if not name:
+        raise ValueError("No data was named. Set dataset_name to a file, a folder, a Hub id, or 'miniature'.")
+    if name == MINIATURE:
+        from hpt_trl.miniature.tasks import dataset
+
+        if split == "train":
+            return dataset(4096, 0, "train")
+        if split == "test":
+            return dataset(500, 1, "test")
+        raise ValueError(f"The miniature has the splits 'train' and 'test', got {split!r}.")
+    rows = load_rows(name, split, config, streaming)
+    columns = rows.column_names
+    if not columns or is_ready(columns):
+        return rows
+    return rows.map(partial(_as_row, converter(columns)), remove_columns=columns)
+
+
+def _as_row(convert: Converter, row: dict[str, Any]) -> dict[str, Any]:
+    try:
+        example = convert(row)
+    except RefusedError as error:
+        raise ValueError(
+            f"A row cannot be used ({error}). `hpt-trl prepare` leaves such rows out and counts them."
+        ) from None
+    return {
+        "prompt": PromptStyle().apply(example.prompt, example.is_question),
+        "demonstration": example.demonstrations[0] if example.demonstrations else "",
+        "solution": example.solution,
+    }

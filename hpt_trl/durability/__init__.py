@@ -1,0 +1,1 @@
+"""What survives a kill: checkpoints, faults, the gate's history, uploads."""

@@ -1,0 +1,239 @@
+"""What ends a run that nobody stopped: told in one paragraph, on every process, at the same moment.
+
+A process that raises alone leaves the others waiting in a collective. So a fault is kept until all processes can be
+told (`first_fault`), and a signal to end the run waits for the end of the step.
+"""
+
+import asyncio
+import math
+import signal
+import threading
+import traceback
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from accelerate.logging import get_logger
+from accelerate.utils import gather, gather_object
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from trl.trainer.utils import is_async_callable
+
+from hpt_trl.common.errors import LocalRunError, RunError
+
+logger = get_logger(__name__)
+
+TERMINATED = 143
+"""Exit code of a run that saved a checkpoint because of SIGTERM: 128 + 15, as shells count a death by that signal."""
+
+
+def anywhere(flag: bool) -> bool:
+    """Whether the flag is set on any process. Every process must ask."""
+    state = PartialState()
+    if state.num_processes == 1:
+        return flag
+    return bool(gather(torch.tensor([int(flag)], device=state.device)).any())
+
+
+def first_fault(own: str | None) -> str | None:
+    """The fault of the first process that has one, on every process. Every process must ask.
+
+    Args:
+        own: this process's fault, if it has one.
+    """
+    if not anywhere(own is not None):
+        return None
+    return next(fault for fault in gather_object([own]) if fault is not None)
+
+
+class RewardGuard:
+    """Calls reward functions, and keeps the first thing that goes wrong until every process can be told.
+
+    Args:
+        timeout: seconds that one call may take. A function of the main thread cannot be interrupted, so with a limit
+            it runs in a thread of its own, which is left behind when time is up. None: no limit, and no thread.
+    """
+
+    def __init__(self, timeout: float | None) -> None:
+        self.timeout = timeout
+        self._fault: str | None = None
+        self._error: Exception | None = None
+
+    def wrap(self, function: Callable, name: str) -> Callable:
+        """The same reward function, but that it answers zeros where it fails."""
+
+        async def guarded_async(**batch: Any) -> list:
+            rows = len(batch["completions"])
+            try:
+                return _checked(await _awaited_in_time(function(**batch), self.timeout), rows)
+            # A user's function may raise anything, and whatever it is must reach the other processes.
+            except Exception as error:
+                return self._keep(name, error, rows)
+
+        def guarded(**batch: Any) -> list:
+            rows = len(batch["completions"])
+            try:
+                return _checked(_in_time(partial(function, **batch), self.timeout), rows)
+            except Exception as error:  # as above
+                return self._keep(name, error, rows)
+
+        return guarded_async if is_async_callable(function) else guarded
+
+    def _keep(self, name: str, error: Exception, rows: int) -> list[float]:
+        if self._fault is None:
+            where = f"process {PartialState().process_index}, {rows} completions"
+            self._fault, self._error = f"The reward function {name!r} {_told(error, self.timeout)} ({where})", error
+        return [0.0] * rows
+
+    def raise_fault(self, step: int) -> None:
+        """Raise RunError on every process if a reward function failed on any. Every process must ask."""
+        fault, error = first_fault(self._fault), self._error
+        self._fault = self._error = None
+        if fault is not None:
+            raise RunError(
+                f"{fault} at step {step}. Mend it, or let it return None for completions that it cannot score, and go "
+                "on from the last checkpoint with resume_from_checkpoint=True."
+            ) from error
+
+
+class _BadRewardsError(Exception):
+    """What a reward function returned is not one finite number or None a completion."""
+
+
+def _checked(rewards: Any, rows: int) -> list:
+    """The rewards as they came, if TRL can use them."""
+    if not hasattr(rewards, "__iter__") or isinstance(rewards, (str, dict)):
+        raise _BadRewardsError(f"returned a {type(rewards).__name__} instead of a list of {rows} rewards")
+    rewards = list(rewards)
+    if len(rewards) != rows:
+        raise _BadRewardsError(f"returned {len(rewards)} rewards for {rows} completions")
+    for row, reward in enumerate(rewards):
+        if reward is None:
+            continue
+        try:
+            is_finite = math.isfinite(reward)
+        except (TypeError, ValueError):
+            is_finite = False
+        if not is_finite:
+            # TRL would take NaN for None, and spread infinity over the group.
+            raise _BadRewardsError(f"returned {reward!r} for completion {row}, which is no finite number")
+    return rewards
+
+
+def _told(error: Exception, timeout: float | None) -> str:
+    """What happened, as the predicate of a sentence."""
+    if isinstance(error, _BadRewardsError):
+        return str(error)
+    if isinstance(error, _OutOfTimeError):
+        return f"did not return within reward_timeout ({timeout:g} s)"
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"raised {type(error).__name__}: {error} in {frame.filename}, line {frame.lineno}"
+
+
+class _OutOfTimeError(Exception):
+    """A call took longer than it may."""
+
+
+async def _awaited_in_time(call: Awaitable[Any], timeout: float | None) -> Any:
+    """The result of a call; `_OutOfTimeError` if it takes more than `timeout` seconds."""
+    try:
+        async with asyncio.timeout(timeout) as limit:
+            return await call
+    except TimeoutError:
+        if limit.expired():
+            raise _OutOfTimeError from None
+        raise
+
+
+def _in_time(call: Callable[[], Any], timeout: float | None) -> Any:
+    """The result of a call; `_OutOfTimeError` if it takes more than `timeout` seconds."""
+    if timeout is None:
+        return call()
+    outcome: list[tuple[Any, Exception | None]] = []
+    device = PartialState().device
+
+    def run() -> None:
+        if device.type == "cuda":  # a new thread is on the first GPU
+            torch.cuda.set_device(device)
+        try:
+            outcome.append((call(), None))
+        except Exception as error:  # handed to the thread that waits
+            outcome.append((None, error))
+
+    # A daemon: an executor's threads are waited for when the process ends, and this one may never end.
+    thread = threading.Thread(target=run, name="reward", daemon=True)
+    thread.start()
+    thread.join(timeout)
+    if not outcome:
+        raise _OutOfTimeError
+    result, error = outcome[0]
+    if error is not None:
+        raise error
+    return result
+
+
+class TerminationCallback(TrainerCallback):
+    """Upon SIGTERM, save a checkpoint at the end of the step and stop, on all processes together.
+
+    transformers' `enable_jit_checkpoint` decides on each process by its own clock, in the middle of a step, and ends
+    with exit code 0: processes fall out of step, and a scheduler takes the run for finished.
+    """
+
+    def __init__(self) -> None:
+        self.is_requested = False
+        self.has_stopped = False
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Listen while training, unless there is another handler, or another thread trains."""
+        self.is_requested = self.has_stopped = False
+        is_main = threading.current_thread() is threading.main_thread()
+        if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+            yield
+            return
+        # Schedulers and launchers both forward the signal: every further one is the same request.
+        signal.signal(signal.SIGTERM, lambda number, frame: setattr(self, "is_requested", True))
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        # The signal may have reached one process only. After the last step there is nothing left to stop.
+        if anywhere(self.is_requested) and state.global_step < state.max_steps:
+            logger.warning(f"SIGTERM: saving a checkpoint at step {state.global_step}, then ending with {TERMINATED}.")
+            control.should_save = control.should_training_stop = self.has_stopped = True
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        # Where an epoch was cut short, what its end asks for is the resumed run's to do.
+        if self.has_stopped and not float(state.epoch or 0).is_integer():
+            control.should_log = control.should_evaluate = control.should_save = False
+
+
+@contextmanager
+def lost_process_explained() -> Iterator[None]:
+    """Say what it means when a collective fails: another process is gone."""
+    try:
+        yield
+    except RunError:
+        raise
+    except RuntimeError as error:
+        if not is_lost_connection(error):
+            raise
+        raise LocalRunError(
+            f"Process {PartialState().process_index} lost its connection to the others: another process of this run "
+            f"has died or does not answer (see its messages, or the system's for a killed one). Go on from the last "
+            f"checkpoint with resume_from_checkpoint=True. The backend said: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def is_lost_connection(error: Exception) -> bool:
+    """Whether a collective failed because another process is gone."""
+    if PartialState().num_processes == 1:
+        return False
+    # gloo raises plain RuntimeErrors with the place in its source; NCCL's have a type.
+    return isinstance(error, torch.distributed.DistError) or "gloo/transport" in str(error)

@@ -1,0 +1,1 @@
+"""The facts of a run, and the model card written from them."""

@@ -1,0 +1,108 @@
+"""What a run writes into `_record` while it goes on, so that it can be read at any time, also after a kill.
+
+- `run.json`: configuration and versions, written when training begins.
+- `log.jsonl`: every entry of the log as a line. Trainer writes its own log with checkpoints and at the end only.
+- `samples.jsonl`: a few rollouts of each logged step.
+"""
+
+import json
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from hpt_trl.common.errors import LocalRunError
+from hpt_trl.common.versions import versions_of
+from hpt_trl.monitoring.samples import RECORD, SampleLog
+
+LOG_NAME = f"{RECORD}/log.jsonl"
+RUN_NAME = f"{RECORD}/run.json"
+_PACKAGES = ("trl", "transformers", "accelerate", "torch")
+
+
+class StepClock:
+    """Seconds that parts of an optimizer step take."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def measure(self, part: str, is_training: bool) -> Iterator[None]:
+        """Add the time of the `with` block to a part of the step; evaluation is no part of it."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            if is_training:
+                self._seconds[part] += time.perf_counter() - began
+
+    def take(self) -> dict[str, float]:
+        """Seconds of generation and verdicts since the last step, by name; 0 where rollouts were used again."""
+        seconds = {part: self._seconds[part] for part in ("generation", "verdicts")}
+        self._seconds.clear()
+        return seconds
+
+
+class RunRecorder(TrainerCallback):
+    """
+    Writes `run.json`, `log.jsonl` and `samples.jsonl` into the output folder's `_record`.
+
+    Args:
+        samples: of the last generation.
+        facts: what `run.json` holds beside configuration and versions.
+    """
+
+    def __init__(self, samples: SampleLog, facts: Mapping[str, Any]) -> None:
+        self.samples = samples
+        self.facts = facts
+        self._has_begun = False  # an evaluation without training is no run
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if not state.is_world_process_zero:
+            return
+        folder = Path(str(args.output_dir))
+        run = {
+            **self.facts,
+            "max_steps": state.max_steps,
+            "processes": args.world_size,
+            "versions": versions_of(_PACKAGES),
+            # Tokens are masked by `to_dict`.
+            "config": args.to_dict(),
+        }
+        with _told():
+            (folder / RECORD).mkdir(parents=True, exist_ok=True)
+            (folder / RUN_NAME).write_text(json.dumps(run, indent=1, default=str), encoding="utf-8")
+            # A run that is resumed begins with the log of its checkpoint.
+            (folder / LOG_NAME).write_text("".join(map(_line, state.log_history)), encoding="utf-8")
+            self.samples.begin(folder, state.global_step)
+        self._has_begun = True
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if not (state.is_world_process_zero and self._has_begun):
+            return
+        folder = Path(str(args.output_dir))
+        with _told(), (folder / LOG_NAME).open("a", encoding="utf-8") as file:
+            file.write(_line(state.log_history[-1]))
+            if "loss" in state.log_history[-1]:
+                self.samples.write(folder)
+
+
+def _line(entry: Mapping[str, Any]) -> str:
+    return json.dumps(entry, default=str) + "\n"
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise LocalRunError(
+            f"The run's log could not be written: {error}. See that the disk has room, and go on from the last "
+            "checkpoint with resume_from_checkpoint=True."
+        ) from error

@@ -1,0 +1,1 @@
+"""A run's folder, read and explained: figures, findings in words, and one page."""

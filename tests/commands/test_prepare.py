@@ -1,0 +1,214 @@
+"""`hpt-trl prepare` as a user calls it: what it writes, what it says, and what it leaves behind when it fails."""
+
+import json
+import sys
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from datasets import load_dataset
+
+from hpt_trl.commands import cli
+from tests.data import samples
+from tests.data.test_prepare_rows import BENCHMARK, MIXED
+
+
+def call(monkeypatch, capsys, *argv):
+    """Run the command in this process; returns exit code, stdout and stderr."""
+    monkeypatch.setattr(sys, "argv", ["hpt-trl", "prepare", *map(str, argv)])
+    code = 0
+    try:
+        cli.main()
+    except SystemExit as stop:
+        code = stop.code
+    captured = capsys.readouterr()
+    return code, " ".join(captured.out.split()), captured.err
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture
+def source(tmp_path):
+    (tmp_path / "in").mkdir()
+    return write(tmp_path / "in" / "train.jsonl", MIXED)
+
+
+@pytest.fixture
+def benchmark(tmp_path):
+    (tmp_path / "suites").mkdir()
+    return write(tmp_path / "suites" / "farm.jsonl", [{"problem": BENCHMARK, "answer": "43"}]).parent
+
+
+def rows_of(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_data_and_report_are_written(source, benchmark, tmp_path, monkeypatch, capsys):
+    output = tmp_path / "out" / "ready.jsonl"
+    code, told, _ = call(monkeypatch, capsys, source, "--output", output, "--benchmarks", benchmark)
+    assert code == 0
+    assert "14 rows came, 4 kept, 10 refused." in told
+    assert "2 of the kept have no demonstration: they stay on RL" in told
+    assert "1 refused: overlaps a benchmark (farm 1)" in told
+    assert "Not compared with gpqa: no file of that name among --benchmarks" in told
+    assert [row["demonstration"] for row in rows_of(output)] == ["\\boxed{2}", "", "", "now right: \\boxed{2}"]
+    report = json.loads((tmp_path / "out" / "ready.jsonl.report.json").read_text())
+    assert (report["came"], report["kept"], len(report["refused"])) == (14, 4, 10)
+    assert report["came"] == report["kept"] + sum(entry["rows"] for entry in report["refused"].values())
+    assert report["decontamination"]["problems_by_benchmark"] == {"farm": 1}
+    assert report["settings"]["source"] == str(source)
+    assert sorted(path.name for path in output.parent.iterdir()) == ["ready.jsonl", "ready.jsonl.report.json"]
+
+
+def test_parquet_holds_the_same_rows(source, tmp_path, monkeypatch, capsys):
+    for name in ("a.jsonl", "a.parquet"):
+        assert call(monkeypatch, capsys, source, "--output", tmp_path / name, "--decontaminate", "false")[0] == 0
+    rows = load_dataset("parquet", data_files=str(tmp_path / "a.parquet"), split="train", cache_dir=str(tmp_path))
+    assert list(rows) == rows_of(tmp_path / "a.jsonl")
+    assert len(rows) == 5  # nothing was compared, so the farmer stays
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "json", "csv", "parquet"])
+def test_every_kind_of_file_gives_the_same(tmp_path, monkeypatch, capsys, kind):
+    rows = [{"problem": f"{n}+1", "solution": f"ä \\boxed{{{n + 1}}}", "answer": str(n + 1)} for n in range(3)]
+    path = tmp_path / f"in.{kind}"
+    if kind == "parquet":
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    elif kind == "csv":
+        path.write_text("problem,solution,answer\r\n" + "".join(",".join(row.values()) + "\r\n" for row in rows))
+    else:
+        path.write_text(json.dumps(rows) if kind == "json" else "\r\n".join(map(json.dumps, rows)))
+    output = tmp_path / "out.jsonl"
+    assert call(monkeypatch, capsys, path, "--output", output, "--decontaminate", "false")[0] == 0
+    assert [(row["demonstration"], row["solution"]) for row in rows_of(output)] == [
+        ("ä \\boxed{1}", "1"),
+        ("ä \\boxed{2}", "2"),
+        ("ä \\boxed{3}", "3"),
+    ]
+
+
+def test_streaming_equals_not_streaming(source, benchmark, tmp_path, monkeypatch, capsys):
+    for name in ("a", "b"):
+        flags = ["--streaming"] if name == "b" else []
+        output = tmp_path / f"{name}.jsonl"
+        assert call(monkeypatch, capsys, source, "--output", output, "--benchmarks", benchmark, *flags)[0] == 0
+    assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "b.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("dash", ["-", "_"])
+def test_columns_are_named_with_dashes_or_underscores(tmp_path, monkeypatch, capsys, dash):
+    source = write(tmp_path / "in.jsonl", [{"ask": "6*7?", "shown": "\\boxed{42}", "gold": 42}])
+    names = zip(("prompt", "demonstration", "solution"), ("ask", "shown", "gold"))
+    flags = [part for name, column in names for part in (f"--{name}{dash}column", column)]
+    template = ["--prompt_format", "text", "--prompt_template", "Q: {question}\nA:"]
+    output = tmp_path / "out.jsonl"
+    assert call(monkeypatch, capsys, source, "--output", output, "--decontaminate", "false", *flags, *template)[0] == 0
+    assert rows_of(output) == [{"prompt": "Q: 6*7?\nA:", "demonstration": "\\boxed{42}", "solution": "42"}]
+
+
+def test_limit_reads_the_first_rows_only(source, tmp_path, monkeypatch, capsys):
+    output = tmp_path / "out.jsonl"
+    flags = ["--limit", 2, "--decontaminate", "false"]
+    code, told, _ = call(monkeypatch, capsys, source, "--output", output, *flags)
+    assert code == 0
+    assert "2 rows came, 1 kept, 1 refused." in told
+    assert "Not compared with any benchmark: decontaminate is false" in told
+
+
+BROKEN = b'{"problem": "1+1", "solution": "\\\\boxed{2}", "answer": "2"}\n' * 1500 + b'{"problem": \n'
+
+
+@pytest.mark.parametrize(
+    ("content", "flags", "message"),
+    [
+        (BROKEN, [], "line 1501, is not readable as JSON"),
+        (b"", [], "is empty: 0 rows"),
+        (b"\n\n", [], "holds no rows in split 'train'"),
+        (b'{"a": 1}\n', [], "No known data set has the columns ['a']"),
+        (b'{"a": 1}\n', ["--prompt_column", "b"], "The data has no column 'b'; it has ['a']"),
+        (
+            b'{"question": "a", "answer": "b"}\n',
+            [],
+            "1 rows came, 0 kept, 1 refused: 1 malformed. For example row 1: no",
+        ),
+        (b'{"prompt": "a", "solution": "1"}\n', ["--limit", "0"], "limit must be at least 1"),
+        (b'{"prompt": "a", "solution": "1"}\n', ["--prompt_system", "s"], "set prompt_format to 'chat'"),
+        (b'{"prompt": "a", "solution": "1"}\n', ["--benchmarks", "x"], "drop one of the two"),
+        (b'{"prompt": "a", "solution": "1", "x": 1}\n{"prompt": "b", "solution": "1", "x": "y"}\n', [], "one type"),
+    ],
+)
+def test_bad_input_is_one_paragraph_and_leaves_nothing(tmp_path, monkeypatch, capsys, content, flags, message):
+    source = tmp_path / "in.jsonl"
+    source.write_bytes(content)
+    output = tmp_path / "out" / "rows.parquet"
+    output.parent.mkdir()
+    output.write_text("what was there before")
+    code, _, error = call(monkeypatch, capsys, source, "--output", output, "--decontaminate", "false", *flags)
+    told = [line for line in error.splitlines() if line.startswith("hpt-trl prepare: error: ")]
+    assert (code, len(told)) == (2, 1)
+    assert message in told[0]
+    assert "Traceback" not in error
+    assert [path.name for path in output.parent.iterdir()] == ["rows.parquet"]
+    assert output.read_text() == "what was there before"
+
+
+@pytest.mark.parametrize(
+    ("source", "output", "message"),
+    [
+        ("in.jsonl", "out.txt", "output must end in .jsonl or .parquet"),
+        ("./nowhere.jsonl", "out.jsonl", "'./nowhere.jsonl' does not exist"),
+        ("./nowhere.gguf", "model", "The model './nowhere.gguf' does not exist"),
+    ],
+)
+def test_names_that_cannot_be_are_told(tmp_path, monkeypatch, capsys, source, output, message):
+    code, _, error = call(monkeypatch, capsys, source, "--output", tmp_path / output, "--decontaminate", "false")
+    assert code == 2
+    assert message in error
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_benchmark_itself_is_refused_whole_with_advice(benchmark, tmp_path, monkeypatch, capsys):
+    flags = ["--output", tmp_path / "out.jsonl", "--benchmarks", benchmark]
+    code, _, error = call(monkeypatch, capsys, benchmark / "farm.jsonl", *flags)
+    assert code == 2
+    assert "If these are test data, give --decontaminate false." in error
+
+
+def test_without_benchmarks_it_does_not_go_on(source, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    code, _, error = call(monkeypatch, capsys, source, "--output", tmp_path / "out.jsonl")
+    assert code == 2
+    assert "Give a folder with the benchmarks as .jsonl files by --benchmarks FOLDER" in error
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_a_prepared_file_trains(tmp_path, monkeypatch, capsys):
+    rows = [{"question": f"{n}+1?", "answer": f"It is {n + 1}.\n#### {n + 1}"} for n in range(8)]
+    source, output = write(tmp_path / "in.jsonl", rows), tmp_path / "ready.jsonl"
+    flags = ["--prompt_format", "text", "--decontaminate", "false"]
+    assert call(monkeypatch, capsys, source, "--output", output, *flags)[0] == 0
+    from hpt_trl import HPTConfig, HPTTrainer
+    from hpt_trl.verifier.verdicts import accuracy_reward
+
+    dataset = load_dataset("json", data_files=str(output), split="train", cache_dir=str(tmp_path))
+    args = HPTConfig(
+        str(tmp_path / "run"), max_steps=1, max_completion_length=8, per_device_train_batch_size=8, num_generations=4,
+        use_cpu=True, bf16=False, report_to="none", save_strategy="no",
+    )  # fmt: skip
+    trainer = HPTTrainer("hpt_trl/miniature/model", accuracy_reward, args, train_dataset=dataset)
+    trainer.train()
+    assert trainer.state.log_history[0]["demonstrations/missing"] == 0
+
+
+def test_samples_are_all_kept_through_the_command(tmp_path, monkeypatch, capsys):
+    names = [name for name in dir(samples) if name.isupper() and name != "THOUGHT"]
+    assert len(names) == 12
+    for name in names:
+        source = write(tmp_path / f"{name.lower()}.jsonl", getattr(samples, name))
+        flags = ["--output", tmp_path / "out.jsonl", "--decontaminate", "false"]
+        code, told, _ = call(monkeypatch, capsys, source, *flags)
+        assert code == 0, name
+        assert "1 rows came, 1 kept, 0 refused." in told, name

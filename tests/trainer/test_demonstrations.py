@@ -1,0 +1,130 @@
+import pytest
+from datasets import Dataset
+from transformers import AutoTokenizer
+
+from hpt_trl.trainer.demonstrations import DemonstrationTokenizer, cut, is_missing, prompt_identifier
+
+PROMPT = [{"role": "user", "content": "2+2"}]
+
+
+@pytest.fixture
+def tokenizer(tiny_model):
+    return AutoTokenizer.from_pretrained(tiny_model)
+
+
+def trained_text(tokenizer, tokens):
+    return tokenizer.decode([token for token, trained in zip(tokens.ids, tokens.mask) if trained])
+
+
+def tokenized(tokenizer, demonstration, prompt=PROMPT, opened="<|assistant|>", stop_ids=None):
+    tokenize = DemonstrationTokenizer(tokenizer, stop_ids or [tokenizer.eos_token_id], {})
+    return tokenize(prompt, demonstration, tokenizer(opened)["input_ids"])
+
+
+@pytest.mark.parametrize("missing", [None, "", " \n", [], {}, [{"role": "assistant", "content": ""}]])
+def test_nothing_to_learn_from_is_missing(missing):
+    assert is_missing(missing)
+
+
+def test_something_to_learn_from_is_not_missing():
+    assert not is_missing("x")
+    assert not is_missing([{"role": "assistant", "content": None, "tool_calls": [{}]}])
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "four",
+        {"role": "assistant", "content": "four"},
+        [{"role": "assistant", "content": "four"}],
+        [{"role": "assistant", "content": [{"type": "text", "text": "fo"}, {"type": "text", "text": "ur"}]}],
+    ],
+)
+def test_every_form_of_one_turn_is_its_text_and_eos(tokenizer, form):
+    tokens = tokenized(tokenizer, form)
+    assert tokenizer.decode(tokens.ids) == "four<eos>"
+    assert tokens.mask == [1] * 5
+
+
+def test_keys_that_datasets_fills_with_none_do_not_matter(tokenizer):
+    rows = Dataset.from_list(
+        [
+            {"demonstration": [{"role": "assistant", "content": "four"}]},
+            {"demonstration": [{"role": "assistant", "content": "x", "name": "y"}]},
+        ]
+    )
+    assert tokenizer.decode(tokenized(tokenizer, rows[0]["demonstration"]).ids) == "four<eos>"
+
+
+@pytest.mark.parametrize(
+    ("opened", "demonstration", "expected"),
+    [
+        ("<|assistant|><think>\n", "<think>\nhm</think>4", "hm</think>4<eos>"),
+        ("<|assistant|><think>", "<think>hm</think>4", "hm</think>4<eos>"),
+        ("<|assistant|><think>\n", "<think>hm</think>4", "hm</think>4<eos>"),
+        ("<|assistant|>", "<think>hm</think>4", "<think>hm</think>4<eos>"),
+        ("<|assistant|><think>\n", "hm</think>4", "hm</think>4<eos>"),
+        # Thinking is off: the prompt closed it at once.
+        ("<|assistant|><think>\n\n</think>\n\n", "<think>hm</think>\n\n4", "4<eos>"),
+    ],
+)
+def test_a_think_that_the_prompt_opened_is_not_repeated(tokenizer, opened, demonstration, expected):
+    assert tokenizer.decode(tokenized(tokenizer, demonstration, opened=opened).ids) == expected
+
+
+def test_a_conversation_trains_on_the_assistants_turns_only(tokenizer):
+    turns = [
+        {"role": "assistant", "content": "look"},
+        {"role": "tool", "content": "4"},
+        {"role": "assistant", "content": "four"},
+    ]
+    tokens = tokenized(tokenizer, turns)
+    assert tokenizer.decode(tokens.ids) == "look<eos>\n<|tool|>4<eos>\n<|assistant|>four<eos>"
+    assert trained_text(tokenizer, tokens) == "look<eos>four<eos>"
+
+
+def test_a_turn_ends_where_generation_stops(tokenizer):
+    """A template may end its turns with a token that is not the tokenizer's EOS, as Gemma's does."""
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<end>"]})
+    tokenizer.chat_template = tokenizer.chat_template.replace("<eos>", "<end>")
+    end = tokenizer.convert_tokens_to_ids("<end>")
+    turns = [{"role": "assistant", "content": "look"}, {"role": "assistant", "content": "four"}]
+    both = [tokenizer.eos_token_id, end]
+    assert tokenizer.decode(tokenized(tokenizer, "four", stop_ids=both).ids) == "four<end>"
+    assert trained_text(tokenizer, tokenized(tokenizer, turns, stop_ids=both)) == "look<end>four<end>"
+    # Where generation does not stop at it, the demonstration must not either, as with Qwen2.5's base models.
+    assert tokenizer.decode(tokenized(tokenizer, "four").ids) == "four<eos>"
+    assert trained_text(tokenizer, tokenized(tokenizer, turns)) == "look<end>four<eos>"
+    # A prompt that is a text has no turns.
+    assert tokenizer.decode(tokenized(tokenizer, "four", prompt="2+2", stop_ids=both).ids) == "four<eos>"
+
+
+def test_anything_but_text_is_refused(tokenizer):
+    picture = [{"role": "assistant", "content": [{"type": "image", "image": "x"}]}]
+    with pytest.raises(ValueError, match=r"parts of type \['image'\]"):
+        tokenized(tokenizer, picture)
+
+
+def test_a_conversation_must_end_with_the_assistant(tokenizer):
+    with pytest.raises(ValueError, match="must end with the assistant's"):
+        tokenized(tokenizer, [{"role": "assistant", "content": "look"}, {"role": "tool", "content": "4"}])
+
+
+def test_a_template_that_rewrites_earlier_turns_is_refused(tokenizer):
+    tokenizer.chat_template = "{{ messages | length }}{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    turns = [{"role": "assistant", "content": "a"}, {"role": "assistant", "content": "b"}]
+    with pytest.raises(ValueError, match="rewrites earlier turns"):
+        tokenized(tokenizer, turns)
+
+
+def test_a_cut_demonstration_has_no_eos(tokenizer):
+    tokens = tokenized(tokenizer, "four")
+    assert not cut(tokens, 5).was_cut
+    assert tokenizer.decode(cut(tokens, 4).ids) == "four"
+    assert cut(tokens, 4).was_cut
+
+
+def test_prompts_are_named_by_their_column_or_their_text():
+    assert prompt_identifier({"prompt": "a", "prompt_id": 7}) == "7"
+    assert prompt_identifier({"prompt": "a"}) == prompt_identifier({"prompt": "a", "solution": "1"})
+    assert prompt_identifier({"prompt": "a"}) != prompt_identifier({"prompt": "b"})

@@ -1,0 +1,139 @@
+import threading
+import time
+
+import pytest
+
+from hpt_trl.trainer.checks import gate_reward_index
+from hpt_trl.verifier.verdicts import accuracy_reward, final_answer, final_choice, format_reward, last_boxed
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (r"so \boxed{33}", "33"),
+        (r"\boxed{1} no, \boxed{2}", "2"),  # the last box decides
+        (r"\boxed{\frac{1}{2}}.", r"\frac{1}{2}"),
+        (r"\boxed{3} and \boxed{4", "3"),  # cut off: the last closed one
+        ("33", None),
+        ("", None),
+        (r"<think>\boxed{1}</think> \boxed{2}", "2"),
+        (r"<think>\boxed{1}</think> I forgot", None),
+        (r"<think> \boxed{1}", None),  # never closed: no answer
+        (r"\boxed{1}</think>\boxed{2}", "2"),  # the generation prompt opened it
+    ],
+)
+def test_final_answer(text, answer):
+    assert final_answer(text) == answer
+
+
+def test_last_boxed_of_nested_boxes_is_the_inner_one():
+    assert last_boxed(r"\boxed{a \boxed{b}}") == "b"
+
+
+def test_ten_thousand_opened_boxes_are_read_in_one_pass():
+    assert last_boxed(r"\boxed{" * 10_000) is None  # minutes, if each opening were read to the end
+
+
+def test_reward_takes_texts_and_conversations():
+    texts = [r"\boxed{0.5}", r"\boxed{7}", "no box", r"\boxed{18}"]
+    solutions = [r"$\frac{1}{2}$", "8", "3", "18"]
+    assert accuracy_reward(texts, solutions) == [1.0, 0.0, 0.0, 1.0]
+    chats = [[{"role": "assistant", "content": text}] for text in texts]
+    assert accuracy_reward(chats, solutions) == [1.0, 0.0, 0.0, 1.0]
+
+
+def test_an_unreadable_solution_is_unscorable():
+    assert accuracy_reward([r"\boxed{1}"], [""]) == [None]
+
+
+def test_verdicts_hold_off_the_main_thread_where_alarms_do_not_work():
+    found = []
+    worker = threading.Thread(target=lambda: found.extend(accuracy_reward([r"\boxed{1/4}"], ["0.25"])))
+    worker.start()
+    worker.join()
+    assert found == [1.0]
+
+
+def test_answers_are_logged_beside_the_completions():
+    columns = {}
+    accuracy_reward([r"\boxed{1}", "?"], ["1", "1"], log_extra=lambda name, values: columns.update({name: values}))
+    assert columns == {"answer": ["1", ""], "solution": ["1", "1"], "verdict": ["right", "unparseable answer"]}
+
+
+def test_the_kinds_of_verdicts_are_logged_as_shares():
+    logged = {}
+    texts = [r"\boxed{1}", r"\boxed{2}", "?", r"\boxed{4}"]
+    assert accuracy_reward(texts, ["1", "1", "1", ""], log_metric=logged.__setitem__) == [1.0, 0.0, 0.0, None]
+    assert logged == {
+        "verdicts/right": 0.25, "verdicts/wrong": 0.25, "verdicts/unparseable_answer": 0.25,
+        "verdicts/unparseable_gold": 0.25, "verdicts/timed_out": 0.0,
+    }  # fmt: skip
+
+
+def test_contents_in_parts_and_empty_completions_are_read():
+    parts = [{"role": "assistant", "content": [{"type": "text", "text": r"\boxed"}, {"type": "text", "text": "{1/2}"}]}]
+    assert accuracy_reward([parts, [], [{"role": "assistant", "content": None}]], ["0.5"] * 3) == [1.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "letter"),
+    [
+        ("The answer is (C).", "C"),
+        ("A) no\nB) yes\nAnswer: B", "B"),
+        ("The answer is (A). No, the answer is **B**.", "B"),
+        (r"\boxed{A}, wait: \boxed{\text{(D)}}", "D"),
+        ("<think>The answer is A</think>\n(B)", "B"),
+        ("<think>The answer is A", None),
+        ("A dog has four legs, and vitamin C is one of many.", None),
+        ("The answer is a dog.", None),
+        ("The answer is A or B.", None),
+        ("Is the answer A?", None),
+    ],
+)
+def test_final_choice(text, letter):
+    assert final_choice(text) == letter
+
+
+def test_a_letter_is_asked_for_only_where_the_gold_is_one():
+    texts = ["The answer is (C).", "The answer is 7.", r"\boxed{C}"]
+    assert accuracy_reward(texts, ["C", "7", "c+1"]) == [1.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "reward"),
+    [
+        (r"\boxed{1}", 1.0),
+        (r"<think>a</think> \boxed{1}", 1.0),
+        (r"a</think> \boxed{1}", 1.0),  # the generation prompt opened it
+        (r"<think>a \boxed{1}</think> \boxed{2}", 1.0),
+        ("1", 0.0),
+        (r"\boxed{}", 0.0),
+        (r"\boxed{1} \boxed{2}", 0.0),
+        (r"\boxed{1} \boxed{2", 0.0),
+        (r"<think>\boxed{1}", 0.0),
+        (r"<think>a</think> b</think> \boxed{1}", 0.0),
+        (r"<think>a<think>b</think> \boxed{1}", 0.0),
+        (r"hm <think>a</think> \boxed{1}", 0.0),
+    ],
+)
+def test_format_reward(text, reward):
+    assert format_reward([text]) == [reward]
+    assert format_reward([[{"role": "assistant", "content": text}]]) == [reward]
+
+
+def test_the_gate_listens_to_accuracy_among_several():
+    names = ["format_reward", "accuracy_reward", "soft_overlong_punishment_reward"]
+    assert gate_reward_index(names, None, is_needed=True) == 1
+    assert gate_reward_index(names, "format_reward", is_needed=True) == 0
+    with pytest.raises(ValueError, match="gate_reward must name"):
+        gate_reward_index(["format_reward", "bonus"], None, is_needed=True)
+
+
+@pytest.mark.parametrize("filler", [" ", "*", "(", "\\boxed{", "answer ", "answer: ", "\n", "{", "C", "$"])
+def test_a_megabyte_is_read_in_one_pass(filler):
+    text = "the answer" + filler * (2**20 // len(filler))
+    start = time.monotonic()
+    final_choice(text)
+    final_answer(text)
+    format_reward([text])
+    assert time.monotonic() - start < 30  # hours, if anything were read again and again
