@@ -1,7 +1,8 @@
 """Parameters after three steps of every preset, every gate, and the options that change how a batch is computed.
 
-`python -m tests.trainer.golden_steps --write FILE` records them, `--compare FILE` exits with 1 if a single bit differs. Bits depend on the CPU and on torch: compare on the machine that recorded them.
-`test_golden_steps.py` compares the committed projections, which hold on every machine, to rounding.
+`python -m tests.trainer.golden_steps --write FILE` records them, `--compare FILE` exits with 1 if a single bit differs.
+Bits depend on the CPU and on torch: compare on the machine that recorded them. `test_golden_steps.py` compares the
+committed projections, which hold on every machine, to rounding.
 """
 
 import argparse
