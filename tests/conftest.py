@@ -9,8 +9,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
+from hypothesis import settings
 
 torch.set_num_threads(1)
+
+# The same examples in every run, and none kept from an earlier one; how long an example takes depends on the machine.
+settings.register_profile("hpt_trl", derandomize=True, database=None, deadline=None)
+settings.load_profile("hpt_trl")
 
 from tests.tiny import build_tiny_model  # noqa: E402  (torch must have its threads first)
 

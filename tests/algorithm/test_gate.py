@@ -1,7 +1,16 @@
 import pytest
 import torch
 
-from hpt_trl.algorithm.gate import gate_weights, is_shut, linear_gate, named_gate, off_gate, solve_rates, switch_gate
+from hpt_trl.algorithm.gate import (
+    GateWeights,
+    gate_weights,
+    is_shut,
+    linear_gate,
+    named_gate,
+    off_gate,
+    solve_rates,
+    switch_gate,
+)
 
 NAN = float("nan")
 
@@ -105,3 +114,22 @@ def test_only_full_rollouts_and_nothing_else_is_shut():
     assert is_shut(off_gate(rate_P, 0))
     assert not is_shut(linear_gate(rate_P, 0))
     assert not is_shut(switch_gate(rate_P, 0, threshold=0.5))
+
+
+def test_every_solved_count_finds_its_row_of_the_table():
+    """k / G * G is below k in float32 for 49 pairs up to G = 64, e.g. 7 of 23: it must be rounded, not cut off."""
+    cut_off = 0
+    for generations in range(2, 65):
+        rows = {count: [count, 0.0, 0.0] for count in range(generations + 1)}
+        gate = named_gate("table", threshold=0, off_policy_threshold=None, table=rows, num_generations=generations)
+        solve_rate_P = solve_rates((torch.arange(generations) < torch.arange(generations + 1)[:, None]).float(), 1.0)
+        assert gate(solve_rate_P, 0).rollouts_P.tolist() == list(range(generations + 1))
+        cut_off += ((solve_rate_P * generations).long() != torch.arange(generations + 1)).sum().item()
+    assert cut_off == 49
+
+
+def test_an_off_policy_weight_beside_the_rollouts_is_not_plain_grpo():
+    one_P, zero_P = torch.ones(1), torch.zeros(1)
+    assert is_shut(GateWeights(one_P, zero_P, zero_P))
+    assert not is_shut(GateWeights(one_P, zero_P, torch.tensor([0.5])))
+    assert not is_shut(GateWeights(one_P, torch.tensor([0.5]), zero_P))

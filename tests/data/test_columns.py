@@ -182,7 +182,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.data())
 def test_whatever_a_column_holds_a_row_is_read_or_refused(data):
     row = data.draw(st.sampled_from(SAMPLES))

@@ -140,7 +140,7 @@ ROWS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(rows=ROWS)
 def test_reasons_add_up_whatever_comes(rows):
     preparation = Preparation(converter(MIXED[0]), overlap=Overlap({"farm": [BENCHMARK]}))

@@ -11,7 +11,7 @@ from peft import LoraConfig
 from transformers import TrainerCallback
 
 from hpt_trl.common.errors import RunError
-from hpt_trl.durability.checkpoints import MARKER, flaw, mark_complete, rotate, to_resume
+from hpt_trl.durability.checkpoints import MARKER, flaw, mark_complete, rotate, to_resume, writing
 from tests.durability.kill_and_resume import OPTIONS, differences, log_without_times
 from tests.forks import launch
 from tests.tiny import ROWS, make_trainer, parameters
@@ -232,3 +232,32 @@ def test_a_resumed_run_under_deepspeed_ends_as_the_uninterrupted_one(tiny_model,
         str(tmp_path),
     ]
     assert "identical" in launch("accelerate.commands.launch", *flags, limit=400)
+
+
+def test_a_checkpoint_that_another_process_does_not_see_is_no_reason_to_start_anew(whole, monkeypatch):
+    """Here every checkpoint is complete; the other process's folder is empty."""
+    folder, _ = whole
+    monkeypatch.setattr("hpt_trl.durability.checkpoints.gather_object", lambda own: [*own, {}])
+    for wanted in (True, "auto"):
+        with pytest.raises(RunError, match="none that every process sees"):
+            to_resume(wanted, folder)
+
+
+def test_the_newest_checkpoint_is_one_that_is_complete_everywhere(whole, monkeypatch):
+    folder, _ = whole
+    elsewhere = {1: None, 2: None, 3: "its file model.safetensors is missing"}
+    monkeypatch.setattr("hpt_trl.durability.checkpoints.gather_object", lambda own: [*own, elsewhere])
+    assert to_resume(True, folder) == str(folder / "checkpoint-2")
+
+
+def test_errors_that_explain_themselves_pass_through_the_writing_of_a_checkpoint(tmp_path, monkeypatch):
+    explained = RunError("The other process has said why.")
+    with pytest.raises(RunError, match=r"^The other process has said why\.$"), writing(tmp_path, together=False):
+        raise explained
+    lost = RuntimeError("Connection closed by peer")
+    with pytest.raises(RunError, match="could not be written: Connection closed"), writing(tmp_path, together=False):
+        raise lost
+    # Among several processes it is the connection that is lost, not the disk that is full.
+    monkeypatch.setattr("hpt_trl.durability.checkpoints.is_lost_connection", lambda error: error is lost)
+    with pytest.raises(RuntimeError, match=r"^Connection closed by peer$"), writing(tmp_path, together=False):
+        raise lost

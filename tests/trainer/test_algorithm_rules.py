@@ -154,3 +154,27 @@ def test_models_and_environments_an_algorithm_cannot_serve_are_refused(has_route
 def test_what_cannot_go_together_is_refused(tiny_model, tmp_path, options, trainer, message):
     with pytest.raises(ValueError, match=message):
         make_trainer(tiny_model, tmp_path, trainer=trainer, **options)
+
+
+def test_truncated_completions_that_are_masked_are_no_signal(tiny_model, tmp_path):
+    """Of each prompt's four rollouts the first and the second, which is right, end with EOS."""
+
+    def two_of_four_end(prompts, trainer):
+        rollouts = fixed_rollouts(prompts, trainer)
+        end = trainer.processing_class.eos_token_id
+        completions = [[*ids, end] if row % 4 < 2 else ids for row, ids in enumerate(rollouts["completion_ids"])]
+        return rollouts | {"completion_ids": completions}
+
+    def second_is_right(completion_ids, **kwargs):
+        return [float(row % 4 == 1) for row in range(len(completion_ids))]
+
+    def signal_share(**options):
+        trainer = make_trainer(
+            tiny_model, tmp_path, reward=second_is_right, gate_threshold=0.0, max_steps=1,
+            trainer={"rollout_func": two_of_four_end}, **options,
+        )  # fmt: skip
+        trainer.train()
+        return trainer.state.log_history[0]["hpt/signal_share"]
+
+    assert signal_share() == 1.0  # all four have an advantage
+    assert signal_share(mask_truncated_completions=True) == 0.5

@@ -20,6 +20,7 @@ from hpt_trl.algorithm.estimator import (
 from hpt_trl.commands.train import HPTScriptArguments, build_trainer
 from hpt_trl.common.command_line import parse
 from hpt_trl.config import HPTConfig
+from hpt_trl.rewards import accuracy_reward
 from tests.tiny import (
     ROWS,
     fixed_rollouts,
@@ -240,3 +241,64 @@ def test_every_preset_trains_the_miniature_for_20_steps(tmp_path, name):
     assert any(float(entry["grad_norm"]) > 0 for entry in log)
     assert all(parameter.isfinite().all() for parameter in trainer.model.parameters())
     assert json.dumps(log)
+
+
+def luffy_by_hand(scale):
+    """LUFFY's losses with every advantage of a joint group divided by `scale` of its five advantages."""
+
+    def rollout(run, prompt, row, logps):
+        return luffy_rollout(run, prompt, row, logps) / scale(run.joint(prompt))
+
+    def demonstration(run, prompt, logps, text, answer):
+        return luffy_demonstration(run, prompt, logps, text, answer) / scale(run.joint(prompt))
+
+    return rollout, demonstration
+
+
+@pytest.mark.parametrize(
+    ("scale_rewards", "scale"), [("none", lambda joint: 1.0), ("group", lambda joint: joint.std() + 1e-6)]
+)
+def test_joint_groups_are_scaled_as_scale_rewards_says(tiny_model, tmp_path, scale_rewards, scale):
+    expected = Rollouts(tiny_model).gradient(*luffy_by_hand(scale))
+    assert relative_error(gradient_of(tiny_model, tmp_path, "luffy", scale_rewards=scale_rewards), expected) < 1e-5
+
+
+@pytest.mark.parametrize("options", [
+    {"algorithm": "grpo"}, {"algorithm": "reinforce"}, {"algorithm": "srft"}, {"algorithm": "hpt", "gate": "linear"},
+])  # fmt: skip
+def test_outputs_of_tools_are_not_trained_on(tiny_model, tmp_path, options):
+    """Three tokens of another's at the end of a completion change no gradient: dr_grpo divides by a constant."""
+
+    def with_outputs(prompts, trainer):
+        rollouts = fixed_rollouts(prompts, trainer)
+        own = rollouts["completion_ids"]
+        completions = [[*ids, 90, 91, 92] for ids in own]
+        env_mask = [[1] * len(ids) + [0] * 3 for ids in own]
+        return rollouts | {"completion_ids": completions, "env_mask": env_mask}
+
+    def by_own_tokens(completion_ids, **kwargs):
+        return [float(sum(ids[:1]) % 2) for ids in completion_ids]
+
+    def gradient(rollout_func):
+        trainer = {"rollout_func": rollout_func}
+        return step_gradient(
+            tiny_model, tmp_path, reward=by_own_tokens, max_completion_length=9, trainer=trainer, **options
+        )
+
+    assert relative_error(gradient(with_outputs), gradient(fixed_rollouts)) < 1e-5
+
+
+def test_what_rewards_log_is_of_rollouts_not_of_demonstrations(tiny_model, tmp_path):
+    rows = ROWS.map(lambda row: {"demonstration": "\\boxed{" + row["solution"] + "}"})
+    options = {"rows": rows, "reward": accuracy_reward, "log_completions": True, "max_steps": 2}
+    trainer = make_trainer(tiny_model, tmp_path, algorithm="luffy", trainer={"rollout_func": fixed_rollouts}, **options)
+    trainer.train()
+    for entry in trainer.state.log_history[:2]:
+        # No rollout has a box, and every demonstration is right.
+        assert entry["verdicts/unparseable_answer"] == 1
+        assert entry["verdicts/right"] == 0
+    tables = [pd.read_parquet(path) for path in sorted((tmp_path / "completions").glob("*.parquet"))]
+    assert len(tables) == 2
+    for table in tables:
+        assert (table["verdict"] == "unparseable answer").all()
+    assert (pd.read_parquet(tmp_path / "gate.parquet")["demonstration"] == 1).all()

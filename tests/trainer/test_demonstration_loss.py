@@ -136,3 +136,16 @@ def test_one_generation_spread_over_two_steps_gives_each_demonstration_once(tiny
     # Two steps of 8 rows, two prompts' worth each: the mean over two prompts twice is twice the mean over four. The
     # second step starts where the first ended, hence the looser bound.
     assert relative_error((before - after) / 1e-4, 2 * hand_made_gradient(tiny_model)) < 5e-3
+
+
+def test_an_off_policy_weight_beside_full_rollouts_adds_its_part(tiny_model, tmp_path):
+    def gradient(rollouts, off_policy):
+        def gate(rate_P, step):
+            weights = (rollouts, 0.0, off_policy)
+            return tuple(torch.full_like(rate_P, weight) for weight in weights)
+
+        return step_gradient(tiny_model, tmp_path, trainer={"gate": gate, "rollout_func": fixed_rollouts})
+
+    expected = gradient(1.0, 0.0) + 0.5 * gradient(0.0, 1.0)
+    assert relative_error(gradient(1.0, 0.5), expected) < 1e-5
+    assert relative_error(gradient(1.0, 0.0), expected) > 0.01

@@ -128,3 +128,18 @@ def test_prompts_are_named_by_their_column_or_their_text():
     assert prompt_identifier({"prompt": "a", "prompt_id": 7}) == "7"
     assert prompt_identifier({"prompt": "a"}) == prompt_identifier({"prompt": "a", "solution": "1"})
     assert prompt_identifier({"prompt": "a"}) != prompt_identifier({"prompt": "b"})
+
+
+def test_a_prompts_identifier_does_not_depend_on_the_order_of_a_messages_keys():
+    one, other = {"role": "user", "content": "a"}, {"content": "a", "role": "user"}
+    assert prompt_identifier({"prompt": [one]}) == prompt_identifier({"prompt": [other]})
+
+
+def test_a_template_that_raises_refuses_the_demonstration(tokenizer):
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if m['role'] == 'tool' %}{{ raise_exception('no tools here') }}{% endif %}"
+        "{{ m['content'] }}<eos>\n{% endfor %}"
+    )
+    turns = [{"role": "tool", "content": "4"}, {"role": "assistant", "content": "four"}]
+    with pytest.raises(ValueError, match="no tools here"):
+        tokenized(tokenizer, turns)

@@ -91,3 +91,16 @@ def test_a_budget_does_not_go_with_what_acts_on_a_micro_batch():
     for router, pictures in ((True, False), (False, True)):
         with pytest.raises(ValueError, match="which max_tokens_per_forward"):
             check_support(args, ALGORITHMS["hpt"], router, pictures, False)
+
+
+def test_the_longest_rollouts_go_with_the_shortest_demonstrations(tiny_model, tmp_path):
+    """So that micro-batches are of similar size. One that nothing is left for forwards two masked tokens."""
+
+    def verdicts(completion_ids, **kwargs):
+        # Eight prompts of two rollouts: the first has one right, two have none, the others are solved.
+        return [1.0, 0.0, *[0.0] * 4, *[1.0] * 10]
+
+    options = {"num_generations": 2, "max_steps": 1, "gate_threshold": 0.0, "reward": verdicts, **ON_FIXED}
+    sizes = forwarded_tokens(make_trainer(tiny_model, tmp_path, **options))
+    # Two rollouts of 4 prompt tokens and 3 or 2 of their own; demonstrations of 5 + 6 and 6 + 7 tokens.
+    assert sizes == [7, 11, 6, 13, 2, 2]

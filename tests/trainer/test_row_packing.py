@@ -94,3 +94,16 @@ def test_micro_batches_are_put_together_again():
     assert joined["tool_mask"] is None
     assert torch.equal(joined["completion_ids"], BATCH["completion_ids"])
     assert joined["num_items_in_batch"] == 6
+
+
+def test_a_run_may_be_exactly_the_budget():
+    # 2 x (3 + 4) = 14
+    assert cut_to_budget([(3, 4), (1, 4)], 14) == [range(2)]
+    assert cut_to_budget([(3, 4), (1, 4)], 13) == [range(1), range(1, 2)]
+
+
+def test_masks_of_tool_outputs_are_cut_with_their_rows():
+    tool_mask = torch.tensor([[1, 1, 1], [1, 0, 1], [0, 1, 0]])
+    small = rollout_rows(BATCH | {"tool_mask": tool_mask}, torch.tensor([1, 0]), 2)
+    assert small["tool_mask"].tolist() == [[1, 0], [1, 1]]
+    assert small["tool_mask"].shape == small["completion_mask"].shape

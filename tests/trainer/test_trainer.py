@@ -293,3 +293,16 @@ def test_options_out_of_range_are_refused(tiny_model, tmp_path, options, message
 def test_a_gate_beside_a_named_gate_is_refused(tiny_model, tmp_path):
     with pytest.raises(ValueError, match="args that name another"):
         make_trainer(tiny_model, tmp_path, gate_threshold=0.5, trainer={"gate": lambda rate_P, step: (rate_P, rate_P)})
+
+
+def test_a_demonstration_that_the_template_refuses_leaves_its_prompt_on_rollouts(tiny_model, tmp_path):
+    turns = [{"role": "tool", "content": "4"}, {"role": "assistant", "content": "four"}]
+    rows = [{"prompt": [{"role": "user", "content": str(i)}], "demonstration": turns} for i in range(16)]
+    trainer = make_trainer(tiny_model, tmp_path, rows=Dataset.from_list(rows), reward=never_right, max_steps=1)
+    trainer.processing_class.chat_template = (
+        "{% for m in messages %}{% if m['role'] == 'tool' %}{{ raise_exception('no tools here') }}{% endif %}"
+        "{{ m['content'] }}<eos>\n{% endfor %}"
+    )
+    trainer.train()
+    assert logged(trainer, "demonstrations/refused") == [4.0]
+    assert (pd.read_parquet(tmp_path / "gate.parquet")["rollouts"] == 1).all()
