@@ -1,1 +1,1 @@
-"""Steps of a known composition through GRPOTrainer and HPTTrainer, and the ratios of their costs."""
+"""Benchmarks of scripted training steps: HPTTrainer against GRPOTrainer."""

@@ -1,4 +1,4 @@
-"""What a step of HPTTrainer costs beside GRPOTrainer's, and each way to generate beside the plain one: ratios."""
+"""Cost ratios: a step of HPTTrainer against one of GRPOTrainer, and each way to generate against plain generation."""
 
 import json
 import os
@@ -13,22 +13,30 @@ from typing import Any
 from trl import GRPOTrainer
 from trl.import_utils import is_vllm_available
 
-from hpt_trl.profiling.workload import Cost, Group, Mix, floor, forward_of_all, measure, tokens_per_second
+from hpt_trl.profiling.workload import (
+    Group,
+    StepCost,
+    StepSpec,
+    bare_step,
+    forward_all_rows,
+    measure_step,
+    tokens_per_second,
+)
 from hpt_trl.trainer.hpt import HPTTrainer
 
 
 @dataclass
-class Pairs:
-    """A ratio, and the tokens computed on both sides of it."""
+class Ratio:
+    """A ratio of two costs, and the tokens computed on either side."""
 
-    ratio: float
+    value: float
     tokens: int
     other_tokens: int
 
 
 @dataclass
 class Result:
-    """One ratio, the goal it is held against, and what it was taken from."""
+    """One ratio, its goal, and what was compared."""
 
     name: str
     ratio: float
@@ -43,7 +51,15 @@ class Result:
 
 @dataclass
 class Bench:
-    """A model, and how long and how often to measure it."""
+    """A model and how to measure it.
+
+    Args:
+        model: a folder or a Hub id.
+        name: name of the model in results.
+        length: mean tokens of a rollout.
+        repeats: pairs of steps per ratio.
+        dtype: dtype of the parameters.
+    """
 
     model: str
     name: str
@@ -52,124 +68,138 @@ class Bench:
     dtype: str
 
     def groups(self, kinds: Sequence[str], size: int = 8, length: int | None = None) -> list[Group]:
-        """Prompts whose rollouts were "mixed", "all" or "none" solved; demonstrations as long as rollouts."""
-        draw, mean = random.Random(0), length or self.length
-        verdicts = {"mixed": [1.0] + [0.0] * (size - 1), "all": [1.0] * size, "none": [0.0] * size}
+        """One prompt per kind: "mixed", "all" or "none" of its rollouts solved; demonstrations as long as rollouts."""
+        generator, mean = random.Random(0), length or self.length
+        rewards = {"mixed": [1.0] + [0.0] * (size - 1), "all": [1.0] * size, "none": [0.0] * size}
 
-        def tokens() -> int:
-            return draw.randint(mean // 2, mean * 3 // 2)
+        def random_length() -> int:
+            return generator.randint(mean // 2, mean * 3 // 2)
 
-        return [Group(draw.randint(20, 60), [tokens() for _ in range(size)], verdicts[k], tokens()) for k in kinds]
+        return [
+            Group(generator.randint(20, 60), [random_length() for _ in range(size)], rewards[kind], random_length())
+            for kind in kinds
+        ]
 
-    def pairs(
-        self, first: Callable[[], Cost], second: Callable[[], Cost], part: str = "training", more: int = 1
-    ) -> Pairs:
-        """Median ratio of two steps' times, taken in turns, and every second time the other way round.
+    def time_ratio(
+        self,
+        first: Callable[[], StepCost],
+        second: Callable[[], StepCost],
+        field_name: str = "training_seconds",
+        repeat_factor: int = 1,
+    ) -> Ratio:
+        """Median ratio of the times of two steps, measured in alternating order.
 
         Args:
             first, second: make and measure a step.
-            part: of its cost.
-            more: how many times as often as usual, for ratios near 1.
+            field_name: the time of `StepCost` to compare.
+            repeat_factor: multiplies the number of repeats, for ratios near 1.
         """
         costs = []
-        for repeat in range(more * self.repeats):
-            other = second() if repeat % 2 else None
-            one = first()
-            costs.append((one, other or second()))
-        ratio = median(getattr(one, part) / getattr(other, part) for one, other in costs)
-        return Pairs(ratio, costs[0][0].tokens, costs[0][1].tokens)
+        for repeat in range(repeat_factor * self.repeats):
+            if repeat % 2:
+                second_cost = second()
+                first_cost = first()
+            else:
+                first_cost = first()
+                second_cost = second()
+            costs.append((first_cost, second_cost))
+        ratio = median(getattr(cost, field_name) / getattr(other, field_name) for cost, other in costs)
+        return Ratio(ratio, costs[0][0].tokens, costs[0][1].tokens)
 
-    def ours(self, mix: Mix, has_profile: bool = False) -> Cost:
-        """A step of HPTTrainer."""
-        return measure(HPTTrainer, self.model, mix, self.dtype, has_profile)
+    def hpt_step(self, spec: StepSpec, profile_memory: bool = False) -> StepCost:
+        """Cost of a step of HPTTrainer."""
+        return measure_step(HPTTrainer, self.model, spec, self.dtype, profile_memory)
 
-    def theirs(self, mix: Mix, has_profile: bool = False) -> Cost:
-        """A step of GRPOTrainer."""
-        return measure(GRPOTrainer, self.model, mix, self.dtype, has_profile)
+    def grpo_step(self, spec: StepSpec, profile_memory: bool = False) -> StepCost:
+        """Cost of a step of GRPOTrainer."""
+        return measure_step(GRPOTrainer, self.model, spec, self.dtype, profile_memory)
 
-    def result(self, name: str, pairs: Pairs, goal: float, what: str, **more: Any) -> Result:
-        """A ratio beside its goal."""
-        holds = pairs.ratio <= goal and more.get("memory_ratio", 0) <= more.get("memory_goal", 1)
-        return Result(name, round(pairs.ratio, 4), goal, holds, what, self.name, pairs.tokens, pairs.other_tokens, more)
+    def result(self, name: str, ratio: Ratio, goal: float, what: str, **more: Any) -> Result:
+        """Compare a ratio with its goal."""
+        holds = ratio.value <= goal and more.get("memory_ratio", 0) <= more.get("memory_goal", 1)
+        return Result(name, round(ratio.value, 4), goal, holds, what, self.name, ratio.tokens, ratio.other_tokens, more)
 
 
 def no_waste(bench: Bench) -> Result:
-    """Every group has signal: nothing to save, and nothing may be added."""
-    mix = Mix(bench.groups(["mixed"] * 8), 8)
-    pairs = bench.pairs(lambda: bench.ours(mix), lambda: bench.theirs(mix), "step", more=3)
-    return bench.result("no_waste", pairs, 1.03, "all groups mixed, so TRL's micro-batches: step, HPT / GRPO")
+    """Every group has signal: there is nothing to skip, and HPT must not add overhead."""
+    spec = StepSpec(bench.groups(["mixed"] * 8), 8)
+    ratio = bench.time_ratio(
+        lambda: bench.hpt_step(spec), lambda: bench.grpo_step(spec), "step_seconds", repeat_factor=3
+    )
+    return bench.result("no_waste", ratio, 1.03, "all groups mixed, so TRL's micro-batches: step, HPT / GRPO")
 
 
 def wasteful(bench: Bench) -> Result:
-    """Half of the prompts are unsolved, a quarter always solved."""
-    mix = wasteful_mix(bench)
-    pairs = bench.pairs(lambda: bench.ours(mix), lambda: bench.theirs(mix))
-    # With vLLM, TRL computes old log-probabilities of all rows before there is a verdict: this much comes on top.
-    forward = bench.pairs(lambda: forward_of_all(bench.model, mix, bench.dtype), lambda: bench.theirs(mix))
-    what = "half unsolved, a quarter all-solved: training part, HPT / GRPO"
-    return bench.result("wasteful", pairs, 0.45, what, forward_of_all=round(forward.ratio, 4))
+    """Half of the prompts are never solved, a quarter always."""
+    spec = wasteful_spec(bench)
+    ratio = bench.time_ratio(lambda: bench.hpt_step(spec), lambda: bench.grpo_step(spec))
+    # With vLLM, TRL computes old log-probabilities of all rows before rewards are known, which adds this much.
+    forward = bench.time_ratio(lambda: forward_all_rows(bench.model, spec, bench.dtype), lambda: bench.grpo_step(spec))
+    what = "half unsolved, a quarter always solved: training part, HPT / GRPO"
+    return bench.result("wasteful", ratio, 0.45, what, forward_of_all=round(forward.value, 4))
 
 
-def wasteful_mix(bench: Bench) -> Mix:
-    """Eight prompts of which two have signal in their rollouts."""
-    return Mix(bench.groups(["none"] * 4 + ["all"] * 2 + ["mixed"] * 2), 8)
+def wasteful_spec(bench: Bench) -> StepSpec:
+    """Eight prompts, two of which have rollouts with signal."""
+    return StepSpec(bench.groups(["none"] * 4 + ["all"] * 2 + ["mixed"] * 2), 8)
 
 
 def long_demonstration(bench: Bench) -> Iterator[Result]:
-    """One demonstration 16 times as long as the 63 rollouts beside it, or as a row among them."""
+    """One demonstration 16 times as long as the 63 rollouts, computed apart from them or as a row among them."""
     length = max(16, bench.length // 4)
-    # Every prompt learns from rollouts, one of them from its demonstration too.
-    groups = [replace(group, demonstration=0) for group in bench.groups(["mixed"] * 7, 9, length)]
-    groups[0].demonstration = 16 * length
-    apart = Mix(groups, 9, {"gate": "linear"})
+    # All prompts train on rollouts, one of them on its demonstration too.
+    groups = [replace(group, demonstration_length=0) for group in bench.groups(["mixed"] * 7, 9, length)]
+    groups[0].demonstration_length = 16 * length
+    separate = StepSpec(groups, 9, {"gate": "linear"})
     groups = bench.groups(["mixed"] * 8, 8, length)
-    groups[0].rollouts[0] = 16 * length
-    padded = Mix(groups, 8)
-    what = "a demonstration 16 times as long as 63 rollouts: {}, apart / as a row all are padded to"
-    time = bench.pairs(lambda: bench.ours(apart), lambda: bench.theirs(padded))
+    groups[0].rollout_lengths[0] = 16 * length
+    padded = StepSpec(groups, 8)
+    what = "a demonstration 16 times as long as 63 rollouts: {}, separate / as a row that all others are padded to"
+    time = bench.time_ratio(lambda: bench.hpt_step(separate), lambda: bench.grpo_step(padded))
     yield bench.result("long_demonstration_time", time, 0.35, what.format("training part"))
-    memory = replace(time, ratio=bench.ours(apart, True).peak / bench.theirs(padded, True).peak)
+    peak_ratio = bench.hpt_step(separate, True).peak_bytes / bench.grpo_step(padded, True).peak_bytes
+    memory = replace(time, value=peak_ratio)
     yield bench.result("long_demonstration_memory", memory, 0.6, what.format("peak memory"))
 
 
-def over_floor(bench: Bench) -> Result:
-    """Beside bare forward and backward over the tokens with signal."""
-    mix = wasteful_mix(bench)
-    pairs = bench.pairs(lambda: bench.ours(mix), lambda: floor(bench.model, mix, bench.dtype))
+def over_bare_step(bench: Bench) -> Result:
+    """HPT's overhead over a bare forward and backward pass of the tokens with signal."""
+    spec = wasteful_spec(bench)
+    ratio = bench.time_ratio(lambda: bench.hpt_step(spec), lambda: bare_step(bench.model, spec, bench.dtype))
     what = "training part, HPT / bare forward and backward over the tokens with signal"
-    return bench.result("over_floor", pairs, 1.15, what)
+    return bench.result("over_floor", ratio, 1.15, what)
 
 
 def rank_imbalance(bench: Bench) -> Result:
-    """Demonstrations, long and short, on one of two ranks only."""
+    """Demonstrations of different lengths, all on one of two ranks."""
     groups = bench.groups(["none"] * 4 + ["mixed"] * 4)
     for group, factor in zip(groups, (8, 4, 2, 1)):
-        group.demonstration = factor * bench.length
-    mix = Mix(groups, 8)
+        group.demonstration_length = factor * bench.length
+    spec = StepSpec(groups, 8)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command += ["-m", "hpt_trl.profiling.workload", bench.model, json.dumps(asdict(mix))]
-    # Tokens are counted, not seconds: two ranks on the CPU, whatever the machine has.
+    command += ["-m", "hpt_trl.profiling.workload", bench.model, json.dumps(asdict(spec))]
+    # Always two ranks on the CPU: this counts tokens, not seconds.
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
-    if done.returncode != 0:
-        raise ChildProcessError(f"Two ranks did not come to an end. The end of what they said: {done.stderr[-2000:]}")
-    tokens = json.loads(done.stdout.strip().splitlines()[-1])
-    ratio = max(tokens) * len(tokens) / sum(tokens)
+    process = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
+    if process.returncode != 0:
+        raise ChildProcessError(f"The step on two ranks failed. The end of its output: {process.stderr[-2000:]}")
+    tokens = json.loads(process.stdout.strip().splitlines()[-1])
+    ratio = Ratio(max(tokens) * len(tokens) / sum(tokens), max(tokens), min(tokens))
     what = "demonstrations on one of two ranks: tokens of the largest rank / mean"
-    return bench.result("rank_imbalance", Pairs(ratio, max(tokens), min(tokens)), 1.10, what)
+    return bench.result("rank_imbalance", ratio, 1.10, what)
 
 
 def doubling(bench: Bench) -> Result:
-    """Twice the rows; and 64 rows instead of 8 under a budget of tokens."""
+    """Twice the rows, and 64 rows instead of 8 with the same `max_tokens_per_forward`."""
     groups = bench.groups(["none"] + ["mixed"] * 3)
-    half, whole = Mix(groups, 8), Mix(groups + groups, 8)
-    pairs = bench.pairs(lambda: bench.ours(whole), lambda: bench.ours(half))
+    single, double = StepSpec(groups, 8), StepSpec(groups + groups, 8)
+    ratio = bench.time_ratio(lambda: bench.hpt_step(double), lambda: bench.hpt_step(single))
     group = Group(32, [bench.length] * 8, [1.0, 0.0] * 4)
-    budget = {"gate": "off", "max_tokens_per_forward": 8 * (32 + bench.length)}
-    few, many = Mix([group], 8, budget), Mix([group] * 8, 64, budget)
-    memory = bench.ours(many, True).peak / bench.ours(few, True).peak
+    options = {"gate": "off", "max_tokens_per_forward": 8 * (32 + bench.length)}
+    few_rows, many_rows = StepSpec([group], 8, options), StepSpec([group] * 8, 64, options)
+    memory = bench.hpt_step(many_rows, True).peak_bytes / bench.hpt_step(few_rows, True).peak_bytes
     what = "twice the rows: training part; memory of 64 rows under a token budget / of 8"
-    return bench.result("doubling", pairs, 2.1, what, memory_ratio=round(memory, 4), memory_goal=1.05)
+    return bench.result("doubling", ratio, 2.1, what, memory_ratio=round(memory, 4), memory_goal=1.05)
 
 
 GENERATION: dict[str, tuple[type, dict[str, Any]]] = {
@@ -180,40 +210,41 @@ GENERATION: dict[str, tuple[type, dict[str, Any]]] = {
     "static cache": (HPTTrainer, {"cache_implementation": "static"}),
     "no key/value cache": (HPTTrainer, {"generation_kwargs": {"use_cache": False}}),
     "continuous batching": (HPTTrainer, {"use_transformers_continuous_batching": True}),
-    # An engine's first generation compiles: the second step is measured, with its update of the weights.
+    # The first generation of an engine compiles, so the second step is measured, including its weight update.
     "vLLM": (HPTTrainer, {"use_vllm": True, "vllm_mode": "colocate", "max_steps": 2}),
 }
 
 
 def generation(bench: Bench) -> Iterator[dict[str, Any]]:
-    """Tokens per second of each way to generate 16 rollouts, and the ratio to the first."""
-    mix = Mix([Group(32, [bench.length] * 8, [1.0] * 8, bench.length)] * 2, 16)
+    """Tokens per second of each way to generate 16 rollouts, and the ratio to the first way."""
+    spec = StepSpec([Group(32, [bench.length] * 8, [1.0] * 8, bench.length)] * 2, 16)
     speeds: dict[str, list[float]] = {name: [] for name in GENERATION if name != "vLLM" or is_vllm_available()}
     for _ in range(bench.repeats):
         for name in speeds:
-            kind, options = GENERATION[name]
+            trainer_class, options = GENERATION[name]
             options = {"model_init_kwargs": {"dtype": "float32"}} | options
-            # As many tokens by every way.
-            least = "min_tokens" if options.get("use_vllm") else "min_new_tokens"
-            options = options | {"generation_kwargs": {least: bench.length} | options.get("generation_kwargs", {})}
-            speeds[name].append(tokens_per_second(kind, bench.model, mix, options))
-    plain = next(iter(speeds.values()))
-    for name, found in speeds.items():
-        ratio = median(one / other for one, other in zip(found, plain))
+            # All ways generate the same number of tokens.
+            min_tokens = "min_tokens" if options.get("use_vllm") else "min_new_tokens"
+            generation_kwargs = {min_tokens: bench.length} | options.get("generation_kwargs", {})
+            options = options | {"generation_kwargs": generation_kwargs}
+            speeds[name].append(tokens_per_second(trainer_class, bench.model, spec, options))
+    plain_speeds = next(iter(speeds.values()))
+    for name, own_speeds in speeds.items():
+        ratio = median(speed / plain for speed, plain in zip(own_speeds, plain_speeds))
         yield {
             "name": name,
             "ratio": round(ratio, 3),
-            "tokens_per_second": round(median(found), 1),
+            "tokens_per_second": round(median(own_speeds), 1),
             "model": bench.name,
         }
 
 
 def training(bench: Bench, larger: Bench) -> Iterator[Result]:
-    """All ratios; the one against the floor on a model large enough for it to mean something."""
-    bench.theirs(Mix(bench.groups(["mixed"]), 8))  # the first step of a process pays for imports
+    """All training ratios. The bare step is compared on a larger model, where fixed overheads do not dominate."""
+    bench.grpo_step(StepSpec(bench.groups(["mixed"]), 8))  # warm-up: the first step of a process includes imports
     yield no_waste(bench)
     yield wasteful(bench)
     yield from long_demonstration(bench)
-    yield over_floor(larger)
+    yield over_bare_step(larger)
     yield rank_imbalance(bench)
     yield doubling(bench)

@@ -1,4 +1,4 @@
-"""Training steps of known make: fixed rollouts, verdicts and demonstrations through GRPOTrainer or HPTTrainer."""
+"""Scripted training steps: GRPOTrainer or HPTTrainer with fixed rollouts, rewards and demonstrations."""
 
 import gc
 import json
@@ -23,43 +23,50 @@ from trl import GRPOConfig
 from hpt_trl.config import HPTConfig
 from hpt_trl.trainer.hpt import HPTTrainer
 
-# HPTConfig's defaults that are not GRPOConfig's, so that both trainers compute the same.
+# Options whose defaults differ between HPTConfig and GRPOConfig: both trainers get the same values.
 _RECIPE_NAMES = ("learning_rate", "lr_scheduler_type", "loss_type", "scale_rewards")
 RECIPE: dict[str, Any] = {name: getattr(HPTConfig, name) for name in _RECIPE_NAMES}
 
 
 @dataclass
 class Group:
-    """One prompt: lengths in tokens of the prompt, its rollouts, and its demonstration (0: none); and the verdicts."""
+    """One prompt with its rollouts.
 
-    prompt: int
-    rollouts: list[int]
-    verdicts: list[float]
-    demonstration: int = 0
+    Args:
+        prompt_length: tokens of the prompt.
+        rollout_lengths: tokens of each rollout.
+        rewards: reward of each rollout.
+        demonstration_length: tokens of the demonstration; 0 if there is none.
+    """
+
+    prompt_length: int
+    rollout_lengths: list[int]
+    rewards: list[float]
+    demonstration_length: int = 0
 
     @property
     def has_signal(self) -> bool:
-        """Whether its rollouts differ in their verdicts."""
-        return len(set(self.verdicts)) > 1
+        """Whether the rewards differ, so that the advantages are not zero."""
+        return len(set(self.rewards)) > 1
 
 
 @dataclass
-class Mix:
-    """The prompts of one optimizer step, and how it is cut.
+class StepSpec:
+    """The prompts of one optimizer step and its micro-batch size.
 
     Args:
-        groups: its prompts, of as many rollouts each.
-        rows: rollouts a micro-batch.
+        groups: the prompts, all with the same number of rollouts.
+        rows_per_micro_batch: rollouts per micro-batch.
         options: options of the trainer's config.
     """
 
     groups: list[Group]
-    rows: int
+    rows_per_micro_batch: int
     options: dict[str, Any] = field(default_factory=dict)
 
     @property
     def group_size(self) -> int:
-        return len(self.groups[0].rollouts)
+        return len(self.groups[0].rollout_lengths)
 
     @property
     def total_rows(self) -> int:
@@ -67,50 +74,50 @@ class Mix:
 
 
 @dataclass
-class Cost:
-    """Of one optimizer step.
+class StepCost:
+    """Cost of one optimizer step.
 
     Args:
-        step: seconds.
-        training: seconds without the optimizer.
-        tokens: forwarded with a gradient, padding included.
-        peak: bytes above what was allocated before; 0 where it was not followed.
+        step_seconds: wall-clock time of the step.
+        training_seconds: the same without the optimizer.
+        tokens: tokens in forward passes with a gradient, padding included.
+        peak_bytes: peak memory above what was allocated before the step; 0 if memory was not profiled.
     """
 
-    step: float
-    training: float
+    step_seconds: float
+    training_seconds: float
     tokens: int
-    peak: int = 0
+    peak_bytes: int = 0
 
 
-class Meter(TrainerCallback):
-    """Measures an optimizer step."""
+class StepProfiler(TrainerCallback):
+    """Measures time, tokens and optionally memory of an optimizer step."""
 
-    def __init__(self, device: torch.device, has_profile: bool):
-        self.device, self.has_profile = device, has_profile
-        self.tokens, self.peak = 0, 0
+    def __init__(self, device: torch.device, profile_memory: bool):
+        self.device, self.profile_memory = device, profile_memory
+        self.tokens, self.peak_bytes = 0, 0
 
     def on_step_begin(self, args, state, control, **kwargs):
         gc.collect()
-        if self.has_profile:
-            self.stop = start_memory(self.device)
+        if self.profile_memory:
+            self.read_peak = track_peak_memory(self.device)
         self.begin = time.perf_counter()
 
     def on_step_end(self, args, state, control, **kwargs):
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         self.seconds = time.perf_counter() - self.begin
-        if self.has_profile:
-            self.peak = self.stop()
+        if self.profile_memory:
+            self.peak_bytes = self.read_peak()
 
-    def count(self, module: nn.Module, arguments: tuple, keywords: dict[str, Any]) -> None:
-        """Forward pre-hook of the model: tokens that will be backpropagated, padding included."""
+    def count_tokens(self, module: nn.Module, arguments: tuple, keywords: dict[str, Any]) -> None:
+        """Forward pre-hook of the model that counts the tokens to be backpropagated, padding included."""
         if torch.is_grad_enabled():
             self.tokens += keywords["input_ids"].numel()
 
 
-def start_memory(device: torch.device) -> Callable[[], int]:
-    """Start to follow what torch allocates; the function returned gives the peak in bytes above the start."""
+def track_peak_memory(device: torch.device) -> Callable[[], int]:
+    """Start tracking torch's allocations. Returns a function that gives the peak in bytes above the start."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
@@ -128,100 +135,113 @@ def start_memory(device: torch.device) -> Callable[[], int]:
     return stop
 
 
-def text_of(tokenizer: Any, tokens: int, start: str = "") -> str:
-    """A text of about so many tokens."""
+def text_of_length(tokenizer: Any, tokens: int, start: str = "") -> str:
+    """A text of about `tokens` tokens."""
     return tokenizer.decode(tokenizer(start + "7 " * tokens, verbose=False)["input_ids"][:tokens])
 
 
-class Script:
-    """What happens in a step, instead of generation and verification: a data set, a rollout function and a reward."""
+class ScriptedRollouts:
+    """Replaces generation and verification: a dataset, a rollout function and a reward function for a `StepSpec`."""
 
-    def __init__(self, mix: Mix, tokenizer: Any):
-        self.mix, self.tokenizer = mix, tokenizer
-        self.prompts = [text_of(tokenizer, group.prompt, f"{index}. ") for index, group in enumerate(mix.groups)]
-        self.group_of = dict(zip(self.prompts, mix.groups))
-        self.rows = Dataset.from_list(
-            [
-                {
-                    "prompt": prompt,
-                    # The end-of-sequence token is added to it.
-                    "demonstration": text_of(tokenizer, group.demonstration - 1) if group.demonstration else "",
-                }
-                for prompt, group in self.group_of.items()
-            ]
+    def __init__(self, spec: StepSpec, tokenizer: Any):
+        self.spec, self.tokenizer = spec, tokenizer
+        self.prompts = [
+            text_of_length(tokenizer, group.prompt_length, f"{index}. ") for index, group in enumerate(spec.groups)
+        ]
+        self.group_of = dict(zip(self.prompts, spec.groups))
+        self.dataset = Dataset.from_list(
+            [{"prompt": prompt, "demonstration": self._demonstration(group)} for prompt, group in self.group_of.items()]
         )
 
-    def rollouts(self, prompts: list[str], trainer: Any) -> dict[str, list]:
-        """TRL's `rollout_func`: rows come group by group."""
+    def _demonstration(self, group: Group) -> str:
+        # The trainer appends the end-of-sequence token.
+        tokens = group.demonstration_length - 1
+        return text_of_length(self.tokenizer, tokens) if group.demonstration_length else ""
+
+    def rollout_func(self, prompts: list[str], trainer: Any) -> dict[str, list]:
+        """TRL's `rollout_func`; prompts are repeated group by group."""
         generator = torch.Generator().manual_seed(0)
-        lengths = [self.group_of[prompt].rollouts[row % self.mix.group_size] for row, prompt in enumerate(prompts)]
+        lengths = [
+            self.group_of[prompt].rollout_lengths[row % self.spec.group_size] for row, prompt in enumerate(prompts)
+        ]
         completions = [torch.randint(5, 50, (length,), generator=generator).tolist() for length in lengths]
         return {"prompt_ids": self.tokenizer(prompts)["input_ids"], "completion_ids": completions, "logprobs": None}
 
-    def verdict(self, prompts: list[str], **kwargs: Any) -> list[float]:
+    def reward_func(self, prompts: list[str], **kwargs: Any) -> list[float]:
         """TRL's reward function."""
-        return [self.group_of[prompt].verdicts[row % self.mix.group_size] for row, prompt in enumerate(prompts)]
+        return [self.group_of[prompt].rewards[row % self.spec.group_size] for row, prompt in enumerate(prompts)]
 
 
-def measure(kind: type, model: str, mix: Mix, dtype: str = "float32", has_profile: bool = False) -> Cost:
-    """Take one optimizer step of a new trainer on a script.
+def measure_step(
+    trainer_class: type, model: str, spec: StepSpec, dtype: str = "float32", profile_memory: bool = False
+) -> StepCost:
+    """Run one optimizer step of a new trainer on scripted rollouts.
 
     Args:
-        kind: GRPOTrainer or HPTTrainer.
+        trainer_class: GRPOTrainer or HPTTrainer.
         model: a folder or a Hub id.
-        mix: what the step consists of.
-        dtype: of the parameters.
-        has_profile: whether to follow memory, which slows the step down.
+        spec: the step's prompts and batch layout.
+        dtype: dtype of the parameters.
+        profile_memory: whether to profile memory, which slows the step down.
     """
-    script = Script(mix, AutoTokenizer.from_pretrained(model))
-    options = {"model_init_kwargs": {"dtype": dtype}} | (mix.options if kind is HPTTrainer else {})
+    script = ScriptedRollouts(spec, AutoTokenizer.from_pretrained(model))
+    options = {"model_init_kwargs": {"dtype": dtype}} | (spec.options if trainer_class is HPTTrainer else {})
     with tempfile.TemporaryDirectory() as folder:
-        trainer = make_trainer(kind, model, script, folder, options, script.verdict, rollout_func=script.rollouts)
-        meter = Meter(trainer.accelerator.device, has_profile)
-        trainer.add_callback(meter)
-        hook = trainer.model.register_forward_pre_hook(meter.count, with_kwargs=True)
+        trainer = make_trainer(
+            trainer_class, model, script, folder, options, script.reward_func, rollout_func=script.rollout_func
+        )
+        profiler = StepProfiler(trainer.accelerator.device, profile_memory)
+        trainer.add_callback(profiler)
+        hook = trainer.model.register_forward_pre_hook(profiler.count_tokens, with_kwargs=True)
         trainer.train()
         hook.remove()
-    return Cost(meter.seconds, trainer.state.log_history[0]["step_time"], meter.tokens, meter.peak)
+    return StepCost(profiler.seconds, trainer.state.log_history[0]["step_time"], profiler.tokens, profiler.peak_bytes)
 
 
-def tokens_per_second(kind: type, model: str, mix: Mix, options: dict[str, Any]) -> float:
-    """How fast a new trainer generates: from the start of its last step to the call of the reward function.
+def tokens_per_second(trainer_class: type, model: str, spec: StepSpec, options: dict[str, Any]) -> float:
+    """Generation speed of a new trainer, measured from the start of its last step to the call of the reward function.
 
     Args:
-        kind: GRPOTrainer or HPTTrainer.
+        trainer_class: GRPOTrainer or HPTTrainer.
         model: a folder or a Hub id.
-        mix: how many rollouts, and how long they may become.
+        spec: number of rollouts and their maximum length.
         options: options of the trainer's config.
     """
-    script = Script(mix, AutoTokenizer.from_pretrained(model))
+    script = ScriptedRollouts(spec, AutoTokenizer.from_pretrained(model))
     generated, end = 0, 0.0
 
-    def verdict(completion_ids: list[list[int]], **kwargs: Any) -> list[float]:
+    def reward_func(completion_ids: list[list[int]], **kwargs: Any) -> list[float]:
         nonlocal generated, end
         generated, end = sum(map(len, completion_ids)), time.perf_counter()
         return [float(row % 2) for row in range(len(completion_ids))]
 
     with tempfile.TemporaryDirectory() as folder:
-        trainer = make_trainer(kind, model, script, folder, options, verdict)
-        meter = Meter(trainer.accelerator.device, has_profile=False)
-        trainer.add_callback(meter)
+        trainer = make_trainer(trainer_class, model, script, folder, options, reward_func)
+        profiler = StepProfiler(trainer.accelerator.device, profile_memory=False)
+        trainer.add_callback(profiler)
         trainer.train()
-    return generated / (end - meter.begin)
+    return generated / (end - profiler.begin)
 
 
 def make_trainer(
-    kind: type, model: str, script: Script, folder: str, options: dict[str, Any], reward: Callable, **keywords: Any
+    trainer_class: type,
+    model: str,
+    script: ScriptedRollouts,
+    folder: str,
+    options: dict[str, Any],
+    reward_func: Callable,
+    **keywords: Any,
 ) -> Any:
-    """A trainer for one step of a script's prompts."""
-    mix, processes = script.mix, int(os.environ.get("WORLD_SIZE", 1))  # there is no process group yet
+    """A trainer that takes one step on the script's prompts."""
+    # The process group does not exist yet.
+    spec, processes = script.spec, int(os.environ.get("WORLD_SIZE", 1))
     defaults: dict[str, Any] = {
         "output_dir": folder,
         "max_steps": 1,
-        "per_device_train_batch_size": mix.rows,
-        "gradient_accumulation_steps": mix.total_rows // (mix.rows * processes),
-        "num_generations": mix.group_size,
-        "max_completion_length": max(max(*group.rollouts, group.demonstration) for group in mix.groups),
+        "per_device_train_batch_size": spec.rows_per_micro_batch,
+        "gradient_accumulation_steps": spec.total_rows // (spec.rows_per_micro_batch * processes),
+        "num_generations": spec.group_size,
+        "max_completion_length": max(max(*group.rollout_lengths, group.demonstration_length) for group in spec.groups),
         "use_cpu": not torch.cuda.is_available(),
         "bf16": False,
         "gradient_checkpointing": False,
@@ -231,50 +251,55 @@ def make_trainer(
         "save_strategy": "no",
         "disable_tqdm": True,
     }
-    config = HPTConfig if kind is HPTTrainer else GRPOConfig
-    trainer = kind(model, reward, config(**(defaults | RECIPE | options)), script.rows, **keywords)
+    config_class = HPTConfig if trainer_class is HPTTrainer else GRPOConfig
+    config = config_class(**(defaults | RECIPE | options))
+    trainer = trainer_class(model, reward_func, config, script.dataset, **keywords)
     trainer.remove_callback(PrinterCallback)
     return trainer
 
 
-def floor(model: str, mix: Mix, dtype: str = "float32") -> Cost:
-    """Cost of bare forward and backward over the tokens with signal: one row at a time, nothing padded."""
+def bare_step(model: str, spec: StepSpec, dtype: str = "float32") -> StepCost:
+    """Cost of a bare forward and backward pass over the tokens with signal, one row at a time, without padding."""
     policy: Any = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, dtype))
     policy.to("cuda" if torch.cuda.is_available() else "cpu").train()
-    rows = _rows_with_signal(mix, AutoTokenizer.from_pretrained(model))
+    rows = _rows_with_signal(spec, AutoTokenizer.from_pretrained(model))
     begin = time.perf_counter()
     for ids, labels in rows:
         policy(input_ids=ids.to(policy.device), labels=labels.to(policy.device)).loss.backward()
     if policy.device.type == "cuda":
         torch.cuda.synchronize()
     seconds = time.perf_counter() - begin
-    return Cost(seconds, seconds, sum(ids.numel() for ids, _ in rows))
+    return StepCost(seconds, seconds, sum(ids.numel() for ids, _ in rows))
 
 
 @torch.no_grad()
-def forward_of_all(model: str, mix: Mix, dtype: str = "float32") -> Cost:
-    """Cost of a forward over all rollouts, silent ones too, padded as TRL pads them: old log-probabilities."""
+def forward_all_rows(model: str, spec: StepSpec, dtype: str = "float32") -> StepCost:
+    """Cost of a forward pass over all rollouts, padded as when TRL computes old log-probabilities."""
     policy: Any = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, dtype))
     policy.to("cuda" if torch.cuda.is_available() else "cpu")
-    width = max(group.prompt for group in mix.groups) + max(max(group.rollouts) for group in mix.groups)
-    ids = torch.full((mix.rows, width), 7, device=policy.device)
+    prompt_width = max(group.prompt_length for group in spec.groups)
+    completion_width = max(max(group.rollout_lengths) for group in spec.groups)
+    ids = torch.full((spec.rows_per_micro_batch, prompt_width + completion_width), 7, device=policy.device)
+    micro_batches = spec.total_rows // spec.rows_per_micro_batch
     begin = time.perf_counter()
-    for _ in range(mix.total_rows // mix.rows):
+    for _ in range(micro_batches):
         policy(input_ids=ids)
     if policy.device.type == "cuda":
         torch.cuda.synchronize()
     seconds = time.perf_counter() - begin
-    return Cost(seconds, seconds, ids.numel() * mix.total_rows // mix.rows)
+    return StepCost(seconds, seconds, ids.numel() * micro_batches)
 
 
-def _rows_with_signal(mix: Mix, tokenizer: Any) -> Sequence[tuple[Tensor, Tensor]]:
-    """(1, L) ids and labels of every rollout and demonstration that HPT learns from."""
-    script = Script(mix, tokenizer)
+def _rows_with_signal(spec: StepSpec, tokenizer: Any) -> Sequence[tuple[Tensor, Tensor]]:
+    """(1, L) ids and labels of every rollout and demonstration that HPT trains on."""
+    script = ScriptedRollouts(spec, tokenizer)
     rows = []
     for prompt, group in script.group_of.items():
         prompt_ids = tokenizer(prompt)["input_ids"]
-        lengths = group.rollouts if group.has_signal else []
-        for length in [*lengths, *([group.demonstration] if group.demonstration and not any(group.verdicts) else [])]:
+        lengths = list(group.rollout_lengths) if group.has_signal else []
+        if group.demonstration_length and not any(group.rewards):
+            lengths.append(group.demonstration_length)
+        for length in lengths:
             ids = torch.tensor([prompt_ids + [7] * length])
             labels = ids.clone()
             labels[:, : len(prompt_ids)] = -100
@@ -282,16 +307,16 @@ def _rows_with_signal(mix: Mix, tokenizer: Any) -> Sequence[tuple[Tensor, Tensor
     return rows
 
 
-def main(model: str, mix: str) -> None:
-    """On one of several ranks: print the tokens of all of them."""
-    parsed = json.loads(mix)
-    groups = [Group(**group) for group in parsed.pop("groups")]
-    tokens = measure(HPTTrainer, model, Mix(groups, **parsed)).tokens
+def main(model: str, spec_json: str) -> None:
+    """Run a step as one of several ranks; rank 0 prints the tokens of every rank."""
+    fields = json.loads(spec_json)
+    groups = [Group(**group) for group in fields.pop("groups")]
+    tokens = measure_step(HPTTrainer, model, StepSpec(groups, **fields)).tokens
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    everyones = gather(torch.tensor([tokens], device=device)).tolist()
+    tokens_by_rank = gather(torch.tensor([tokens], device=device)).tolist()
     if torch.distributed.get_rank() == 0:
-        print(json.dumps(everyones))
-    # Left to the interpreter's end, a rank whose peer has gone may abort.
+        print(json.dumps(tokens_by_rank))
+    # A rank that leaves this to interpreter shutdown may abort if its peer has already exited.
     PartialState().wait_for_everyone()
     PartialState().destroy_process_group()
 
