@@ -1,4 +1,4 @@
-"""`hpt-trl benchmark`: what a step of HPTTrainer costs beside GRPOTrainer's on this machine, in ratios of one run."""
+"""`hpt-trl benchmark`: benchmark one training step of HPTTrainer against GRPOTrainer on this machine, as ratios."""
 
 import json
 import os
@@ -19,25 +19,29 @@ from hpt_trl.data.sources import MINIATURE, resolve_model
 from hpt_trl.profiling.ratios import Bench, Result, generation, training
 
 PARTS = ("training", "generation")
-FLOOR_PARAMETERS = 30_000_000
+MIN_PARAMETERS = 30_000_000
 
 
 @dataclass
 class BenchmarkArguments:
     """
-    What to measure and on which model.
+    Arguments of `hpt-trl benchmark`.
 
     Args:
         model (`str`): Folder, Hub id or "miniature".
     """
 
-    model: str = field(default=MINIATURE, metadata={"help": "Model: a folder, a Hub id, or 'miniature'."})
-    part: str = field(default="training", metadata={"help": "'training', or 'generation'."})
-    quick: bool = field(default=False, metadata={"help": "Shorter rows and three repeats: minutes on two cores."})
-    repeats: int = field(default=5, metadata={"help": "Pairs of steps a ratio is the median of."})
-    length: int = field(default=128, metadata={"help": "Mean rollout in tokens."})
-    dtype: str = field(default="float32", metadata={"help": "'float32' or 'bfloat16'."})
-    json: str | None = field(default=None, metadata={"help": "Write the results to this file, too."})
+    model: str = field(
+        default=MINIATURE, metadata={"help": "Model: a folder, a Hub id, or 'miniature' for the bundled model."}
+    )
+    part: str = field(default="training", metadata={"help": "What to measure: 'training' or 'generation'."})
+    quick: bool = field(
+        default=False, metadata={"help": "Use shorter rollouts and at most 3 repeats; takes minutes on two CPU cores."}
+    )
+    repeats: int = field(default=5, metadata={"help": "Number of step pairs; each ratio is the median over them."})
+    length: int = field(default=128, metadata={"help": "Mean rollout length in tokens."})
+    dtype: str = field(default="float32", metadata={"help": "Data type of the model: 'float32' or 'bfloat16'."})
+    json: str | None = field(default=None, metadata={"help": "JSON file to write the results to as well."})
 
     def __post_init__(self) -> None:
         if self.part not in PARTS:
@@ -49,23 +53,23 @@ class BenchmarkArguments:
         if self.dtype not in ("float32", "bfloat16"):
             raise ValueError(f"dtype must be 'float32' or 'bfloat16', got {self.dtype!r}.")
         if self.json and not Path(self.json).absolute().parent.is_dir():
-            raise ValueError(f"json names a folder that does not exist: {self.json!r}. Make it first.")
+            raise ValueError(f"json is in a folder that does not exist: {self.json!r}. Create the folder first.")
         if self.quick:
             self.repeats, self.length = min(self.repeats, 3), min(self.length, 64)
 
 
 def generation_table(results: Sequence[dict[str, Any]]) -> Table:
-    """A rich table with one row a way to generate."""
-    shown = Table("generation", "tokens/s", "ratio")
+    """A rich table with one row per generation method."""
+    table = Table("generation", "tokens/s", "ratio")
     for result in results:
-        shown.add_row(result["name"], str(result["tokens_per_second"]), f"{result['ratio']:.2f}")
-    return shown
+        table.add_row(result["name"], str(result["tokens_per_second"]), f"{result['ratio']:.2f}")
+    return table
 
 
-def model_for_floor(path: str, folder: str) -> str:
-    """The model itself, or a random one of 31M parameters with its tokenizer if it is small."""
+def model_for_overhead(path: str, folder: str) -> str:
+    """Path of the model itself or, if it is small, of a random 31M-parameter model saved with its tokenizer."""
     model = AutoModelForCausalLM.from_pretrained(path)
-    if model.num_parameters() >= FLOOR_PARAMETERS:
+    if model.num_parameters() >= MIN_PARAMETERS:
         return path
     tokenizer = AutoTokenizer.from_pretrained(path)
     config = Qwen2Config(
@@ -83,33 +87,33 @@ def model_for_floor(path: str, folder: str) -> str:
     return folder
 
 
-def table(results: Sequence[Result]) -> Table:
-    """A rich table with one row a ratio."""
-    shown = Table()
-    for title in ("name", "what", "ratio", "goal", "holds", "tokens", "beside"):
-        shown.add_column(title, no_wrap=title != "what")
+def training_table(results: Sequence[Result]) -> Table:
+    """A rich table with one row per ratio."""
+    table = Table()
+    for title in ("name", "comparison", "ratio", "goal", "met", "tokens", "baseline tokens"):
+        table.add_column(title, no_wrap=title != "comparison")
     for result in results:
         memory = f" ({result.more['memory_ratio']:.2f})" if "memory_ratio" in result.more else ""
-        holds = "yes" if result.holds else "[red]no[/red]"
+        met = "yes" if result.holds else "[red]no[/red]"
         ratio = f"{result.ratio:.2f}{memory}"
-        shown.add_row(
-            result.name, result.what, ratio, f"{result.goal:.2f}", holds, str(result.tokens), str(result.other_tokens)
+        table.add_row(
+            result.name, result.what, ratio, f"{result.goal:.2f}", met, str(result.tokens), str(result.other_tokens)
         )
-    return shown
+    return table
 
 
-def quiet() -> None:
-    """Keep what is said of every new trainer from a screen that shall show results."""
+def silence_libraries() -> None:
+    """Silence the messages that every new trainer would print between the results."""
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
-    # Of TRL's rollout_func, and of the profiler's start and stop.
+    # TRL's warning about rollout_func, and the profiler's start and stop messages.
     os.environ |= {"TRL_EXPERIMENTAL_SILENCE": "1", "KINETO_LOG_LEVEL": "99"}
 
 
 def benchmark(args: BenchmarkArguments) -> list[dict[str, Any]]:
-    """Measure, print a table, and return what goes into the JSON file."""
-    quiet()
-    # Piped into a file there is no window to fit.
+    """Measure, print a table, and return the content of the JSON file."""
+    silence_libraries()
+    # Output that is piped into a file has no window width to fit.
     console = Console(width=None if sys.stdout.isatty() else 140)
     path = resolve_model(args.model)
     bench = Bench(path, args.model, args.length, args.repeats, args.dtype)
@@ -119,14 +123,14 @@ def benchmark(args: BenchmarkArguments) -> list[dict[str, Any]]:
         return speeds
     results = []
     with tempfile.TemporaryDirectory() as folder:
-        larger = replace(bench, model=model_for_floor(path, folder))
+        larger = replace(bench, model=model_for_overhead(path, folder))
         if larger.model != path:
             larger.name = "random Qwen2 of 31M parameters"
         for result in training(bench, larger):
             results.append(result)
             print(f"{result.name}: {result.ratio:.3f}", file=sys.stderr, flush=True)
-    console.print(table(results))
-    return [{key: value for key, value in asdict(each).items() if key != "more"} | each.more for each in results]
+    console.print(training_table(results))
+    return [{key: value for key, value in asdict(result).items() if key != "more"} | result.more for result in results]
 
 
 def main(argv: Sequence[str]) -> None:

@@ -5,36 +5,36 @@ import sys
 from importlib import import_module
 
 COMMANDS = {
-    "train": "train a model by HPT: --config FILE.yaml, and any option of HPTConfig",
-    "evaluate": "count how many problems a model solves",
-    "report": "what a run did, or two side by side: a page and its pictures",
-    "prepare": "turn a data set, or a GGUF model, into what the trainer takes",
-    "push": "bring a run's model card up to date, and its folder to the Hub",
-    "benchmark": "what a step costs beside GRPOTrainer's on this machine",
-    "compare": "HPT against its baselines on miniature models, with seeds and intervals",
-    "quickstart": "HPT on the embedded model, before and after, in minutes on a CPU",
+    "train": "train a model with HPT, from a YAML config and command-line options",
+    "evaluate": "measure avg@k and pass@k of a model on benchmarks or on your own problems",
+    "report": "write an HTML report of one run, or of two runs side by side",
+    "prepare": "convert a dataset (or a GGUF model) to training format",
+    "push": "update a run's model card and upload the run to the Hub",
+    "benchmark": "benchmark one training step against GRPOTrainer",
+    "compare": "compare HPT with its baselines on miniature models",
+    "quickstart": "train the bundled model with HPT and evaluate it before and after (minutes on a CPU)",
 }
 
 
 def usage() -> str:
-    """One line a command."""
+    """Usage and the list of commands, one per line."""
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()]
-    return "\n".join(["usage: hpt-trl COMMAND [options]; hpt-trl COMMAND --help for its options", "", *lines])
+    return "\n".join(["usage: hpt-trl COMMAND [options]; hpt-trl COMMAND --help lists the options", "", *lines])
 
 
 def main() -> None:
-    """Hand the rest of the command line to the module of the command."""
+    """Run the named command with the remaining arguments."""
     command, *argv = sys.argv[1:] or ["--help"]
     if command in ("-h", "--help"):
         print(usage())
         return
     if command not in COMMANDS:
-        print(f"hpt-trl: error: there is no command {command!r}.\n{usage()}", file=sys.stderr)
+        print(f"hpt-trl: error: unknown command {command!r}.\n{usage()}", file=sys.stderr)
         raise SystemExit(2)
-    # Where bitsandbytes is installed, it tells at import of a kernel that it does without.
+    # bitsandbytes, if installed, warns at import about a CPU kernel that is not available.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
-    # The modules import torch and TRL: only the one that is needed.
+    # Import only the module that is needed: each of them imports torch and TRL.
     import_module(f"hpt_trl.commands.{command}").main(argv)
 
 

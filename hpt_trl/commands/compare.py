@@ -1,4 +1,4 @@
-"""`hpt-trl compare`: HPT against its baselines on miniature models, with seeds and intervals."""
+"""`hpt-trl compare`: compare HPT with its baselines on miniature models, over several seeds, with intervals."""
 
 import os
 import sys
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-# Before TRL is imported, here and in every fork: nothing is looked up, nothing is sent.
+# Set before TRL is imported, so that this process and its forks make no network requests.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from hpt_trl.common.command_line import parse, user_errors
@@ -19,7 +19,7 @@ from hpt_trl.comparison.summary import summarize
 def main(argv: Sequence[str]) -> None:
     """Run the command line `hpt-trl compare`."""
     prog = "hpt-trl compare"
-    # One thread a run: models this small gain nothing from a second, and forks inherit none.
+    # One thread per run: models this small gain nothing from more, and forked processes do not inherit thread pools.
     torch.set_num_threads(1)
     with user_errors(prog):
         (args,) = parse((CompareArguments,), argv, prog)
@@ -27,7 +27,7 @@ def main(argv: Sequence[str]) -> None:
         comparison.run()
         summary = summarize(args, comparison.results, comparison.rates, comparison.folder / "runs")
         path = write_report(summary, comparison.folder / ("report_small" if args.small else "report"))
-        print(f"The report is {path}.")
+        print(f"Report written to {path}.")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`hpt-trl evaluate`: avg@k and pass@k of a model on the paper's suites, or on problems of your own."""
+"""`hpt-trl evaluate`: avg@k and pass@k of a model on the paper's benchmark suites or on your own problems."""
 
 import sys
 from collections.abc import Sequence
@@ -17,8 +17,8 @@ def main(argv: Sequence[str]) -> None:
     with user_errors(prog):
         (args,) = parse((EvaluateArguments,), argv, prog)
         result = run(args)
-    # Piped into a file there is no window to fit.
+    # Output that is piped into a file has no window width to fit.
     console = Console(width=None if sys.stdout.isatty() else 140)
     console.print(score_table(result.scores, result.pass_at, result.title, result.notes))
     if args.output:
-        console.print(f"Results are in {args.output}.", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"Results written to {args.output}.", markup=False, highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""`hpt-trl prepare SOURCE`: a data set with the columns HPT trains on, or a model that loads."""
+"""`hpt-trl prepare SOURCE`: convert a dataset to the columns HPT trains on, or a GGUF file to a model that loads."""
 
 import json
 from collections.abc import Sequence
@@ -24,57 +24,59 @@ from hpt_trl.data.row_writer import RowWriter
 @dataclass
 class PrepareArguments:
     """
-    What to prepare, how, and where to put it.
+    Arguments of `hpt-trl prepare`.
 
     Args:
-        source (`str`): A data set (file, folder, Hub id) or a model as a `.gguf` file.
-        output (`str`): The `.jsonl` or `.parquet` file, or the model's folder, to write.
+        source (`str`): A dataset (file, folder, Hub id) or a model as a `.gguf` file.
+        output (`str`): The `.jsonl` or `.parquet` file, or the model folder, to write.
     """
 
-    source: str = field(metadata={"help": "A data set (file, folder or Hub id), or a model as a .gguf file."})
+    source: str = field(metadata={"help": "A dataset (file, folder or Hub id), or a model as a .gguf file."})
     output: str = field(metadata={"help": "The .jsonl or .parquet file to write, or the folder for a model."})
-    split: str = field(default="train", metadata={"help": "Split of the data."})
-    dataset_config: str | None = field(default=None, metadata={"help": "Configuration of a data set on the Hub."})
+    split: str = field(default="train", metadata={"help": "Split of the dataset."})
+    dataset_config: str | None = field(default=None, metadata={"help": "Configuration name of a dataset on the Hub."})
     streaming: bool = field(
-        default=False, metadata={"help": "Read a data set on the Hub as it downloads, without a copy on disk."}
+        default=False, metadata={"help": "Stream a dataset from the Hub instead of downloading it to disk."}
     )
-    limit: int | None = field(default=None, metadata={"help": "Read the first so many rows only."})
+    limit: int | None = field(default=None, metadata={"help": "Read only the first LIMIT rows."})
     prompt_column: str | None = field(
         default=None,
         metadata={
-            "help": "Column with the question (a text, which gets the prompt_template) or the prompt's messages."
+            "help": "Column with the question (a text, to which prompt_template is applied) or the prompt messages."
         },
     )
     demonstration_column: str | None = field(
         default=None, metadata={"help": "Column with the demonstration: a text, a message, or a list of candidates."}
     )
     solution_column: str | None = field(
-        default=None, metadata={"help": "Column with the right answer; without one, the demonstration's box is taken."}
+        default=None,
+        metadata={"help": "Column with the correct answer. Default: the boxed answer of the demonstration."},
     )
     prompt_format: str | None = field(
         default=None,
         metadata={
-            "help": "'chat', or 'text' for base models without a chat template. By default questions become chats, "
-            "and prompts that came as prompts stay what they are."
+            "help": "'chat', or 'text' for base models without a chat template. By default, questions become chats "
+            "and existing prompts keep their format."
         },
     )
     prompt_template: str | None = field(
         default=None,
-        metadata={"help": "Text with {question} in it. By default a question is asked to be answered in a box."},
+        metadata={"help": "Text that contains {question}. Default: the question and an instruction to box the answer."},
     )
     prompt_system: str | None = field(
-        default=None, metadata={"help": "System message of every prompt; '' removes the one the data has."}
+        default=None, metadata={"help": "System message of every prompt; '' removes the dataset's own."}
     )
     missing_demonstration: str = field(
-        default="keep", metadata={"help": "'keep' rows without a demonstration, which stay on RL, or 'refuse' them."}
+        default="keep",
+        metadata={"help": "'keep' rows without a demonstration (they are trained on rollouts only) or 'refuse' them."},
     )
     decontaminate: bool = field(
-        default=True, metadata={"help": "Refuse prompts that overlap a benchmark's problem, by n-grams."}
+        default=True, metadata={"help": "Refuse prompts whose n-grams overlap with a benchmark problem."}
     )
     benchmarks: list[str] | None = field(
         default=None,
         metadata={
-            "help": "Files, or folders of .jsonl files, with the benchmarks' problems. By default every suite of "
+            "help": "Files, or folders of .jsonl files, with the benchmark problems. By default, every suite of "
             "`hpt-trl evaluate` is loaded from the Hub."
         },
     )
@@ -83,23 +85,23 @@ class PrepareArguments:
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"limit must be at least 1 row, got {self.limit}.")
         if self.benchmarks and not self.decontaminate:
-            raise ValueError("benchmarks are named, but decontaminate is false: drop one of the two.")
+            raise ValueError("benchmarks has no effect with decontaminate=false: remove one of the two options.")
 
 
 def prepare(args: PrepareArguments) -> str:
-    """Write the prepared data and its report, or the model; returns the report of what was done."""
+    """Write the prepared dataset and its report, or the model; return a summary."""
     output = Path(args.output)
     if args.source.endswith(".gguf"):
         source = Path(args.source)
         if not source.is_file():
-            raise FileNotFoundError(f"The model {args.source!r} does not exist. Give the path of a GGUF file.")
+            raise FileNotFoundError(f"The model {args.source!r} does not exist. Pass the path of a GGUF file.")
         convert_gguf(source, output)
         return f"Model written to {output}."
     writer = RowWriter(output)
     style = PromptStyle(args.prompt_format, args.prompt_template, args.prompt_system)
     columns, rows = columns_of(read_rows(args.source, args.split, args.dataset_config, args.streaming))
     if not columns:
-        raise ValueError(f"The data {args.source!r} holds no rows in split {args.split!r}.")
+        raise ValueError(f"The dataset {args.source!r} has no rows in split {args.split!r}.")
     convert = named_converter(columns, args.prompt_column, args.demonstration_column, args.solution_column)
     report = Report()
     preparation = Preparation(convert, style, _overlap(args, report), args.missing_demonstration, report)
@@ -107,11 +109,11 @@ def prepare(args: PrepareArguments) -> str:
         for row in preparation.run(tqdm(islice(rows, args.limit), desc="prepare", unit="row")):
             writer.write(row)
         if not report.kept:
-            raise ValueError(f"Nothing of {args.source!r} could be kept. {report.summary()} {_advice(report)}")
+            raise ValueError(f"No row of {args.source!r} could be kept. {report.summary()} {_advice(report)}")
     path = output.with_name(output.name + REPORT_SUFFIX)
     content = {"settings": asdict(args), **report.as_dict()}
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
-    return f"{report}\nData written to {output}, this report to {path}."
+    return f"{report}\nDataset written to {output}, this report to {path}."
 
 
 def _overlap(args: PrepareArguments, report: Report) -> Overlap | None:
@@ -125,10 +127,10 @@ def _overlap(args: PrepareArguments, report: Report) -> Overlap | None:
 
 
 def _advice(report: Report) -> str:
-    """What to do when no row was kept, from the commonest reason."""
+    """What to do when no row was kept, based on the most common reason."""
     ((reason, _),) = report.refused.most_common(1)
     if reason == Reason.CONTAMINATED:
-        return "If these are test data, give --decontaminate false."
+        return "If this is test data, pass --decontaminate false."
     return f"For example {report.examples[reason][0]}"
 
 

@@ -1,4 +1,4 @@
-"""`hpt-trl push`: the folder of a run goes to the Hub, after its card was brought up to date with its evaluations."""
+"""`hpt-trl push`: update the model card of a run with its evaluations, and upload the run to the Hub."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -24,35 +24,35 @@ _WEIGHTS = ("*.safetensors", "*.bin")
 @dataclass
 class PushArguments:
     """
-    What to push and where.
+    Arguments of `hpt-trl push`.
 
     Args:
         folder (`str`): The `output_dir` of a run.
-        repo_id (`str`, *optional*): Repository on the Hub. `None`: nothing is pushed, the card is written.
-        evaluations (`list[str]`, *optional*): Outputs of `hpt-trl evaluate` for the card. `None`: those in folders of
-            the run's folder that are newer than its weights.
-        private (`bool`, *optional*, defaults to `False`): Create the repository as a private one.
-        revision (`str`, *optional*): Branch to push to, which must exist. `None`: the main one.
+        repo_id (`str`, *optional*): Repository on the Hub. `None`: only the card is written, nothing is uploaded.
+        evaluations (`list[str]`, *optional*): Outputs of `hpt-trl evaluate` for the card. `None`: those in subfolders
+            of the run folder that are newer than the weights.
+        private (`bool`, *optional*, defaults to `False`): Create the repository as private.
+        revision (`str`, *optional*): Existing branch to push to. `None`: the main branch.
     """
 
-    folder: str = field(metadata={"help": "Folder of the run: its output_dir."})
+    folder: str = field(metadata={"help": "Folder of the run (its output_dir)."})
     repo_id: str | None = field(
-        default=None, metadata={"help": "Repository, like me/my-model; without it, only the card is written."}
+        default=None, metadata={"help": "Repository, such as me/my-model. Without it, only the card is written."}
     )
     evaluations: list[str] | None = field(
         default=None,
-        metadata={"help": "Outputs of `hpt-trl evaluate` for the card. Default: those in folders of the run's folder."},
+        metadata={"help": "Outputs of `hpt-trl evaluate` for the card. Default: those in subfolders of the run."},
     )
-    private: bool = field(default=False, metadata={"help": "Create the repository as a private one."})
-    revision: str | None = field(default=None, metadata={"help": "Branch to push to, which must exist."})
+    private: bool = field(default=False, metadata={"help": "Create the repository as private."})
+    revision: str | None = field(default=None, metadata={"help": "Existing branch to push to. Default: main."})
 
 
 def push(args: PushArguments) -> str:
-    """Write the card, and push the folder where a repository is named; returns what was done.
+    """Write the card and, if a repository is given, upload the folder; return a summary.
 
     Raises:
-        FileNotFoundError, ValueError: if the folder is no run's, or an evaluation is not of its model.
-        HubError: if the Hub cannot be reached or refuses.
+        FileNotFoundError, ValueError: if the folder is not a run folder, or an evaluation is of another model.
+        HubError: if the Hub cannot be reached or rejects the request.
     """
     folder = Path(args.folder)
     facts = read_facts(folder)
@@ -63,82 +63,88 @@ def push(args: PushArguments) -> str:
     files = chosen_evaluations(folder, args.evaluations)
     write_card(facts, folder, [result for file in files for result in read_results(file, folder, args.repo_id)])
     facts.write(folder)
-    told = f"The card {str(folder / CARD)!r} holds {len(files)} evaluation{'s' * (len(files) != 1)}."
+    evaluations = "1 evaluation" if len(files) == 1 else f"{len(files)} evaluations"
+    summary = f"Model card written to {str(folder / CARD)!r} with {evaluations}."
     if not args.repo_id:
-        return told
+        return summary
     with pushing(folder, repository):
-        done = HfApi().upload_folder(
+        commit = HfApi().upload_folder(
             repo_id=repository,
             folder_path=folder,
-            commit_message="Upload by hpt-trl push",
+            commit_message="Upload with hpt-trl push",
             revision=args.revision,
-            ignore_patterns=["_*", ".*", f"{PREFIX_CHECKPOINT_DIR}-*", "*.unfinished*", *_evaluated(folder, files)],
+            ignore_patterns=[
+                "_*",
+                ".*",
+                f"{PREFIX_CHECKPOINT_DIR}-*",
+                "*.unfinished*",
+                *_evaluation_patterns(folder, files),
+            ],
         )
-    return f"{told} Pushed to {done.commit_url}."
+    return f"{summary} Pushed to {commit.commit_url}."
 
 
-def _evaluated(folder: Path, files: Sequence[Path]) -> list[str]:
-    """Patterns of evaluations within the folder: the card has their scores, and benchmarks are not to be spread."""
+def _evaluation_patterns(folder: Path, files: Sequence[Path]) -> list[str]:
+    """Patterns of the evaluations in the folder: the card has their scores, and benchmark problems must not leak."""
+    root = folder.absolute()
     folders = {file.parent.absolute() for file in [*folder.glob(f"*/{RESULTS}"), *files]}
-    inside = [each.relative_to(folder.absolute()) for each in folders if folder.absolute() in each.parents]
-    return [f"{each}/*" for each in inside] + [
-        file.name for file in files if file.parent.absolute() == folder.absolute()
-    ]
+    subfolders = [path.relative_to(root) for path in folders if root in path.parents]
+    return [f"{path}/*" for path in subfolders] + [file.name for file in files if file.parent.absolute() == root]
 
 
-def chosen_evaluations(folder: Path, named: Sequence[str] | None) -> list[Path]:
-    """Files of results: those named, or those in folders of the run's folder that are newer than its weights.
+def chosen_evaluations(folder: Path, names: Sequence[str] | None) -> list[Path]:
+    """Files of results: the given ones, or those in subfolders of the run folder that are newer than the weights.
 
     Raises:
-        FileNotFoundError: if a named one does not exist.
+        FileNotFoundError: if a given file does not exist.
     """
-    if named is None:
-        saved = max((path.stat().st_mtime for name in _WEIGHTS for path in folder.glob(name)), default=0.0)
-        return [path for path in sorted(folder.glob(f"*/{RESULTS}")) if path.stat().st_mtime >= saved]
-    files = [Path(name) / RESULTS if Path(name).is_dir() else Path(name) for name in named]
+    if names is None:
+        saved_at = max((path.stat().st_mtime for name in _WEIGHTS for path in folder.glob(name)), default=0.0)
+        return [path for path in sorted(folder.glob(f"*/{RESULTS}")) if path.stat().st_mtime >= saved_at]
+    files = [Path(name) / RESULTS if Path(name).is_dir() else Path(name) for name in names]
     for file in files:
         if not file.is_file():
             raise FileNotFoundError(
-                f"There is no evaluation {str(file)!r}. Give the --output of `hpt-trl evaluate`: a folder with "
-                f"{RESULTS}, or a .json file."
+                f"The evaluation {str(file)!r} does not exist. Pass the --output of `hpt-trl evaluate`: a folder that "
+                f"contains {RESULTS}, or a .json file."
             )
     return files
 
 
 def read_results(file: Path, folder: Path, repo_id: str | None) -> list[Result]:
-    """The results in one file, for the card of the model in `folder`.
+    """Read the results in one file, for the card of the model in `folder`.
 
     Raises:
-        ValueError: if they are not what `hpt-trl evaluate` writes, or of another model.
+        ValueError: if `hpt-trl evaluate` did not write the file, or the results are of another model.
     """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         settings, suites = content["settings"], content["suites"]
         results = [_result(name, suite, settings) for name, suite in suites.items()]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{str(file)!r} is not what `hpt-trl evaluate` writes: {error!r}.") from error
+        raise ValueError(f"{str(file)!r} is not an output of `hpt-trl evaluate`: {error!r}.") from error
     model = settings["model"]
     if model != repo_id and Path(model).name != folder.absolute().name:
-        raise ValueError(f"{str(file)!r} is of the model {model!r}, and not of {str(folder)!r}: leave it out.")
+        raise ValueError(f"{str(file)!r} evaluates the model {model!r}, not {str(folder)!r}: leave it out.")
     return results
 
 
 def _result(name: str, suite: Mapping[str, Any], settings: Mapping[str, Any]) -> Result:
-    known = SUITES.get(name)
-    samples, limit = suite["samples"], settings["limit"]
-    found = [Metric("accuracy", f"avg@{samples}", **suite["average"])]
-    found += [Metric("pass@k", f"pass@{k}", **estimate) for k, estimate in suite["pass_at"].items()]
+    benchmark = SUITES.get(name)
+    metrics = [Metric("accuracy", f"avg@{suite['samples']}", **suite["average"])]
+    metrics += [Metric("pass@k", f"pass@{k}", **estimate) for k, estimate in suite["pass_at"].items()]
+    problems = f"{len(suite['right'])} problems"
     return Result(
         title=suite["title"],
-        # Of other data nobody knows whether their name was a path or an id.
-        hub_id=known.hub_id if known else "",
-        config=(known.config if known else None) or "",
-        split=known.split if known else settings["split"],
-        problems=f"{'first ' * bool(limit)}{len(suite['right'])} problems",
+        # For the user's own data, the name may be a path or a Hub id.
+        hub_id=benchmark.hub_id if benchmark else "",
+        config=(benchmark.config if benchmark else None) or "",
+        split=benchmark.split if benchmark else settings["split"],
+        problems=f"first {problems}" if settings["limit"] else problems,
         sampling=(
             f"temperature {suite['temperature']:g}, top-p {suite['top_p']:g}, at most {suite['max_new_tokens']} tokens"
         ),
-        metrics=found,
+        metrics=metrics,
     )
 
 
@@ -147,5 +153,5 @@ def main(argv: Sequence[str]) -> None:
     prog = "hpt-trl push"
     with user_errors(prog):
         (args,) = parse((PushArguments,), argv, prog, "folder")
-        told = push(args)
-    Console().print(told, markup=False, highlight=False, soft_wrap=True)
+        summary = push(args)
+    Console().print(summary, markup=False, highlight=False, soft_wrap=True)

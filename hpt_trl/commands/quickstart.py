@@ -1,4 +1,4 @@
-"""`hpt-trl quickstart`: HPT on the embedded model; accuracy before and after, and a picture of the run."""
+"""`hpt-trl quickstart`: train the bundled model with HPT; report accuracy before and after, and plot the run."""
 
 import json
 from collections.abc import Sequence
@@ -29,31 +29,32 @@ CONFIG = Path(MODEL_PATH).with_name("quickstart.yaml")
 @dataclass
 class QuickstartArguments:
     """
-    How long to train and where to write.
+    Arguments of `hpt-trl quickstart`.
 
     Args:
-        output_dir (`str`): Folder of the trained model, the picture and the scores.
+        output_dir (`str`): Folder for the trained model, the figure and the scores.
     """
 
-    output_dir: str = field(default="runs/quickstart", metadata={"help": "Folder for the run."})
-    max_steps: int = field(default=60, metadata={"help": "Optimizer steps."})
-    problems: int = field(default=300, metadata={"help": "Held-out problems, at most 500."})
+    output_dir: str = field(default="runs/quickstart", metadata={"help": "Output folder of the run."})
+    max_steps: int = field(default=60, metadata={"help": "Number of optimizer steps."})
+    problems: int = field(default=300, metadata={"help": "Number of held-out problems to evaluate on, at most 500."})
 
     def __post_init__(self) -> None:
         if not 1 <= self.problems <= 500:
-            raise ValueError(f"problems must be from 1 to 500, got {self.problems}: the miniature holds out 500.")
+            raise ValueError(
+                f"problems must be from 1 to 500, got {self.problems}: the bundled dataset has 500 held-out problems."
+            )
 
 
 def quickstart_trainer(args: QuickstartArguments) -> HPTTrainer:
-    """The trainer of the packaged config."""
+    """Build the trainer from the bundled config."""
     flags = ["--config", str(CONFIG), "--output_dir", args.output_dir, "--max_steps", str(args.max_steps)]
     return build_trainer(*parse((HPTScriptArguments, HPTConfig, ModelConfig), flags, "hpt-trl quickstart"))
 
 
 def quickstart(args: QuickstartArguments, trainer: HPTTrainer) -> None:
-    """Evaluate, train, evaluate again; write `quickstart.json` and `run.png` into the output folder."""
+    """Evaluate, train, evaluate again; write `quickstart.json` and `run.png` to the output folder."""
     console = Console()
-
     before = held_out(MINIATURE, args.problems)
     run(trainer)
     after = held_out(args.output_dir, args.problems)
@@ -62,11 +63,11 @@ def quickstart(args: QuickstartArguments, trainer: HPTTrainer) -> None:
     scores = {"before": before, "after HPT": after}
     (folder / "quickstart.json").write_text(json.dumps(scores, indent=1))
     console.print(accuracy_table(scores))
-    console.print(f"The picture of the run is {folder / 'run.png'}; `hpt-trl report {folder}` tells more.")
+    console.print(f"Figure of the run: {folder / 'run.png'}. For a full report, run `hpt-trl report {folder}`.")
 
 
 def held_out(model: str, problems: int) -> dict[str, Any]:
-    """Accuracy of a model on problems it never saw, sampled once each as in training, and what it answered."""
+    """Accuracy of a model on held-out problems, with one completion per problem sampled as in training, and answers."""
     result = evaluate(
         EvaluateArguments(
             model, MINIATURE, limit=problems, temperature=1.0, top_p=1.0, max_new_tokens=48, batch_size=100
@@ -81,17 +82,18 @@ def held_out(model: str, problems: int) -> dict[str, Any]:
 
 
 def accuracy_table(scores: dict[str, dict[str, Any]]) -> Table:
-    """A rich table with one row a model; the interval is Wilson's."""
-    table = Table("model", "problems", "accuracy", "95 % interval")
-    for name, got in scores.items():
-        table.add_row(name, str(got["problems"]), f"{got['accuracy']:.1%}", f"{got['low']:.1%} to {got['high']:.1%}")
+    """A rich table with one row per model; the interval is Wilson's."""
+    table = Table("model", "problems", "accuracy", "95% interval")
+    for name, score in scores.items():
+        interval = f"{score['low']:.1%} to {score['high']:.1%}"
+        table.add_row(name, str(score["problems"]), f"{score['accuracy']:.1%}", interval)
     return table
 
 
 def main(argv: Sequence[str]) -> None:
     """Run the command line `hpt-trl quickstart`."""
     prog = "hpt-trl quickstart"
-    # A model this small gains nothing from a second thread, and beside other work it loses minutes.
+    # A model this small gains nothing from a second thread, and on a busy machine it loses minutes.
     torch.set_num_threads(1)
     with user_errors(prog):
         (args,) = parse((QuickstartArguments,), argv, prog)

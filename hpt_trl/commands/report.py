@@ -1,4 +1,4 @@
-"""`hpt-trl report RUN_DIR [RUN_DIR2]`: what a run did, as one HTML page without network, and its pictures as PNG."""
+"""`hpt-trl report RUN_DIR [RUN_DIR2]`: a self-contained HTML report of one or two runs, and its charts as PNG files."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,28 +17,30 @@ PAGE_NAME = "report.html"
 @dataclass
 class ReportArguments:
     """
-    Which runs, and where to write.
+    Arguments of `hpt-trl report`.
 
     Args:
-        run_dirs (`list[str]`): The output_dir of a run, or of two, to be shown side by side.
-        output (`str`, *optional*): Folder of the page and the pictures; by default `_report` in the first run's folder,
-            which its underscore keeps from the Hub.
+        run_dirs (`list[str]`): The `output_dir` of one run, or of two runs to compare side by side.
+        output (`str`, *optional*): Folder for the page and the charts. Default: `_report` in the first run's folder;
+            names that begin with an underscore are not uploaded to the Hub.
     """
 
-    run_dirs: list[str] = field(metadata={"help": "output_dir of a run, or of two, finished or not."})
-    output: str | None = field(default=None, metadata={"help": "Folder to write; by default RUN_DIR/_report."})
+    run_dirs: list[str] = field(metadata={"help": "output_dir of one run, or of two runs; they need not be finished."})
+    output: str | None = field(
+        default=None, metadata={"help": "Folder to write the report to. Default: RUN_DIR/_report."}
+    )
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.run_dirs) <= 2:
-            raise ValueError(f"report shows one run or two side by side, got {len(self.run_dirs)} folders.")
+            raise ValueError(f"report takes one or two run folders, got {len(self.run_dirs)}.")
 
 
 def write_report(runs: Sequence[Run], output: str | Path) -> Path:
-    """Write `report.html` and a PNG for every panel that the runs have something for.
+    """Write `report.html`, and a PNG file for every panel for which the runs have data.
 
     Args:
-        runs: one or two, from [`~hpt_trl.runs.read_run`].
-        output: the folder, which is made if need be.
+        runs: one or two runs from [`~hpt_trl.runs.read_run`].
+        output: folder to write to; created if it does not exist.
 
     Returns:
         Path of the page.
@@ -56,10 +58,10 @@ def write_report(runs: Sequence[Run], output: str | Path) -> Path:
 
 
 def report(args: ReportArguments) -> Path:
-    """Read the runs and write their report; returns the page's path.
+    """Read the runs and write their report; return the path of the page.
 
     Raises:
-        RunError: if a folder is not a run's, or the report cannot be written.
+        RunError: if a folder is not a run folder, or the report cannot be written.
     """
     try:
         runs = [read_run(folder) for folder in args.run_dirs]

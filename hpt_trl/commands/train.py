@@ -46,10 +46,10 @@ class HPTScriptArguments(ScriptArguments):
 
 
 def build_trainer(script: HPTScriptArguments, args: HPTConfig, model: ModelConfig) -> HPTTrainer:
-    """Load model and data and make the trainer, as TRL's `trl grpo` does.
+    """Load the model and the data and build the trainer, as TRL's `trl grpo` does.
 
     Raises:
-        ValueError, OSError: for anything a config can get wrong.
+        ValueError, OSError: if the configuration is invalid.
     """
     unknown = [name for name in script.reward_funcs if name not in REWARDS]
     if unknown:
@@ -61,7 +61,7 @@ def build_trainer(script: HPTScriptArguments, args: HPTConfig, model: ModelConfi
         "revision": model.model_revision,
         "attn_implementation": model.attn_implementation,
         "dtype": model.dtype,
-        **cast(dict, args.model_init_kwargs or {}),  # TRL has parsed a text into a dict by now
+        **cast(dict, args.model_init_kwargs or {}),  # TRL has already parsed a string into a dict
     }
 
     def rows(split: str) -> Any:
@@ -70,8 +70,8 @@ def build_trainer(script: HPTScriptArguments, args: HPTConfig, model: ModelConfi
     train_rows = rows(script.dataset_train_split)
     if "accuracy_reward" in script.reward_funcs and "solution" not in (train_rows.column_names or ["solution"]):
         raise ValueError(
-            f"accuracy_reward needs a 'solution' column with the right answers, got {train_rows.column_names}. "
-            "`hpt-trl prepare` makes one."
+            f"accuracy_reward needs a 'solution' column with the correct answers, got {train_rows.column_names}. "
+            "`hpt-trl prepare` creates one."
         )
     trainer = HPTTrainer(
         model=name,
@@ -87,16 +87,16 @@ def build_trainer(script: HPTScriptArguments, args: HPTConfig, model: ModelConfi
 
 
 def _data(script: HPTScriptArguments) -> Data:
-    """What the model card says of the data."""
+    """Description of the dataset for the model card."""
     name, split = script.dataset_name or "", script.dataset_train_split
     if name == MINIATURE:
-        return Data("the additions and subtractions embedded in hpt_trl", split=split)
-    if found := hub_id(name):
-        return Data(name, found, script.dataset_config or "", split)
+        return Data("the addition and subtraction problems bundled with hpt_trl", split=split)
+    if dataset_id := hub_id(name):
+        return Data(name, dataset_id, script.dataset_config or "", split)
     return _local_data(name, split)
 
 
-def _typed(argv: Sequence[str], processes: int) -> dict[str, Any]:
+def _command_and_config(argv: Sequence[str], processes: int) -> dict[str, Any]:
     """Command and configuration file, as the model card shows them."""
     prog = f"accelerate launch --num_processes {processes} -m hpt_trl.train" if processes > 1 else "hpt-trl train"
     config: Any = {}
@@ -106,46 +106,47 @@ def _typed(argv: Sequence[str], processes: int) -> dict[str, Any]:
 
 
 def _local_data(name: str, split: str) -> Data:
-    """Local data by their file's name, or, where `hpt-trl prepare` has left its report beside them, by their source."""
+    """Name local data after the file or, if the file has a report of `hpt-trl prepare` beside it, after its source."""
     files = local_files(name, split)
     report = files[0].with_name(files[0].name + REPORT_SUFFIX)
     if not report.is_file():
         return Data(Path(name).name, split=split)
-    told = json.loads(report.read_text(encoding="utf-8"))
-    settings = told["settings"]
-    note = f"prepared by `hpt-trl prepare`, which kept {told['kept']:,} of {told['came']:,}"
+    content = json.loads(report.read_text(encoding="utf-8"))
+    settings = content["settings"]
+    rows_read = content["read"] if "read" in content else content["came"]  # "came": written by early versions
+    note = f"prepared by `hpt-trl prepare`, which kept {content['kept']:,} of {rows_read:,} rows"
     source = str(settings["source"])
     return Data(Path(source).name, hub_id(source), settings["dataset_config"] or "", settings["split"], note)
 
 
 def _check_paths(script: HPTScriptArguments, args: HPTConfig) -> None:
-    resume = _to_resume(args)
+    resume = _resume_option(args)
     if isinstance(resume, str) and resume != "auto" and not Path(resume).is_dir():
         raise FileNotFoundError(
-            f"resume_from_checkpoint names no folder: {resume!r}. Give one like out/checkpoint-100, true for the "
-            "newest in output_dir, or auto for the newest if there is one."
+            f"resume_from_checkpoint is not a folder: {resume!r}. Pass a checkpoint folder such as out/checkpoint-100, "
+            "true for the latest checkpoint in output_dir, or auto for the latest one if there is any."
         )
     if args.eval_strategy != "no" and Path(script.dataset_name or "").is_file():
         raise ValueError(
-            f"eval_strategy={str(args.eval_strategy)!r} needs held-out rows, but dataset_name is one file: "
-            f"{script.dataset_name!r}. Give a folder with train.jsonl and test.jsonl."
+            f"eval_strategy={str(args.eval_strategy)!r} needs held-out rows, but dataset_name is a single file: "
+            f"{script.dataset_name!r}. Pass a folder with train.jsonl and test.jsonl."
         )
 
 
-def _to_resume(args: HPTConfig) -> str | bool | None:
-    """The option, whose true and false come as texts from a command line."""
-    wanted = args.resume_from_checkpoint
-    return {"true": True, "false": False}.get(str(wanted).lower(), wanted)
+def _resume_option(args: HPTConfig) -> str | bool | None:
+    """The value of `resume_from_checkpoint`; the command line passes true and false as strings."""
+    value = args.resume_from_checkpoint
+    return {"true": True, "false": False}.get(str(value).lower(), value)
 
 
 def run(trainer: HPTTrainer) -> None:
-    """Train, save model and state, and push to the Hub if the config says so."""
+    """Train, save the model and the trainer state, and push to the Hub if the config asks for it."""
     args = trainer.args
-    trainer.train(resume_from_checkpoint=_to_resume(args))
-    # Called by its user, it would push at once, before the run's state lies beside the model.
+    trainer.train(resume_from_checkpoint=_resume_option(args))
+    # Without `_internal_call`, `save_model` pushes immediately, before the trainer state has been saved.
     trainer.save_model(args.output_dir, _internal_call=True)
     trainer.save_state()
-    # After peft, which writes a card of its own when it saves an adapter.
+    # After `save_model`, because PEFT writes its own model card when it saves an adapter.
     trainer.create_model_card()
     trainer.accelerator.print(f"Model and gate.parquet saved to {args.output_dir}.")
     if args.push_to_hub:
@@ -158,13 +159,13 @@ def main(argv: Sequence[str]) -> None:
     with user_errors(prog):
         script, args, model = parse((HPTScriptArguments, HPTConfig, ModelConfig), argv, prog)
         trainer = build_trainer(script, args, model)
-        trainer.origin = replace(trainer.origin, **_typed(argv, trainer.accelerator.num_processes))
-    # Any other error in the middle of training is a bug, and its traceback is wanted.
+        trainer.origin = replace(trainer.origin, **_command_and_config(argv, trainer.accelerator.num_processes))
+    # Any other error during training is a bug, so its traceback is shown.
     with run_errors(prog):
         try:
             run(trainer)
         finally:
-            # A process group that is left to the interpreter's end may hang there: gloo joins a thread that waits.
+            # A process group that is destroyed at interpreter exit may hang: gloo joins a thread that is waiting.
             trainer.accelerator.end_training()
 
 

@@ -78,7 +78,7 @@ NO_DEMONSTRATION = [{"prompt": "a", "solution": "1"}, {"prompt": "b", "solution"
         ({"dataset_name": NO_SOLUTION}, "accuracy_reward needs a 'solution' column"),
         ({"dataset_name": []}, "empty"),
         ({"per_device_train_batch_size": 256}, "no step could be made"),
-        ({"resume_from_checkpoint": "./nowhere"}, "names no folder: './nowhere'"),
+        ({"resume_from_checkpoint": "./nowhere"}, "resume_from_checkpoint is not a folder: './nowhere'"),
         ({"eval_strategy": "steps", "eval_steps": 1}, "dataset_name is one file"),
         ({"output_dir": "/proc/nowhere"}, "/proc/nowhere"),
         ({"model_name_or_path": "miniature", "dataset_name": CHAT}, "no chat template"),
@@ -118,7 +118,7 @@ def test_an_unreadable_config_is_told(tmp_path, monkeypatch, capsys, content, me
 def test_an_unknown_command_is_told(monkeypatch, capsys):
     code, error = run(monkeypatch, capsys, "trian")
     assert code == 2
-    assert "there is no command 'trian'" in error
+    assert "unknown command 'trian'" in error
 
 
 def test_a_run_leaves_a_model_that_a_pipeline_loads(config, tmp_path, monkeypatch, capsys):

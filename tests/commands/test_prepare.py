@@ -126,7 +126,7 @@ BROKEN = b'{"problem": "1+1", "solution": "\\\\boxed{2}", "answer": "2"}\n' * 15
     [
         (BROKEN, [], "line 1501, is not readable as JSON"),
         (b"", [], "is empty: 0 rows"),
-        (b"\n\n", [], "holds no rows in split 'train'"),
+        (b"\n\n", [], "has no rows in split 'train'"),
         (b'{"a": 1}\n', [], "No known data set has the columns ['a']"),
         (b'{"a": 1}\n', ["--prompt_column", "b"], "The data has no column 'b'; it has ['a']"),
         (
@@ -136,7 +136,7 @@ BROKEN = b'{"problem": "1+1", "solution": "\\\\boxed{2}", "answer": "2"}\n' * 15
         ),
         (b'{"prompt": "a", "solution": "1"}\n', ["--limit", "0"], "limit must be at least 1"),
         (b'{"prompt": "a", "solution": "1"}\n', ["--prompt_system", "s"], "set prompt_format to 'chat'"),
-        (b'{"prompt": "a", "solution": "1"}\n', ["--benchmarks", "x"], "drop one of the two"),
+        (b'{"prompt": "a", "solution": "1"}\n', ["--benchmarks", "x"], "remove one of the two options"),
         (b'{"prompt": "a", "solution": "1", "x": 1}\n{"prompt": "b", "solution": "1", "x": "y"}\n', [], "one type"),
     ],
 )
@@ -174,7 +174,7 @@ def test_a_benchmark_itself_is_refused_whole_with_advice(benchmark, tmp_path, mo
     flags = ["--output", tmp_path / "out.jsonl", "--benchmarks", benchmark]
     code, _, error = call(monkeypatch, capsys, benchmark / "farm.jsonl", *flags)
     assert code == 2
-    assert "If these are test data, give --decontaminate false." in error
+    assert "If this is test data, pass --decontaminate false." in error
 
 
 def test_without_benchmarks_it_does_not_go_on(source, tmp_path, monkeypatch, capsys):

@@ -46,7 +46,7 @@ def kill_at(flags: list[str], folder: Path, size: int) -> None:
 
 def test_killed_three_times_it_comes_to_the_same_table(tmp_path, capsys):
     main([*KILLED, "--output", str(tmp_path / "whole")])
-    table = capsys.readouterr().out.partition("Results are in")[0]
+    table = capsys.readouterr().out.partition("Results written to")[0]
     whole = answers_of(tmp_path / "whole")
     folder = tmp_path / "killed"
     for size in sorted(random.Random(5).sample(range(1, len(whole) * 9 // 10), 3)):
@@ -57,7 +57,7 @@ def test_killed_three_times_it_comes_to_the_same_table(tmp_path, capsys):
     with (folder / "answers" / "data_miniature.jsonl").open("ab") as file:
         file.write(b'{"problem": 3, "sam')
     main([*KILLED, "--output", str(folder)])
-    assert capsys.readouterr().out.partition("Results are in")[0] == table
+    assert capsys.readouterr().out.partition("Results written to")[0] == table
     assert answers_of(folder) == whole
     assert (folder / "results.json").read_bytes() == (tmp_path / "whole" / "results.json").read_bytes()
 

@@ -203,16 +203,16 @@ def test_secrets_and_the_home_folder_stay_out_of_command_and_configuration():
 def test_push_without_a_repository_writes_the_card_only(tiny_model, tmp_path):
     trained(tiny_model, tmp_path / "run")
     (tmp_path / "run" / "README.md").unlink()
-    assert "holds 0 evaluations" in push(PushArguments(str(tmp_path / "run")))
+    assert "with 0 evaluations." in push(PushArguments(str(tmp_path / "run")))
     check(ModelCard.load(tmp_path / "run" / "README.md"))
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "There is no evaluation"),
-        ("{}", "is not what `hpt-trl evaluate` writes"),
-        ('{"settings": {"model": "base"}, "suites": {}}', "is of the model 'base'"),
+        (None, "The evaluation .* does not exist"),
+        ("{}", "is not an output of `hpt-trl evaluate`"),
+        ('{"settings": {"model": "base"}, "suites": {}}', "evaluates the model 'base'"),
     ],
 )
 def test_evaluations_that_are_not_of_this_model_are_refused(tiny_model, tmp_path, content, message):
