@@ -64,8 +64,9 @@ class RowWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with self._stack.pop_all() as closing:
-            if error is None:
+        if error is None:
+            # Entered first: the flush may open the file, which must be closed before it takes its name.
+            with self._stack:
                 self._flush()
-            else:
-                closing.push(lambda *unused: None)
+        else:
+            self._stack.__exit__(kind, error, trace)
