@@ -1,1 +1,1 @@
-"""Is an answer right? The last box of a completion, compared with the gold answer in processes that can be killed."""
+"""Answer verification: compare the last box of a completion with the gold answer, in killable worker processes."""

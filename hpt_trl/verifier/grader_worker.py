@@ -1,4 +1,4 @@
-"""A worker process of the grader: takes pairs of answer and gold from a socket, its standard input; sends verdicts."""
+"""Worker process of the grader: reads pairs of answer and gold from a socket, its standard input; sends verdicts."""
 
 import json
 import os
@@ -11,37 +11,37 @@ from hpt_trl.verifier.grader import READY, VERDICTS, Verdict
 
 
 def main(seconds: float, megabytes: int, parent: int) -> None:
-    """Judge until the parent hangs up, or is gone.
+    """Grade answers until the parent closes the connection or exits.
 
     Args:
-        seconds: wall time a verdict may take. The parent holds the clock; here an alarm kills this process a second
-            later, for a parent that was killed itself.
-        megabytes: limit of this process's address space.
-        parent: its process id.
+        seconds: limit on the wall time per verdict. The parent enforces it; in case the parent is dead, an alarm kills
+            this process one second later.
+        megabytes: limit on the address space of this process.
+        parent: process id of the parent.
     """
     channel = socket.socket(fileno=0)
-    # A fork of the parent may hold its end open: then only the parent's id tells that it is gone.
+    # A fork of the parent may keep the parent's end open; then only the parent's id shows that the parent has exited.
     channel.settimeout(2.0)
-    _, most = resource.getrlimit(resource.RLIMIT_AS)
-    limit = megabytes * 2**20 if most == resource.RLIM_INFINITY else min(most, megabytes * 2**20)
-    resource.setrlimit(resource.RLIMIT_AS, (limit, most))
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_AS)
+    limit = megabytes * 2**20 if hard_limit == resource.RLIM_INFINITY else min(hard_limit, megabytes * 2**20)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, hard_limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    # An alarm without a handler kills, also in the middle of a C loop.
+    # An alarm without a handler kills the process, even inside a C loop.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    # What goes wrong from here on is a verdict, and no news for the terminal.
+    # From here on every failure becomes a verdict, so nothing needs to reach the terminal.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     channel.sendall(bytes([READY]))
     received = b""
     while True:
         try:
-            news = channel.recv(65536)
+            data = channel.recv(65536)
         except TimeoutError:
             if os.getppid() != parent:
                 return
             continue
-        if not news:
+        if not data:
             return
-        received += news
+        received += data
         if not received.endswith(b"\n"):
             continue
         pairs = json.loads(received)

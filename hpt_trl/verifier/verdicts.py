@@ -1,8 +1,8 @@
-r"""Is the answer right? Verdicts on completions, and the reward functions made of them.
+r"""Verdicts on completions, and the reward functions based on them.
 
-`accuracy_reward` is what the gate listens to. Other signals go beside it, `[accuracy_reward, format_reward]`, and stay
-out of the gate's: it listens to `accuracy_reward` wherever that is one of several, unless `gate_reward` names another.
-TRL's own go with it too: `trl.rewards.think_format_reward`, `get_repetition_penalty_reward`, and for length
+The gate's solve rate comes from `accuracy_reward`. If there are several reward functions, such as `[accuracy_reward,
+format_reward]`, the gate still reads `accuracy_reward` alone, unless `gate_reward` names another one. TRL's reward
+functions can be combined with it: `trl.rewards.think_format_reward`, `get_repetition_penalty_reward`, and for length
 `get_soft_overlong_punishment(max_completion_len, soft_punish_cache)` (DAPO, arXiv 2503.14476, eq. 13).
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
-from hpt_trl.verifier.answers.spelling import after_thinking, last_box_span, last_boxed
+from hpt_trl.verifier.answers.normalization import after_thinking, last_box_span, last_boxed
 from hpt_trl.verifier.grader import Grader, Verdict
 
 Completion = str | Sequence[dict[str, Any]]
@@ -22,9 +22,9 @@ _LETTER = re.compile(
     r"(?![a-zA-Z])[\s)}$*]*(?:[).:](?!\d).*)?",
     re.DOTALL | re.IGNORECASE,
 )
-# The following read whole completions in this process, so nothing in them may take more than one pass.
+# The patterns below run on full completions in this process, so each must match in linear time.
 _MARKUP = re.compile(r"[*_${}]|\\(?:text|textbf|mathrm|mathbf|boxed|[()])")
-# Upper case only, and nothing behind it that would make it a word: "the answer is a dog", "is C or D".
+# Upper case only, and not followed by text that changes its meaning: "the answer is a dog", "is C or D".
 _STATEMENT = re.compile(
     r"(?i:\b(?:answer|option|choice)) ?(?:(?i:is) ?:?|[:=]) ?(?:(?i:option|choice) )?"
     r"(?:\(([A-J])\)|([A-J])(?= ?(?:[.,;:!)\]]|\n|$|because\b|since\b|as\b)))"
@@ -34,12 +34,12 @@ _LAST_LINE = re.compile(r"(?:(?i:so|thus|hence|therefore)[,:]? )?(?:\(([A-J])\)|
 
 @cache
 def shared_grader() -> Grader:
-    """The workers that every reward function of this process shares."""
+    """The grader that all reward functions of this process share."""
     return Grader()
 
 
 def completion_text(completion: Completion) -> str:
-    """Text of one completion: a string, or the content of the last of its messages.
+    """Text of one completion: the string itself, or the content of its last message.
 
     Example:
         >>> completion_text([{"role": "assistant", "content": "It is 5."}])
@@ -52,7 +52,7 @@ def completion_text(completion: Completion) -> str:
 
 
 def final_answer(text: str) -> str | None:
-    r"""What a completion answers: the last box after its reasoning, or None if it never gets there.
+    r"""Content of the last box after the reasoning, or None if there is none or the reasoning never ends.
 
     Example:
         >>> final_answer(r"<think>Perhaps \boxed{4}?</think> It is \boxed{5}.")
@@ -66,21 +66,21 @@ def final_answer(text: str) -> str | None:
 
 
 def letter_of(text: str) -> str | None:
-    r"""The letter that all of a text names (`C`, `(C)`, `\text{C}`, `C) 42`), or None.
+    r"""The letter that a text as a whole names (`C`, `(C)`, `\text{C}`, `C) 42`), or None.
 
     Example:
         >>> letter_of(r"\text{(C)}"), letter_of("C is right")
         ('C', None)
     """
-    found = _LETTER.fullmatch(text.strip())
-    return found[1].upper() if found else None
+    match = _LETTER.fullmatch(text.strip())
+    return match[1].upper() if match else None
 
 
 def final_choice(text: str) -> str | None:
-    """The letter A to J that a completion chooses, after its reasoning; the last statement decides.
+    """The letter A to J that a completion chooses after its reasoning; the last statement of a choice counts.
 
-    A statement is a box, "the answer is (C)", "Answer: C", or a last line that holds nothing but the choice. Prose in
-    which the letter occurs is none.
+    A statement is a box, "the answer is (C)", "Answer: C", or a last line that consists of the choice alone. A letter
+    that merely occurs in prose does not count.
 
     Example:
         >>> final_choice("A is tempting, but the answer is (C).")
@@ -98,34 +98,37 @@ def final_choice(text: str) -> str | None:
     if span is not None:
         box = answer[slice(*span)]
         return letter_of(box) or box
-    found = _LAST_LINE.fullmatch(plain.rpartition("\n")[2])
-    is_alone = found is not None and (found[3].startswith(")") or not found[3].strip(" .)"))
-    return (found[1] or found[2]) if found is not None and is_alone else None
+    match = _LAST_LINE.fullmatch(plain.rpartition("\n")[2])
+    is_alone = match is not None and (match[3].startswith(")") or not match[3].strip(" .)"))
+    return (match[1] or match[2]) if match is not None and is_alone else None
 
 
 def judge(completions: Sequence[Completion], solutions: Sequence[Any], grader: Grader | None = None) -> list[Verdict]:
-    r"""Verdicts on completions, each within bounded time and memory.
+    r"""Grade completions, each within bounded time and memory.
 
-    What counts is the last `\boxed{}` after the last `</think>`; a `<think>` that is never closed has no answer. Where
-    the gold answer is one letter, A to J, "the answer is (C)" and the like count too.
+    The answer is the last `\boxed{}` after the last `</think>`; a completion with an unclosed `<think>` has no answer.
+    If the gold answer is a single letter, A to J, statements such as "the answer is (C)" count too.
 
     Args:
-        completions: one text, or list of messages, each.
-        solutions: their gold answers: plain ("33"), LaTeX ("$33$"), boxed, or a letter.
-        grader: worker processes of your own limits; None: the ones all share (5 s and 1 GB a verdict).
+        completions: texts or lists of messages.
+        solutions: gold answers, one per completion: plain ("33"), LaTeX ("$33$"), boxed, or a letter.
+        grader: a grader with other limits. None uses the shared one (5 s and 1 GB per verdict).
 
     Returns:
-        One verdict for each completion.
+        One verdict per completion.
 
     Raises:
-        ValueError: if there are not as many solutions as completions.
+        ValueError: if the numbers of completions and solutions differ.
 
     Example:
         >>> [str(verdict) for verdict in judge([r"\boxed{1/2}", r"\boxed{2}", "Half."], ["0.5", "0.5", "0.5"])]
         ['right', 'wrong', 'unparseable answer']
     """
     if len(completions) != len(solutions):
-        raise ValueError(f"Every completion needs its solution, got {len(completions)} and {len(solutions)}.")
+        raise ValueError(
+            f"There must be one solution per completion, got {len(completions)} completions and {len(solutions)} "
+            "solutions."
+        )
     return _verdicts(*_answers(completions, solutions), grader)
 
 
@@ -150,14 +153,14 @@ def _verdicts(answers: Sequence[str | None], golds: Sequence[str], grader: Grade
         else:
             verdicts.append(None)
     pairs = [(answer or "", gold) for answer, gold, verdict in zip(answers, golds, verdicts) if verdict is None]
-    judged = iter((grader or shared_grader()).judge(pairs) if pairs else ())
-    return [next(judged) if verdict is None else verdict for verdict in verdicts]
+    graded = iter((grader or shared_grader()).judge(pairs) if pairs else ())
+    return [next(graded) if verdict is None else verdict for verdict in verdicts]
 
 
-def _choice_verdict(answer: str | None, right: str | None) -> Verdict:
+def _choice_verdict(answer: str | None, gold_letter: str | None) -> Verdict:
     if answer is None or not answer.strip():
         return Verdict.UNPARSEABLE_ANSWER
-    return Verdict.RIGHT if answer == right else Verdict.WRONG
+    return Verdict.RIGHT if answer == gold_letter else Verdict.WRONG
 
 
 def accuracy_reward(
@@ -167,22 +170,22 @@ def accuracy_reward(
     log_metric: Callable[[str, float], None] | None = None,
     **kwargs: Any,
 ) -> list[float | None]:
-    r"""1 if a completion's answer equals the solution, 0 if not, None if the solution is unreadable. See `judge`.
+    r"""1 if a completion's answer equals the solution, 0 if not, None if the solution is unparseable. See `judge`.
 
-    Unlike `trl.rewards.accuracy_reward` it takes plain-text completions too, lets the last box decide, ignores what
-    stands before the last `</think>`, knows units, intervals and multiple choice, and cannot hang: a verdict that takes
-    longer than 5 s is a 0. The shares of verdicts are logged as `verdicts/right`, `verdicts/wrong`,
+    In contrast to `trl.rewards.accuracy_reward`, it accepts plain-text completions, uses the last box, ignores
+    everything before the last `</think>`, supports units, intervals and multiple choice, and cannot hang: a verdict
+    that takes longer than 5 s gives 0. The fraction of each verdict is logged as `verdicts/right`, `verdicts/wrong`,
     `verdicts/unparseable_answer`, `verdicts/unparseable_gold` and `verdicts/timed_out`.
 
     Args:
-        completions: one text, or list of messages, a rollout.
-        solution: gold answers, the data set's `solution` column.
+        completions: one text or list of messages per rollout.
+        solution: gold answers, the `solution` column of the dataset.
         log_extra: TRL's hook for extra columns in the completions table: `answer`, `solution`, `verdict`.
         log_metric: TRL's hook for metrics.
         kwargs: the other columns, ignored.
 
     Returns:
-        One reward a rollout; None counts in no solve rate.
+        One reward per rollout; rollouts with None are excluded from the solve rate.
 
     Example:
         >>> accuracy_reward([r"So \boxed{5}", r"So \boxed{6}", r"So \boxed{5}"], solution=["5", "$5$", ""])
@@ -195,24 +198,24 @@ def accuracy_reward(
         log_extra("solution", golds)
         log_extra("verdict", [str(verdict) for verdict in verdicts])
     if log_metric is not None:
-        for kind in Verdict if verdicts else ():
-            log_metric(f"verdicts/{kind.replace(' ', '_')}", verdicts.count(kind) / len(verdicts))
+        for verdict in Verdict if verdicts else ():
+            log_metric(f"verdicts/{verdict.replace(' ', '_')}", verdicts.count(verdict) / len(verdicts))
     return [None if verdict is Verdict.UNPARSEABLE_GOLD else float(verdict is Verdict.RIGHT) for verdict in verdicts]
 
 
 def format_reward(completions: Sequence[Completion], **kwargs: Any) -> list[float]:
-    r"""1 if a completion thinks at most once, within tags, and then boxes one answer; else 0.
+    r"""1 if a completion has at most one thinking block, followed by exactly one boxed answer; else 0.
 
-    That is: no `</think>`, or one, before which the only `<think>` stands in front of everything (the generation prompt
-    may have written it); and after it exactly one `\boxed{}`, closed, with something in it. For tags alone, take
-    `trl.rewards.think_format_reward`.
+    In detail: there is at most one `</think>`; the only `<think>` before it is at the very start of the completion, or
+    at the end of the generation prompt; and the rest has exactly one `\boxed{}`, closed and not empty. To check the
+    tags alone, use `trl.rewards.think_format_reward`.
 
     Args:
-        completions: one text, or list of messages, a rollout.
+        completions: one text or list of messages per rollout.
         kwargs: the other columns, ignored.
 
     Returns:
-        One reward a rollout, 0 or 1.
+        One reward per rollout, 0 or 1.
 
     Example:
         >>> format_reward([r"<think>2 + 3</think> \boxed{5}", r"\boxed{5}, no, \boxed{6}", "5"])
@@ -222,8 +225,8 @@ def format_reward(completions: Sequence[Completion], **kwargs: Any) -> list[floa
 
 
 def _is_well_formed(text: str) -> bool:
-    thought, _, answer = text.rpartition("</think>")
-    thought = thought.lstrip().removeprefix("<think>")
+    thinking, _, answer = text.rpartition("</think>")
+    thinking = thinking.lstrip().removeprefix("<think>")
     box = last_boxed(answer)
     has_one_box = box is not None and bool(box.strip()) and answer.count(r"\boxed") == 1
-    return has_one_box and not any(tag in part for tag in ("<think>", "</think>") for part in (thought, answer))
+    return has_one_box and not any(tag in part for tag in ("<think>", "</think>") for part in (thinking, answer))

@@ -100,7 +100,7 @@ QUICK = Grader(seconds=1.0, workers=2)
 
 
 def test_as_many_solutions_as_completions():
-    with pytest.raises(ValueError, match="Every completion needs its solution, got 1 and 2"):
+    with pytest.raises(ValueError, match="one solution per completion, got 1 completions and 2 solutions"):
         judge(["4"], ["4", "4"])
 
 
@@ -331,7 +331,7 @@ def test_standard_input_as_the_program():
 
 def test_a_worker_that_cannot_start_says_so(monkeypatch, capfd):
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    with pytest.raises(RuntimeError, match=r"3 grading workers ended before they could work.*'/bin/false'"):
+    with pytest.raises(RuntimeError, match=r"3 grading workers exited during start-up.*'/bin/false'"):
         Grader(workers=1).judge([("1+1", "2.0")])
 
 

@@ -1,1 +1,1 @@
-"""Answers: where a completion gives one, how it is spelled, what it is made of, and whether two are equal."""
+"""Answers: extracting, normalizing and parsing them, and testing two for equality."""

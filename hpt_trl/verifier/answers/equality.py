@@ -1,15 +1,15 @@
-r"""Are two answers equal? Structures here, terms in `terms.py`.
+r"""Equality of two answers: structures here, terms in `terms.py`.
 
-math-verify alone reads `(1,2)` and `\{1,2\}` as equal, and `x=3` and `1,2` in a plain gold answer as 3 and 1.2. Here
-tuples are ordered, sets are not, and intervals keep their ends.
+math-verify alone treats `(1,2)` and `\{1,2\}` as equal, and reads `x=3` and `1,2` in a plain gold answer as 3 and 1.2.
+Here tuples are ordered, sets are not, and an interval includes or excludes each endpoint.
 """
 
 import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from hpt_trl.verifier.answers.spelling import clean, depth, last_boxed
-from hpt_trl.verifier.answers.structure import Answer, take_apart
+from hpt_trl.verifier.answers.normalization import clean, depth, last_boxed
+from hpt_trl.verifier.answers.structure import Answer, parse_answer
 from hpt_trl.verifier.answers.terms import (
     EMPTY,
     SYMPY_ERRORS,
@@ -22,14 +22,14 @@ from hpt_trl.verifier.answers.terms import (
 )
 from hpt_trl.verifier.grader import Verdict
 
-_DEEPEST = 30  # the deepest of 2,718 benchmark answers has 4 levels; a parser's time doubles with each
+_MAX_DEPTH = 30  # the deepest of 2,718 benchmark answers has 4 levels; parsing time doubles with each level
 _COLLECTIONS = ("set", "list", "union")
 
 
 def judge(answer: str, gold: str) -> Verdict:
     r"""Compare the content of a completion's box with a gold answer (plain, in dollars, or boxed).
 
-    In this process, without limits: `rewards.judge` bounds time and memory.
+    Runs in this process, without limits; `verdicts.judge` limits time and memory.
 
     Example:
         >>> pairs = [(r"\frac{1}{2}", "0.5"), ("50\\%", "1/2"), ("(1, 2)", r"\{1, 2\}"), ("[0, 1)", "[0, 1]")]
@@ -38,31 +38,32 @@ def judge(answer: str, gold: str) -> Verdict:
     """
     gold = clean(last_boxed(gold) or gold)
     answer = clean(answer)
-    if not _is_readable(gold):
+    if not _is_parseable(gold):
         return Verdict.UNPARSEABLE_GOLD
-    if not _is_readable(answer):
+    if not _is_parseable(answer):
         return Verdict.UNPARSEABLE_ANSWER
     try:
-        wanted, given = take_apart(gold), take_apart(answer)
-        if same(wanted, given):
+        parsed_gold, parsed_answer = parse_answer(gold), parse_answer(answer)
+        if same(parsed_gold, parsed_answer):
             return Verdict.RIGHT
-        return Verdict.WRONG if given.kind != "term" or is_term(given.text) else Verdict.UNPARSEABLE_ANSWER
-    except SYMPY_ERRORS:  # also brackets within brackets, by the hundred
+        is_parseable = parsed_answer.kind != "term" or is_term(parsed_answer.text)
+        return Verdict.WRONG if is_parseable else Verdict.UNPARSEABLE_ANSWER
+    except SYMPY_ERRORS:  # includes the recursion error for hundreds of nested brackets
         return Verdict.UNPARSEABLE_ANSWER
 
 
-def _is_readable(text: str) -> bool:
-    """Whether anything is said, every brace is closed, and brackets are not nested as no answer's are."""
+def _is_parseable(text: str) -> bool:
+    """Whether the text has content and balanced braces, and its brackets are not nested too deeply."""
     braces = text.replace(r"\{", "(").replace(r"\}", ")")
     is_empty_set = squeezed(text) == r"\{\}"
     is_balanced = braces.count("{") == braces.count("}")
-    return (any(map(str.isalnum, text)) or is_empty_set) and is_balanced and depth(text) <= _DEEPEST
+    return (any(map(str.isalnum, text)) or is_empty_set) and is_balanced and depth(text) <= _MAX_DEPTH
 
 
 def same(gold: Answer, answer: Answer) -> bool:
-    """Whether two answers are equal, as structures and then term by term."""
+    """Whether two answers are equal: first their structures, then term by term."""
     if gold.name and answer.name:
-        answer = _renamed(answer, gold.name)
+        answer = _with_argument_of(answer, gold.name)
         if gold.name != answer.name and not _is_value_of(gold.name, answer.name):
             return _same_equation(gold, answer)
     if squeezed(gold.text) == squeezed(answer.text):
@@ -77,26 +78,26 @@ def same(gold: Answer, answer: Answer) -> bool:
 def _same_structure(gold: Answer, answer: Answer) -> bool:
     kinds = {gold.kind, answer.kind}
     if kinds == {"interval"}:
-        return gold.brackets == answer.brackets and _in_order(gold.parts, answer.parts)
+        return gold.brackets == answer.brackets and _equal_in_order(gold.parts, answer.parts)
     if kinds <= {"tuple", "interval"} or kinds == {"matrix"}:
-        return "()" in (gold.brackets or "()") and _in_order(gold.parts, answer.parts)
+        return "()" in (gold.brackets or "()") and _equal_in_order(gold.parts, answer.parts)
     if kinds <= set(_COLLECTIONS):
         is_set = "set" in kinds or "union" in kinds
-        return _in_any_order(
+        return _equal_in_any_order(
             _distinct(gold.parts) if is_set else gold.parts, _distinct(answer.parts) if is_set else answer.parts
         )
     if kinds <= {"list", "tuple", "interval"}:
-        # Brackets left out, or put around: the order must hold then.
-        return all(each.brackets in ("", "()") for each in (gold, answer)) and _in_order(gold.parts, answer.parts)
+        # One of them omits the brackets; the order still matters.
+        return all(part.brackets in ("", "()") for part in (gold, answer)) and _equal_in_order(gold.parts, answer.parts)
     if "matrix" in kinds and kinds <= {"matrix", "tuple", "interval"}:
         matrix, vector = (gold, answer) if gold.kind == "matrix" else (answer, gold)
-        return vector.brackets in ("", "()") and _in_order(_vector(matrix), vector.parts)
+        return vector.brackets in ("", "()") and _equal_in_order(_vector(matrix), vector.parts)
     if kinds & set(_COLLECTIONS):
         collection, other = (gold, answer) if gold.kind in _COLLECTIONS else (answer, gold)
         members = collection.parts
         if words_of(members[0].text) == EMPTY:  # the set of the empty set is not empty
             return False
-        return all(same(each, other) if collection is gold else same(other, each) for each in members)
+        return all(same(member, other) if collection is gold else same(other, member) for member in members)
     return False
 
 
@@ -106,43 +107,43 @@ def _vector(matrix: Answer) -> tuple[Answer, ...]:
     return tuple(row.parts[0] for row in matrix.parts) if all(len(row.parts) == 1 for row in matrix.parts) else ()
 
 
-def _in_order(golds: Sequence[Answer], answers: Sequence[Answer]) -> bool:
+def _equal_in_order(golds: Sequence[Answer], answers: Sequence[Answer]) -> bool:
     return len(golds) == len(answers) and all(map(same, golds, answers))
 
 
-def _in_any_order(golds: Sequence[Answer], answers: Sequence[Answer]) -> bool:
+def _equal_in_any_order(golds: Sequence[Answer], answers: Sequence[Answer]) -> bool:
     if len(golds) != len(answers):
         return False
-    left = list(answers)
+    unmatched = list(answers)
     for gold in golds:
-        found = next((index for index, each in enumerate(left) if same(gold, each)), None)
-        if found is None:
+        match = next((index for index, answer in enumerate(unmatched) if same(gold, answer)), None)
+        if match is None:
             return False
-        del left[found]
+        del unmatched[match]
     return True
 
 
 def _distinct(answers: Sequence[Answer]) -> list[Answer]:
-    kept: list[Answer] = []
-    for each in answers:
-        if not any(same(other, each) for other in kept):
-            kept.append(each)
-    return kept
+    distinct: list[Answer] = []
+    for answer in answers:
+        if not any(same(other, answer) for other in distinct):
+            distinct.append(answer)
+    return distinct
 
 
-def _renamed(answer: Answer, name: str) -> Answer:
-    """`f(n)=n+1` as `f(x)=x+1`: the letter of a function's argument means nothing."""
-    wanted, given = (re.fullmatch(r"(\w+)\((\w)\)", each) for each in (name, answer.name))
-    if not wanted or not given or wanted[1] != given[1] or wanted[2] == given[2]:
+def _with_argument_of(answer: Answer, name: str) -> Answer:
+    """`f(n)=n+1` as `f(x)=x+1`: the name of a function's argument does not matter."""
+    new, old = (re.fullmatch(r"(\w+)\((\w)\)", signature) for signature in (name, answer.name))
+    if not new or not old or new[1] != old[1] or new[2] == old[2]:
         return answer
-    if re.search(rf"(?<![a-zA-Z\\]){wanted[2]}(?![a-zA-Z])", answer.text):
+    if re.search(rf"(?<![a-zA-Z\\]){new[2]}(?![a-zA-Z])", answer.text):
         return answer
-    return replace(take_apart(re.sub(rf"(?<![a-zA-Z\\]){given[2]}(?![a-zA-Z])", wanted[2], answer.text)), name=name)
+    return replace(parse_answer(re.sub(rf"(?<![a-zA-Z\\]){old[2]}(?![a-zA-Z])", new[2], answer.text)), name=name)
 
 
 def _is_value_of(name: str, other: str) -> bool:
-    """`f(x)` and `y` name the same."""
-    return "y" in (name, other) and any(re.fullmatch(r"\w\(\w\)", each) for each in (name, other))
+    """Whether one name is `y` and the other is like `f(x)`: they name the same value."""
+    return "y" in (name, other) and any(re.fullmatch(r"\w\(\w\)", candidate) for candidate in (name, other))
 
 
 def _same_with_equation(gold: Answer, answer: Answer) -> bool:
@@ -150,14 +151,14 @@ def _same_with_equation(gold: Answer, answer: Answer) -> bool:
         return (answer.kind == "equation" or bool(answer.name)) and _same_equation(gold, answer)
     if gold.name:
         return _same_equation(gold, answer)
-    # 2+1=3 for 3: true, and ends in the answer.
+    # 2+1=3 counts as 3: the equation is true and ends in the answer.
     left, right = answer.parts
     return same(gold, right) and same(left, right)
 
 
 def _same_equation(gold: Answer, answer: Answer) -> bool:
-    one, other = _sides(gold), _sides(answer)
-    return one is not None and other is not None and same_equation(one, other)
+    gold_sides, answer_sides = _sides(gold), _sides(answer)
+    return gold_sides is not None and answer_sides is not None and same_equation(gold_sides, answer_sides)
 
 
 def _sides(answer: Answer) -> tuple[str, str] | None:

@@ -1,11 +1,11 @@
-r"""What stands beside the number of an answer: per cent, degrees, money, units of measure, or things counted."""
+r"""Units of an answer: percent, degrees, money, units of measurement, or counted things."""
 
 import re
 from collections import Counter
 from dataclasses import dataclass
 from fractions import Fraction
 
-# Names, and how many of the dimension's first unit they are.
+# Unit names and their size, in terms of the first unit of the dimension.
 _TABLES = {
     "length": "m meter metre:1 mm millimeter millimetre:1/1000 cm centimeter centimetre:1/100 "
     "km kilometer kilometre:1000 nm nanometer:1/1000000000 "
@@ -25,7 +25,7 @@ _MEASURES = {
 }
 _SHORT = frozenset(name for name in _MEASURES if len(name) == 1)
 _NOT_UNITS = frozenset({"or", "and", "to", "pi", "is", "i", "e", "mod", "choose"})
-_PRODUCTS = frozenset({"mg", "ms", "nm", "mi", "ml"})  # units only where they stand apart: 2mg is a weight
+_PRODUCTS = frozenset({"mg", "ms", "nm", "mi", "ml"})  # units only after a space: `2mg` is the product 2*m*g
 _FILLERS = frozenset({"of", "the", "a", "an"})
 
 _PERCENT = re.compile(r"\s*(?:\\?%|(?:\\text\{)?\s*(?:per\s?cent|percent(?:age)?|pct)\s*\.?\}?)\s*$", re.IGNORECASE)
@@ -38,7 +38,7 @@ _POWER = r"(?:\s*\^\s*\{?\s*-?\d\s*\}?)"
 _WRITTEN = re.compile(
     rf"^(.*?[^\s\\])\s*((?:(?:/|\\cdot|\\times)?\s*\\text\{{(?:[^{{}}]|\{{-?\d\}})*\}}{_POWER}?\s*)+)$"
 )
-# Without \text{}, words are units only behind a number: `2k` and `5x` are products.
+# Without \text{}, words are units only after a number: `2k` and `5x` are products.
 _PLAIN = re.compile(
     r"^([+-]?[\d.,]+|[+-]?\d*\s*\\frac\{\d+\}\{\d+\}|[+-]?\d+/\d+|[+-]?[\d.]*\s*\\pi(?=\s+[a-z]{2}))(\s*)"
     rf"([a-zA-Z][a-zA-Z. /]*{_POWER}?(?:/[a-z]+{_POWER}?)?)$"
@@ -56,60 +56,60 @@ _TOKEN = re.compile(r"(/|per\b)|([^\W\d_]+)\.?\s*(?:\^?\s*\{?\s*(-?\d)\s*\}?)?")
 
 @dataclass(frozen=True)
 class Unit:
-    """Dimensions with their powers, and the factor to the dimensions' first units."""
+    """Dimensions with their powers, and the factor to the first unit of each dimension."""
 
     factor: Fraction = Fraction(1)
     dimensions: frozenset[tuple[str, int]] = frozenset()
 
-    def may_say_less(self, other: "Unit") -> bool:
-        """Whether one names the things counted more fully: students, and students of the class."""
-        ours, theirs = ({name for name, _ in each.dimensions} for each in (self, other))
-        return (ours | theirs).isdisjoint(_TABLES) and (ours <= theirs or theirs <= ours)
+    def is_compatible(self, other: "Unit") -> bool:
+        """Whether both count the same things, one in more detail: "students" and "students of the class"."""
+        names, other_names = ({name for name, _ in unit.dimensions} for unit in (self, other))
+        return (names | other_names).isdisjoint(_TABLES) and (names <= other_names or other_names <= names)
 
 
 PERCENT = Unit(Fraction(1, 100), frozenset({("per cent", 1)}))
-# An angle; its factor to radians is no fraction, and applied where angles are compared.
+# The factor to radians is irrational, so it is applied when angles are compared.
 DEGREE = Unit(Fraction(0), frozenset({("angle", 1)}))
 
 
 def split_unit(text: str) -> tuple[str, Unit | None]:
-    """A cleaned answer as its value and its unit, None where it has none."""
-    if found := _PERCENT.search(text):
-        return text[: found.start()], PERCENT
-    if found := _DEGREES.search(text):
-        return text[: found.start()], Unit(dimensions=frozenset({(f"degree {found[1]}", 1)})) if found[1] else DEGREE
-    if found := _CURRENCY.match(text):
-        value, _ = split_unit(text[found.end() :])
-        return found[1] + value, unit_of(_CURRENCIES[found[2].strip()])
-    if found := _WRITTEN.match(text):
-        unit = unit_of(re.sub(r"\\text\{((?:[^{}]|\{-?\d\})*)\}", r" \1 ", found[2]))
-        return (found[1], unit) if unit else (text, None)
-    if found := _PLAIN.match(text):
-        unit = unit_of(found[3]) if _are_units(found[3], bool(found[2])) else None
-        return (found[1], unit) if unit else (text, None)
+    """Split a normalized answer into its value and its unit, or None if it has no unit."""
+    if match := _PERCENT.search(text):
+        return text[: match.start()], PERCENT
+    if match := _DEGREES.search(text):
+        return text[: match.start()], Unit(dimensions=frozenset({(f"degree {match[1]}", 1)})) if match[1] else DEGREE
+    if match := _CURRENCY.match(text):
+        value, _ = split_unit(text[match.end() :])
+        return match[1] + value, unit_of(_CURRENCIES[match[2].strip()])
+    if match := _WRITTEN.match(text):
+        unit = unit_of(re.sub(r"\\text\{((?:[^{}]|\{-?\d\})*)\}", r" \1 ", match[2]))
+        return (match[1], unit) if unit else (text, None)
+    if match := _PLAIN.match(text):
+        unit = unit_of(match[3]) if _are_units(match[3], bool(match[2])) else None
+        return (match[1], unit) if unit else (text, None)
     return text, None
 
 
-def _are_units(text: str, stands_apart: bool) -> bool:
-    """Whether plain letters behind a number are units and not variables, as in `6m`, `2xy` and `3R^2`."""
+def _are_units(text: str, follows_space: bool) -> bool:
+    """Whether plain letters after a number are units; in `6m`, `2xy` and `3R^2` they are variables."""
     words = re.findall(r"[a-zA-Z]+", text)
     if all(len(word) == 1 for word in words):
-        return stands_apart and _SHORT.issuperset(words) and ("^" not in text or words[0] == "m")
+        return follows_space and _SHORT.issuperset(words) and ("^" not in text or words[0] == "m")
     known = {"mph", "kmh", "kph", "per", "square", "cubic", "sq", "cu"} | _MEASURES.keys()
-    is_product = not stands_apart and not _PRODUCTS.isdisjoint(words)
+    is_product = not follows_space and not _PRODUCTS.isdisjoint(words)
     return not is_product and all(
-        _singular(word) in known or word in _SHORT or (len(word) > 3 and stands_apart) or word in _FILLERS
+        _singular(word) in known or word in _SHORT or (len(word) > 3 and follows_space) or word in _FILLERS
         for word in words
     )
 
 
 def unit_of(text: str) -> Unit | None:
-    """The unit that words name; unknown words count as things of their own kind."""
+    """The unit that a text names; each unknown word becomes a dimension of its own."""
     for pattern, symbols in _SPOKEN:
         text = pattern.sub(symbols, text)
     factor, powers, sign = Fraction(1), Counter[str](), 1
-    for slash, word, written_power in _TOKEN.findall(re.sub(r"\\(?:cdot|times)", " ", text)):
-        if slash:
+    for division, word, written_power in _TOKEN.findall(re.sub(r"\\(?:cdot|times)", " ", text)):
+        if division:
             sign = -1
             continue
         name = _singular(word)

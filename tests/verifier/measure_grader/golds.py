@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from hpt_trl.verifier.answers.spelling import last_boxed
+from hpt_trl.verifier.answers.normalization import last_boxed
 from hpt_trl.verifier.verdicts import judge, letter_of
 
 

@@ -117,7 +117,7 @@ def run(total: int, bombs: float, seconds: float, seed: int = 0, batch: int = 25
         "completions": total,
         "seconds": round(took, 1),
         "limit_seconds": seconds,
-        "longest_verdict_seconds": round(grader.longest, 3),
+        "longest_verdict_seconds": round(grader.longest_seconds, 3),
         "verdicts": dict(counts),
         "workers": grader.workers,
         "children_while_running": len(running),

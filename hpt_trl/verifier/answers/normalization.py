@@ -1,10 +1,10 @@
-r"""Answers as text: where a completion gives one, and how it is spelled.
+r"""Extraction and normalization of answers, as text.
 
-LaTeX and plain text have many spellings of one answer (`\dfrac12`, `1/2`, `½`). Here they become one, by text alone;
-what is equal as mathematics is decided in `equality.py`.
+LaTeX and plain text have many spellings of one answer (`\dfrac12`, `1/2`, `½`). This module maps them to one spelling;
+mathematical equality is decided in `equality.py`.
 """
 
-# ruff: noqa: RUF001 (signs that look like others are what this is about)
+# ruff: noqa: RUF001 (this module handles look-alike characters on purpose)
 
 import re
 import unicodedata
@@ -16,17 +16,17 @@ _BRACE = re.compile(r"\\[\\{}]|[{}]")
 
 
 def last_boxed(text: str) -> str | None:
-    r"""Content of the last closed `\boxed{...}`, or None where there is none.
+    r"""Content of the last closed `\boxed{...}`, or None if there is none.
 
-    math-verify takes the first box it finds; the answer is the last.
+    math-verify uses the first box; models give their final answer in the last one.
     """
     span = last_box_span(text)
     return None if span is None else text[slice(*span)]
 
 
 def last_box_span(text: str) -> tuple[int, int] | None:
-    r"""Where the content of the last closed `\boxed{...}` begins and ends."""
-    # One pass with a stack: a policy that collapses may repeat an opening box ten thousand times.
+    r"""Start and end of the content of the last closed `\boxed{...}`."""
+    # One pass with a stack: a collapsed policy may repeat an opening box ten thousand times.
     span: tuple[int, int] | None = None
     open_braces: list[int] = []
     for brace in _BRACE.finditer(text):
@@ -40,7 +40,7 @@ def last_box_span(text: str) -> tuple[int, int] | None:
 
 
 def after_thinking(text: str) -> str | None:
-    """What follows the last `</think>`; all of it where nothing was thought; None if thinking never ends."""
+    """The text after the last `</think>`, all of it if there is no such tag; None if a `<think>` is never closed."""
     _, _, answer = text.rpartition("</think>")
     return None if "<think>" in answer else answer
 
@@ -59,7 +59,7 @@ _RAISED = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ]+")
 _VULGAR = re.compile("[¼-¾⅐-⅞]")
 _FUNCTIONS = "arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|ln|log|exp|sqrt"
 
-# In this order: each finds what the ones before it have left.
+# The order matters: each pattern sees the result of the previous ones.
 _SPELLINGS = [
     (re.compile(pattern), replacement)
     for pattern, replacement in [
@@ -75,9 +75,9 @@ _SPELLINGS = [
         (r"\\(?:text(?:bf|it|rm|normal|sf|tt)?|math(?:rm|bf|it|sf)|mbox|hbox|bm|boldsymbol)\s*\{", r"\\text{"),
         (r"\\text\{\s*\}", ""),
         (r"\\(?:text)?color\s*\{[^{}]*\}|\\(?:underline|ensuremath|underbrace|overbrace)(?=\s*\{)", ""),
-        (r"^\s*(?:\\text\{\s*)?\([A-J]\)\s*\}?\s*(?=[\d\\$-])", ""),  # an option with its letter
+        (r"^\s*(?:\\text\{\s*)?\([A-J]\)\s*\}?\s*(?=[\d\\$-])", ""),  # the letter of a multiple-choice option
         (r"\\text\{\s*([ie])\s*\}", r"\1 "),
-        (r"(?<=\d)i(?![a-zA-Z])", " i"),  # math-verify takes 2i for two times a variable
+        (r"(?<=\d)i(?![a-zA-Z])", " i"),  # math-verify reads 2i as 2 times a variable
         (r"(?:\\text\{\s*)?\ball real(?: number)?s?\b\s*\}?", r"\\mathbb{R}"),
         (r"(?:\\text\{\s*)?\ball (?:the )?integers\b\s*\}?", r"\\mathbb{Z}"),
         (r"\\langle(?![a-zA-Z])", "("),
@@ -136,25 +136,25 @@ _TAIL = re.compile(
 
 
 def clean(text: str) -> str:
-    """One spelling for the same LaTeX or plain text: fractions, spaces, brackets, signs, thousands, functions."""
+    """Normalize the spelling of an answer: fractions, spaces, brackets, signs, thousands, functions."""
     text = _ONE_DOLLAR.sub(r"\\$", text, count=1)
-    text = _VULGAR.sub(_spelled_fraction, text)
-    text = _RAISED.sub(lambda found: f"^{{{found.group().translate(_SUPERSCRIPTS)}}}", text)
+    text = _VULGAR.sub(_latex_fraction, text)
+    text = _RAISED.sub(lambda match: f"^{{{match.group().translate(_SUPERSCRIPTS)}}}", text)
     text = unicodedata.normalize("NFKC", text.translate(_CHARACTERS))
-    text = "".join(str(unicodedata.decimal(each)) if each.isdecimal() else each for each in text)
+    text = "".join(str(unicodedata.decimal(char)) if char.isdecimal() else char for char in text)
     for pattern, replacement in _SPELLINGS:
         text = pattern.sub(replacement, text)
     text = _without_wrapping(text)
     return _without_wrapping(_TAIL.sub("", _LEAD.sub("", text, count=1) if _LEAD.match(text) else text))
 
 
-def _spelled_fraction(found: re.Match[str]) -> str:
-    above, _, below = unicodedata.normalize("NFKC", found[0]).partition("⁄")
-    return rf"\frac{{{above}}}{{{below}}}"
+def _latex_fraction(match: re.Match[str]) -> str:
+    numerator, _, denominator = unicodedata.normalize("NFKC", match[0]).partition("⁄")
+    return rf"\frac{{{numerator}}}{{{denominator}}}"
 
 
 def _without_wrapping(text: str) -> str:
-    """Without quotes and stops around it, and braces or `\\text{}` that hold all of it."""
+    """Strip quotes, punctuation, and braces or a `\\text{}` that enclose the entire text."""
     before = None
     while text != before:
         before = text
@@ -162,8 +162,8 @@ def _without_wrapping(text: str) -> str:
         text = text.removeprefix(r"\(").removesuffix(r"\)").removeprefix(r"\[").removesuffix(r"\]")
         if text.startswith("{") and closing(text, 0) == len(text) - 1:
             text = text[1:-1]
-        if (found := _ALL_TEXT.fullmatch(text)) and _MORE_THAN_WORDS.search(found[1]):
-            text = found[1]
+        if (match := _ALL_TEXT.fullmatch(text)) and _MORE_THAN_WORDS.search(match[1]):
+            text = match[1]
     return text
 
 
@@ -174,7 +174,7 @@ _OPENING, _CLOSING = "([{", ")]}"
 
 
 def closing(text: str, start: int) -> int:
-    """Index of the bracket that closes the one at `start`, of whatever shape; -1 if none does."""
+    """Index of the bracket, of any shape, that closes the one at `start`; -1 if there is none."""
     depth = 0
     for index in range(start, len(text)):
         depth += (text[index] in _OPENING) - (text[index] in _CLOSING)
@@ -184,21 +184,21 @@ def closing(text: str, start: int) -> int:
 
 
 def depth(text: str) -> int:
-    """Most brackets that are open at once."""
-    opened = [(each in _OPENING) - (each in _CLOSING) for each in text if each in _OPENING + _CLOSING]
-    return max(accumulate(opened), default=0)
+    """Maximum nesting depth of the brackets."""
+    changes = [(char in _OPENING) - (char in _CLOSING) for char in text if char in _OPENING + _CLOSING]
+    return max(accumulate(changes), default=0)
 
 
 def split(text: str, separator: re.Pattern[str]) -> list[str]:
-    """Parts of a text between separators that stand outside all brackets."""
-    parts, start, depth, read = [], 0, 0, 0
-    for found in separator.finditer(text):
-        between = text[read : found.start()]
+    """Split a text at the separators that are outside all brackets."""
+    parts, start, depth, scanned = [], 0, 0, 0
+    for match in separator.finditer(text):
+        between = text[scanned : match.start()]
         depth += sum(map(between.count, _OPENING)) - sum(map(between.count, _CLOSING))
-        read = found.start()
+        scanned = match.start()
         if depth == 0:
-            parts.append(text[start : found.start()])
-            start = found.end()
+            parts.append(text[start : match.start()])
+            start = match.end()
     return [part.strip() for part in [*parts, text[start:]]]
 
 
@@ -216,25 +216,29 @@ _REPEATING = re.compile(r"([+-]?)\s*(\d+)\.(\d*)\\(?:overline|bar|dot)\s*\{?\s*(
 
 
 def number(text: str) -> Fraction | None:
-    """The rational number that a cleaned text spells, or None: integer, decimal, fraction, mixed, scientific."""
+    """Parse a normalized text as a rational number (integer, decimal, fraction, mixed, scientific), or None."""
     text = text.strip()
-    if found := _NUMBER.fullmatch(text):
-        return _signed(found[1], Fraction(found[2]))
-    if found := _THOUSANDS.fullmatch(text):
-        return _signed(found[1], Fraction(re.sub("[ ,]", "", found[2]) + (found[3] or "")))
-    if found := _RATIO.fullmatch(text):
-        below = Fraction(found[5] or found[8])
-        signs = found[1] + (found[2] or "") + (found[4] or found[7] or "")
-        return _signed("-" * (signs.count("-") % 2), Fraction(found[3] or found[6]) / below) if below else None
-    if found := _MIXED.fullmatch(text):
-        below = Fraction(found[4] or found[6])
-        return _signed(found[1], Fraction(found[3] or found[5]) / below + int(found[2])) if below else None
-    if found := _SCIENTIFIC.fullmatch(text):
-        return _signed(found[1], Fraction(found[2] or 1) * Fraction(10) ** int(found[3]))
-    if found := _REPEATING.fullmatch(text):
-        fixed, period = found[3], found[4]
+    if match := _NUMBER.fullmatch(text):
+        return _signed(match[1], Fraction(match[2]))
+    if match := _THOUSANDS.fullmatch(text):
+        return _signed(match[1], Fraction(re.sub("[ ,]", "", match[2]) + (match[3] or "")))
+    if match := _RATIO.fullmatch(text):
+        denominator = Fraction(match[5] or match[8])
+        if not denominator:
+            return None
+        signs = match[1] + (match[2] or "") + (match[4] or match[7] or "")
+        return _signed("-" * (signs.count("-") % 2), Fraction(match[3] or match[6]) / denominator)
+    if match := _MIXED.fullmatch(text):
+        denominator = Fraction(match[4] or match[6])
+        if not denominator:
+            return None
+        return _signed(match[1], Fraction(match[3] or match[5]) / denominator + int(match[2]))
+    if match := _SCIENTIFIC.fullmatch(text):
+        return _signed(match[1], Fraction(match[2] or 1) * Fraction(10) ** int(match[3]))
+    if match := _REPEATING.fullmatch(text):
+        fixed, period = match[3], match[4]
         tail = Fraction(int(period), (10 ** len(period) - 1) * 10 ** len(fixed))
-        return _signed(found[1], Fraction(f"{found[2]}.{fixed or 0}") + tail)
+        return _signed(match[1], Fraction(f"{match[2]}.{fixed or 0}") + tail)
     return None
 
 
