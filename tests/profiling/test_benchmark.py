@@ -11,7 +11,7 @@ from hpt_trl.profiling.workload import Group, StepSpec, bare_step
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "notebooks" / "results" / "benchmark"
-GUIDE = (ROOT / "notebooks" / "guides" / "cost.md").read_text()
+GUIDE = (ROOT / "notebooks" / "guides" / "performance.md").read_text()
 
 
 @pytest.fixture

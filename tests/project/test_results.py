@@ -15,7 +15,7 @@ ALGORITHMS, SMOLLM2 = ((ROOT / "notebooks" / "guides" / f"{name}.md").read_text(
 
 
 def percent(share: float) -> str:
-    return f"{share:.1%}".replace("%", " %")
+    return f"{share:.1%}"
 
 
 def test_the_quickstart_table():
