@@ -15,6 +15,7 @@ from trl import GRPOConfig
 
 from hpt_trl.algorithm.estimator import ALGORITHMS
 from hpt_trl.algorithm.gate import Gate, annealed_gate, constant_gate, named_gate
+from hpt_trl.common.imports import import_callable, is_dotted_path
 
 
 @dataclass
@@ -38,8 +39,9 @@ class HPTConfig(GRPOConfig):
         gate (`str`, *optional*, defaults to `"switch"`):
             How a prompt's solve rate becomes the weights of its rollouts and its demonstration: `"switch"`
             (demonstration up to `gate_threshold`, rollouts above), `"linear"` (rollouts by the solve rate,
-            demonstration by the rest), `"table"` (see `gate_table`) or `"off"` (GRPO). A callable is passed to
-            `HPTTrainer(gate=...)`. Source: arXiv 2509.04419, eq. 10.
+            demonstration by the rest), `"table"` (see `gate_table`) or `"off"` (GRPO). A gate of your own is named by
+            its dotted path, such as `"my_module.my_gate"`, which is imported (modules in the current directory come
+            first), or passed to `HPTTrainer(gate=...)`, whose docstring describes it. Source: arXiv 2509.04419, eq. 10.
         gate_threshold (`float`, *optional*, defaults to `0.0`):
             Share of solved rollouts, in [0, 1], up to which (inclusive) the switch takes the demonstration. The paper's
             0 for Qwen; 0.25 (2 of 8) for Llama.
@@ -125,7 +127,11 @@ class HPTConfig(GRPOConfig):
         default="hpt", metadata={"help": "Preset of the unified estimator: 'hpt', 'sft', 'luffy', 'srft', 'chord', ..."}
     )
     gate: str = field(
-        default="switch", metadata={"help": "From solve rate to weights: 'switch', 'linear', 'table' or 'off' (GRPO)."}
+        default="switch",
+        metadata={
+            "help": "From solve rate to weights: 'switch', 'linear', 'table', 'off' (GRPO), or the dotted path of a "
+            "function of your own, like my_module.my_gate."
+        },
     )
     gate_threshold: float = field(
         default=0.0,
@@ -276,7 +282,12 @@ class HPTConfig(GRPOConfig):
         return self.max_demonstration_length or self.max_completion_length or sys.maxsize
 
     def build_gate(self) -> Gate:
-        """The gate these options name. Raises ValueError for an unknown name or an incomplete table."""
+        """The gate these options name; one named by dotted path is imported.
+
+        Raises:
+            ValueError: for an unknown name, an incomplete table, or a path to something that cannot be called.
+            ImportError: if nothing can be imported from a dotted path.
+        """
         if self.algorithm == "chord":
             return partial(annealed_gate, steps=max(1, self.max_steps // 2))
         if self.algorithm != "hpt":
@@ -284,6 +295,8 @@ class HPTConfig(GRPOConfig):
             return partial(
                 constant_gate, rollouts=float(bool(preset.rollouts)), demonstration=float(bool(preset.demonstrations))
             )
+        if is_dotted_path(self.gate):
+            return import_callable(self.gate, "gate")
         return named_gate(
             self.gate,
             threshold=self.gate_threshold,

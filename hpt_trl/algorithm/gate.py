@@ -212,8 +212,9 @@ def named_gate(
     simple: dict[str, Gate] = {"linear": linear_gate, "off": off_gate}
     if name not in simple:
         raise ValueError(
-            f"gate must be 'switch', 'linear', 'table' or 'off', got {name!r}. A gate of your own is passed to "
-            "HPTTrainer(gate=...) as a callable (solve_rate_P, step) -> (rollouts_P, demonstration_P)."
+            f"gate must be 'switch', 'linear', 'table' or 'off', got {name!r}. Name a gate of your own by its "
+            "dotted path, like my_module.my_gate, or pass it to HPTTrainer(gate=...): a callable (solve_rate_P, step) "
+            "-> (rollouts_P, demonstration_P)."
         )
     return simple[name]
 

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -12,15 +12,17 @@ from trl import ModelConfig, ScriptArguments, get_peft_config, get_quantization_
 from trl.rewards import think_format_reward
 
 from hpt_trl.common.command_line import parse, run_errors, user_errors
+from hpt_trl.common.imports import import_callable, is_dotted_path
 from hpt_trl.common.masking import safe_command, without_secrets
 from hpt_trl.config import HPTConfig
 from hpt_trl.data.readers import REPORT_SUFFIX, local_files
 from hpt_trl.data.sources import MINIATURE, resolve_model, resolve_rows
 from hpt_trl.model_card.run_facts import Data, Origin, hub_id
+from hpt_trl.monitoring.run_log import RunRecorder
 from hpt_trl.trainer.hpt import HPTTrainer
 from hpt_trl.verifier.verdicts import accuracy_reward, format_reward
 
-REWARDS = {
+REWARDS: dict[str, Callable[..., Any]] = {
     "accuracy_reward": accuracy_reward,
     "format_reward": format_reward,
     "think_format_reward": think_format_reward,
@@ -30,18 +32,22 @@ REWARDS = {
 @dataclass
 class HPTScriptArguments(ScriptArguments):
     """
-    TRL's script arguments, and the reward functions by name.
+    TRL's script arguments, and the reward functions by name or dotted path.
 
     Args:
         reward_funcs (`list[str]`, *optional*, defaults to `["accuracy_reward"]`):
             `"accuracy_reward"` (the verdict on the last box), which the gate listens to, `"format_reward"` (thinking
-            within tags, one box) and TRL's `"think_format_reward"`. Functions of your own are passed to [`HPTTrainer`]
-            in Python.
+            within tags, one box), TRL's `"think_format_reward"`, or the dotted path of a function of your own, such as
+            `"my_module.my_reward"`. Its module is imported; modules in the current directory come first. Metrics and
+            `gate_reward` know the function by its `__name__`.
     """
 
     reward_funcs: list[str] = field(
         default_factory=lambda: ["accuracy_reward"],
-        metadata={"help": f"Reward functions by name, of {sorted(REWARDS)}."},
+        metadata={
+            "help": f"Reward functions: names of {sorted(REWARDS)}, or dotted paths of functions of your own, like "
+            "my_module.my_reward."
+        },
     )
 
 
@@ -49,11 +55,9 @@ def build_trainer(script: HPTScriptArguments, args: HPTConfig, model: ModelConfi
     """Load the model and the data and build the trainer, as TRL's `trl grpo` does.
 
     Raises:
-        ValueError, OSError: if the configuration is invalid.
+        ValueError, OSError, ImportError: if the configuration is invalid.
     """
-    unknown = [name for name in script.reward_funcs if name not in REWARDS]
-    if unknown:
-        raise ValueError(f"reward_funcs must be of {sorted(REWARDS)}, got {unknown}. Pass your own to HPTTrainer.")
+    reward_funcs = [_reward_function(name) for name in script.reward_funcs]
     _check_paths(script, args)
     Path(str(args.output_dir)).mkdir(parents=True, exist_ok=True)
     name = resolve_model(model.model_name_or_path)
@@ -68,22 +72,40 @@ def build_trainer(script: HPTScriptArguments, args: HPTConfig, model: ModelConfi
         return resolve_rows(script.dataset_name, split, script.dataset_config, script.dataset_streaming)
 
     train_rows = rows(script.dataset_train_split)
-    if "accuracy_reward" in script.reward_funcs and "solution" not in (train_rows.column_names or ["solution"]):
+    if accuracy_reward in reward_funcs and "solution" not in (train_rows.column_names or ["solution"]):
         raise ValueError(
             f"accuracy_reward needs a 'solution' column with the correct answers, got {train_rows.column_names}. "
             "`hpt-trl prepare` creates one."
         )
     trainer = HPTTrainer(
         model=name,
-        reward_funcs=[REWARDS[name] for name in script.reward_funcs],
+        reward_funcs=reward_funcs,
         args=args,
         train_dataset=train_rows,
         eval_dataset=rows(script.dataset_test_split) if args.eval_strategy != "no" else None,
         quantization_config=get_quantization_config(model),
         peft_config=get_peft_config(model),
     )
-    trainer.origin = Origin(_data(script))
+    trainer.origin = Origin(_data(script), tuple(script.reward_funcs))
+    _record_reward_functions(trainer, script.reward_funcs)
     return trainer
+
+
+def _reward_function(name: str) -> Callable[..., Any]:
+    """The reward function of a name or a dotted path."""
+    if name in REWARDS:
+        return REWARDS[name]
+    if not is_dotted_path(name):
+        raise ValueError(
+            f"reward_funcs must be names of {sorted(REWARDS)} or dotted paths like my_module.my_reward, got {name!r}."
+        )
+    return import_callable(name, "reward_funcs")
+
+
+def _record_reward_functions(trainer: HPTTrainer, names: Sequence[str]) -> None:
+    """Name the reward functions in `run.json` as the config does: the trainer knows their `__name__` only."""
+    recorder = next(callback for callback in trainer.callback_handler.callbacks if isinstance(callback, RunRecorder))
+    recorder.facts = {**recorder.facts, "reward_functions": list(names)}
 
 
 def _data(script: HPTScriptArguments) -> Data:

@@ -18,7 +18,7 @@ def describe_method(args: HPTConfig, gate: str, algorithm: str) -> str:
 
     Args:
         args: of the run.
-        gate: name of a gate of the user's own, "off", or "" for that of `args`.
+        gate: name of a gate of the user's own, "off", or "" for that of `args`, which may be a dotted path.
         algorithm: name of the preset, or "" for one of the user's own.
     """
     answers = f"At every step the model answered each prompt {args.num_generations} times"
@@ -30,10 +30,10 @@ def describe_method(args: HPTConfig, gate: str, algorithm: str) -> str:
             f"{answers} and learned from its own answers only (GRPO): the gate between answers and demonstrations was "
             "off, and no demonstration was used."
         )
-    if gate:
+    if gate or args.gate not in _GATES:
         return (
-            f"{answers}. A gate written for this run, `{gate}`, turned the share of right answers into the weights "
-            "of those answers and of the prompt's demonstration."
+            f"{answers}. A gate written for this run, `{gate or args.gate}`, turned the share of right answers into "
+            "the weights of those answers and of the prompt's demonstration."
         )
     return f"{answers}. {_GATES[args.gate](args)}"
 

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ class Origin:
     """Where a run came from, as only the command line knows it."""
 
     data: Data = field(default_factory=Data)
+    reward_functions: Sequence[str] = ()
     command: str = ""
     config: Mapping[str, Any] = field(default_factory=dict)
 
@@ -152,7 +153,7 @@ def settings_of(trainer: Any) -> dict[str, str]:
         "algorithm": args.algorithm,
         "gate": f"{args.gate}, threshold {args.gate_threshold:g}" if args.gate == "switch" else args.gate,
         "weight of a demonstration": f"{args.sft_weight:g} (normalized by {args.sft_normalization})",
-        "reward functions": ", ".join(trainer.reward_func_names),
+        "reward functions": ", ".join(trainer.origin.reward_functions or trainer.reward_func_names),
         "prompts a step": f"{rows / trainer.num_generations:g}",
         "answers a prompt": str(trainer.num_generations),
         "sampling": f"temperature {args.temperature:g}, top-p {args.top_p:g}",

@@ -1,4 +1,5 @@
-"""Nothing a config, a model or a data set says is run as code; weights are safetensors; tokens stay secret."""
+"""No model or data set brings code, and a config only what it names by dotted path; weights are safetensors; tokens
+stay secret."""
 
 import ast
 import json
@@ -61,6 +62,14 @@ def test_no_module_runs_what_it_reads(name):
         assert not is_true(call, "allow_pickle"), ast.unparse(call)
 
 
+def test_modules_are_imported_by_name_where_the_user_names_a_dotted_path_only():
+    # The commands are chosen from a list, and what `hpt_trl` exports is in a table.
+    callers = {name for name, path in MODULES.items() if "import_module(" in path.read_text()}
+    assert callers == {"commands.cli", "common.imports"}
+    importers = {name for name, path in MODULES.items() if "import_callable(" in path.read_text()}
+    assert importers == {"common.imports", "config", "commands.train"}
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -88,6 +97,21 @@ def test_no_option_evaluates_its_text(tmp_path):
         with suppress(*USER_ERRORS, KeyError):
             HPTConfig(**({"output_dir": str(tmp_path), "use_cpu": True, "bf16": False} | {name: attack}))
     assert not marker.exists()
+
+
+def test_gate_is_the_only_option_of_a_config_that_imports_a_module(tmp_path, monkeypatch):
+    marker, importing = tmp_path / "marker", set()
+    (tmp_path / "attack.py").write_text(f"open({str(marker)!r}, 'w').close()\ndef function(*args): ...\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    for name in [each.name for each in fields(HPTConfig) if each.init and "str" in str(each.type)]:
+        with suppress(*USER_ERRORS, KeyError):
+            HPTConfig(**({"output_dir": "run", "use_cpu": True, "bf16": False} | {name: "attack.function"}))
+        if marker.exists():
+            importing.add(name)
+            marker.unlink()
+        sys.modules.pop("attack", None)
+    assert importing == {"gate"}
 
 
 def test_a_model_with_code_of_its_own_is_refused(config, tmp_path, monkeypatch, capsys):  # noqa: F811
