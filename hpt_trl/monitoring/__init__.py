@@ -1,1 +1,1 @@
-"""What a run writes and shows while it trains: its log, samples, and the panel in the terminal."""
+"""What a run records and shows while it trains: its log, samples, and the panel in the terminal."""

@@ -1,7 +1,7 @@
-"""What a run writes into `_record` while it goes on, so that it can be read at any time, also after a kill.
+"""Files that a run writes to `_record` while it trains; they can be read at any time, also after the run was killed.
 
 - `run.json`: configuration and versions, written when training begins.
-- `log.jsonl`: every entry of the log as a line. Trainer writes its own log with checkpoints and at the end only.
+- `log.jsonl`: one line per log entry. transformers' Trainer saves its log only with checkpoints and at the end.
 - `samples.jsonl`: a few rollouts of each logged step.
 """
 
@@ -25,23 +25,23 @@ _PACKAGES = ("trl", "transformers", "accelerate", "torch")
 
 
 class StepClock:
-    """Seconds that parts of an optimizer step take."""
+    """Measures how many seconds the parts of an optimizer step take."""
 
     def __init__(self) -> None:
         self._seconds: dict[str, float] = defaultdict(float)
 
     @contextmanager
     def measure(self, part: str, is_training: bool) -> Iterator[None]:
-        """Add the time of the `with` block to a part of the step; evaluation is no part of it."""
-        began = time.perf_counter()
+        """Add the duration of the `with` block to a part of the step; evaluation is not counted."""
+        start = time.perf_counter()
         try:
             yield
         finally:
             if is_training:
-                self._seconds[part] += time.perf_counter() - began
+                self._seconds[part] += time.perf_counter() - start
 
     def take(self) -> dict[str, float]:
-        """Seconds of generation and verdicts since the last step, by name; 0 where rollouts were used again."""
+        """Return and reset the seconds of generation and of reward functions; 0 if the step reused its rollouts."""
         seconds = {part: self._seconds[part] for part in ("generation", "verdicts")}
         self._seconds.clear()
         return seconds
@@ -49,17 +49,17 @@ class StepClock:
 
 class RunRecorder(TrainerCallback):
     """
-    Writes `run.json`, `log.jsonl` and `samples.jsonl` into the output folder's `_record`.
+    Writes `run.json`, `log.jsonl` and `samples.jsonl` to `_record` in the output folder.
 
     Args:
-        samples: of the last generation.
-        facts: what `run.json` holds beside configuration and versions.
+        samples: samples of the last generation.
+        facts: content of `run.json` in addition to configuration and versions.
     """
 
     def __init__(self, samples: SampleLog, facts: Mapping[str, Any]) -> None:
         self.samples = samples
         self.facts = facts
-        self._has_begun = False  # an evaluation without training is no run
+        self._has_begun = False  # `evaluate()` without training writes no record
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -72,13 +72,13 @@ class RunRecorder(TrainerCallback):
             "max_steps": state.max_steps,
             "processes": args.world_size,
             "versions": versions_of(_PACKAGES),
-            # Tokens are masked by `to_dict`.
+            # `to_dict` masks tokens.
             "config": args.to_dict(),
         }
-        with _told():
+        with _wrap_io_errors():
             (folder / RECORD).mkdir(parents=True, exist_ok=True)
             (folder / RUN_NAME).write_text(json.dumps(run, indent=1, default=str), encoding="utf-8")
-            # A run that is resumed begins with the log of its checkpoint.
+            # The log of a resumed run starts with that of its checkpoint.
             (folder / LOG_NAME).write_text("".join(map(_line, state.log_history)), encoding="utf-8")
             self.samples.begin(folder, state.global_step)
         self._has_begun = True
@@ -87,7 +87,7 @@ class RunRecorder(TrainerCallback):
         if not (state.is_world_process_zero and self._has_begun):
             return
         folder = Path(str(args.output_dir))
-        with _told(), (folder / LOG_NAME).open("a", encoding="utf-8") as file:
+        with _wrap_io_errors(), (folder / LOG_NAME).open("a", encoding="utf-8") as file:
             file.write(_line(state.log_history[-1]))
             if "loss" in state.log_history[-1]:
                 self.samples.write(folder)
@@ -98,11 +98,11 @@ def _line(entry: Mapping[str, Any]) -> str:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _wrap_io_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise LocalRunError(
-            f"The run's log could not be written: {error}. See that the disk has room, and go on from the last "
-            "checkpoint with resume_from_checkpoint=True."
+            f"The log of the run could not be written: {error}. Make sure that the disk has free space, then continue "
+            "from the last checkpoint with resume_from_checkpoint=True."
         ) from error

@@ -1,4 +1,4 @@
-"""A few rollouts of every logged step, with their verdicts: what a report shows, and the panel in the terminal."""
+"""A few rollouts of every logged step with their rewards, shown in the report and in the terminal panel."""
 
 import json
 import math
@@ -11,27 +11,28 @@ from torch import Tensor
 
 from hpt_trl.algorithm.gate import GateWeights
 
-# The underscore keeps it from the Hub: transformers pushes nothing whose path begins with one. Samples quote the
-# training data, and what is being pushed may not grow meanwhile.
+# transformers does not push paths that begin with an underscore. Samples quote the training data, and a file must not
+# grow while it is being uploaded.
 RECORD = "_record"
 FILE_NAME = f"{RECORD}/samples.jsonl"
-LONGEST_TEXT = 4000
-"""Characters kept of a prompt or completion."""
+MAX_TEXT_LENGTH = 4000
+"""Number of characters kept of a prompt or completion."""
 
 
 @dataclass
 class Sample:
     """
-    One rollout and what was made of it.
+    One rollout, its rewards, and what its prompt was trained on.
 
     Args:
-        step: optimizer steps done when it was generated.
-        prompt, completion: texts, their middle left out beyond `LONGEST_TEXT` characters.
-        rewards: of each reward function; None where it could not score.
-        notes: what reward functions log beside them: `accuracy_reward` its `answer`, the `solution` and the `verdict`.
-        learned_from: "its rollouts", "a demonstration", "both" or "nothing": what the gate let its prompt learn from;
-            None if not known.
-        solve_rate: share of the prompt's rollouts that solved it; None if not known.
+        step: number of completed optimizer steps when it was generated.
+        prompt: text of the prompt; beyond `MAX_TEXT_LENGTH` characters, the middle is left out.
+        completion: text of the completion, shortened in the same way.
+        rewards: reward by reward function; None if the function could not score the rollout.
+        notes: other columns that reward functions log; `accuracy_reward` logs `answer`, `solution` and `verdict`.
+        learned_from: what the gate chose to train the prompt on: "its rollouts", "a demonstration", "both" or
+            "nothing"; None if unknown.
+        solve_rate: fraction of the prompt's rollouts that solved it, in [0, 1]; None if unknown.
     """
 
     step: int
@@ -44,7 +45,7 @@ class Sample:
 
 
 def text_of(messages: Any) -> str:
-    """A text as it is; of messages, their contents, each behind its role. What is not text is left out."""
+    """Return a text unchanged; join messages into one text, each preceded by its role. Non-text parts are left out."""
     if isinstance(messages, str):
         return messages
     parts = []
@@ -56,28 +57,32 @@ def text_of(messages: Any) -> str:
     return "\n".join(parts)
 
 
-def shortened(text: str, longest: int = LONGEST_TEXT) -> str:
-    """The text, or its two ends and how much was left out between them."""
-    left_out = len(text) - longest
-    half = longest // 2
+def shortened(text: str, max_length: int = MAX_TEXT_LENGTH) -> str:
+    """Return the text or, if it is too long, its two ends and the number of characters left out between them."""
+    left_out = len(text) - max_length
+    half = max_length // 2
     return text if left_out <= 0 else f"{text[:half]}\n[... {left_out:,} characters ...]\n{text[-half:]}"
 
 
 def best_and_worst(rollouts: Mapping[str, Any], step: int) -> dict[int, Sample]:
-    """The rollouts of highest and of lowest reward, by row; one if all rewards are equal, none if there are none.
+    """The rollouts with the highest and the lowest total reward, by row.
 
     Args:
-        rollouts: columns of R rows: `prompt`, `completion`, `rewards` and `extra` (columns by name).
-        step: optimizer steps done.
+        rollouts: columns of R rows: `prompt`, `completion`, `rewards` and `extra` (each of these two by name).
+        step: number of completed optimizer steps.
+
+    Returns:
+        Two samples; one if all rewards are equal; none if no rollout could be scored.
     """
     columns = rollouts["rewards"]
-    # A column that was not logged this time still holds older rows.
+    # A column that was not logged in this step still holds the rows of an earlier one.
     extra = {name: values for name, values in rollouts["extra"].items() if len(values) == len(rollouts["prompt"])}
-    sums_R = [_sum(values) for values in zip(*columns.values())]
-    scored = {row: total for row, total in enumerate(sums_R) if total is not None}
+    totals_R = [_sum(values) for values in zip(*columns.values())]
+    scored = {row: total for row, total in enumerate(totals_R) if total is not None}
     if not scored:
         return {}
-    ends = {max(scored, key=scored.__getitem__), min(scored, key=scored.__getitem__)}
+    best = max(scored, key=scored.__getitem__)
+    worst = min(scored, key=scored.__getitem__)
     return {
         row: Sample(
             step,
@@ -86,7 +91,7 @@ def best_and_worst(rollouts: Mapping[str, Any], step: int) -> dict[int, Sample]:
             {name: _number(values[row]) for name, values in columns.items()},
             {name: shortened(str(values[row])) for name, values in extra.items()},
         )
-        for row in sorted(ends)
+        for row in sorted({best, worst})
     }
 
 
@@ -100,15 +105,17 @@ def _sum(values: Sequence[Any]) -> float | None:
 
 
 def _source(weights: GateWeights, prompt: int) -> str:
-    by_demonstration = bool(weights.demonstration_P[prompt] or weights.off_policy_P[prompt])
-    by_rollouts = bool(weights.rollouts_P[prompt])
-    return {(True, False): "a demonstration", (False, True): "its rollouts", (True, True): "both"}.get(
-        (by_demonstration, by_rollouts), "nothing"
-    )
+    uses_demonstration = bool(weights.demonstration_P[prompt] or weights.off_policy_P[prompt])
+    uses_rollouts = bool(weights.rollouts_P[prompt])
+    if uses_demonstration and uses_rollouts:
+        return "both"
+    if uses_demonstration:
+        return "a demonstration"
+    return "its rollouts" if uses_rollouts else "nothing"
 
 
 class SampleLog:
-    """Samples of the last generation, and a file of those that were there when the run logged."""
+    """Holds the samples of the last generation, and appends them to a file at every logged step."""
 
     def __init__(self) -> None:
         self.latest: list[Sample] = []
@@ -121,13 +128,14 @@ class SampleLog:
         solve_rate_P: Tensor | None = None,
         weights: GateWeights | None = None,
     ) -> None:
-        """Take the best and the worst rollout of a generation for the latest samples.
+        """Make the best and the worst rollout of a generation the latest samples.
 
         Args:
-            rollouts, step: as `best_and_worst` takes them; rows of a prompt stand together.
-            group_size: rollouts of a prompt.
-            solve_rate_P: (P,) shares of solved rollouts, NaN where none could be scored.
-            weights: (P,) tensors of the gate.
+            rollouts: columns as in `best_and_worst`; the rows of a prompt are adjacent.
+            step: number of completed optimizer steps.
+            group_size: number of rollouts per prompt.
+            solve_rate_P: (P,) solve rates; NaN if no rollout could be scored.
+            weights: weights chosen by the gate, tensors of shape (P,).
         """
         samples = best_and_worst(rollouts, step)
         for row, sample in samples.items():
@@ -139,7 +147,7 @@ class SampleLog:
         self.latest = list(samples.values())
 
     def begin(self, folder: str | Path, step: int) -> None:
-        """Start the file anew, or at `step` of a run that is resumed, without what is to be done again."""
+        """Start a new file, or truncate that of a resumed run at `step`, because later steps will be repeated."""
         self.latest = []
         path = Path(folder) / FILE_NAME
         kept = [sample for sample in read_samples(path) if sample.step < step]
@@ -147,7 +155,7 @@ class SampleLog:
         path.write_text("".join(_line(sample) for sample in kept), encoding="utf-8")
 
     def write(self, folder: str | Path) -> None:
-        """Append the latest samples."""
+        """Append the latest samples to the file."""
         with (Path(folder) / FILE_NAME).open("a", encoding="utf-8") as file:
             file.writelines(_line(sample) for sample in self.latest)
 
@@ -157,40 +165,40 @@ def _line(sample: Sample) -> str:
 
 
 def read_samples(path: Path) -> list[Sample]:
-    """Samples of a file, none if there is no file; a line that a killed run left half-written is passed over.
+    """Read samples from a file, if it exists; ignore an incomplete last line, which a killed run may leave.
 
     Raises:
-        ValueError: if the file is not what `SampleLog` writes.
+        ValueError: if `SampleLog` did not write the file.
     """
     try:
         return [Sample(**entry) for entry in read_lines(path, "completion")]
     except TypeError as error:
-        raise _not_ours(path, error) from None
+        raise _unexpected_content(path, error) from None
 
 
 def read_lines(path: Path, key: str) -> list[dict[str, Any]]:
-    """Objects of a file of JSON lines, none if there is no file, without a last line that was cut short.
+    """Read the objects of a JSON Lines file, if it exists; ignore an incomplete last line.
 
     Args:
         path: the file.
-        key: what each of them must have.
+        key: key that every object must have.
 
     Raises:
-        ValueError: if a line is something else.
+        ValueError: if a line is not such an object.
     """
     if not path.is_file():
         return []
-    whole, _, _ = path.read_text(encoding="utf-8", errors="replace").rpartition("\n")
+    complete, _, _ = path.read_text(encoding="utf-8", errors="replace").rpartition("\n")
     try:
-        # Not `splitlines`, which takes other letters for ends of lines too.
-        entries = [json.loads(line) for line in whole.split("\n") if line]
+        # Not `splitlines`, which also splits at other characters, such as U+2028.
+        entries = [json.loads(line) for line in complete.split("\n") if line]
     except json.JSONDecodeError as error:
-        raise _not_ours(path, error) from None
+        raise _unexpected_content(path, error) from None
     for entry in entries:
         if not isinstance(entry, dict) or key not in entry:
-            raise _not_ours(path, f"a line without {key!r}")
+            raise _unexpected_content(path, f"a line without {key!r}")
     return entries
 
 
-def _not_ours(path: Path, problem: object) -> ValueError:
-    return ValueError(f"{str(path)!r} is not what a run writes: {problem}. Restore or delete it.")
+def _unexpected_content(path: Path, problem: object) -> ValueError:
+    return ValueError(f"{str(path)!r} was not written by a run: {problem}. Restore or delete it.")

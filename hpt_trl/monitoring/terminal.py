@@ -1,8 +1,9 @@
-"""The last lines of a terminal, kept for a panel while everything else scrolls above them.
+"""Reserves the last lines of a terminal for a panel; all other output scrolls above them.
 
-`rich.live` moves the cursor up over what it drew last, so whatever was written past it meanwhile is lost: by another
-rank, by a logger that took hold of stderr earlier, by a second rich console (TRL's table of completions). So the panel
-stands below the terminal's scroll region instead, as apt's progress bar does, and nobody else need know of it.
+`rich.live` moves the cursor up over its last frame, which overwrites what has been written in the meantime by another
+rank, by a logger that holds an earlier reference to stderr, or by a second rich console (TRL's table of completions).
+This panel is placed below the terminal's scroll region instead, as apt's progress bar is, so other writers need not
+know about it.
 """
 
 import atexit
@@ -13,11 +14,11 @@ from typing import TextIO
 # VT100: DECSC and DECRC save and restore the cursor, DECSTBM sets the lines that scroll and moves the cursor.
 _SAVE, _RESTORE, _ALL_SCROLLS, _CLEAR_BELOW = "\x1b7", "\x1b8", "\x1b[r", "\x1b[J"
 _HIDE, _SHOW = "\x1b[?25l", "\x1b[?25h"
-_ROWS_LEFT = 6
+_MIN_ROWS_ABOVE = 6
 
 
-def holds_panels(*streams: TextIO) -> bool:
-    """Whether all of these are terminals that can keep lines apart and show any letter."""
+def supports_panels(*streams: TextIO) -> bool:
+    """Whether all streams are terminals that support a scroll region and UTF-8."""
     encoding = (streams[0].encoding or "").lower().replace("-", "")
     return (
         all(stream.isatty() for stream in streams) and os.environ.get("TERM", "dumb") != "dumb" and encoding == "utf8"
@@ -29,46 +30,46 @@ class PinnedLines:
     Lines at the bottom of a terminal.
 
     Args:
-        stream: writes to the terminal.
-        height: how many lines.
+        stream: stream that is connected to the terminal.
+        height: number of lines.
     """
 
     def __init__(self, stream: TextIO, height: int) -> None:
         self.stream = stream
         self.height = height
-        self._size: os.terminal_size | None = None  # None while nothing is pinned
+        self._size: os.terminal_size | None = None  # None while no lines are reserved
         self._owner = os.getpid()
 
     @property
     def size(self) -> os.terminal_size:
-        """Columns and lines of the terminal, now."""
+        """Current number of columns and lines of the terminal."""
         return os.get_terminal_size(self.stream.fileno())
 
     def draw(self, lines: Sequence[str]) -> None:
-        """Show these lines, each no wider than the terminal; nothing where it has too few lines for them."""
+        """Show these lines, none of them wider than the terminal; show nothing if the terminal has too few lines."""
         size = self.size
-        if size.lines < self.height + _ROWS_LEFT:
+        if size.lines < self.height + _MIN_ROWS_ABOVE:
             return self.close()
-        frame = "" if size == self._size else self._pin(size)
+        reserve = "" if size == self._size else self._reserve(size)
         first = size.lines - self.height + 1
         rows = "".join(f"\x1b[{first + row};1H\x1b[2K{line}" for row, line in enumerate(lines[: self.height]))
-        self._write(f"{frame}{_HIDE}{_SAVE}{rows}\x1b[0m{_RESTORE}{_SHOW}")
+        self._write(f"{reserve}{_HIDE}{_SAVE}{rows}\x1b[0m{_RESTORE}{_SHOW}")
 
-    def _pin(self, size: os.terminal_size) -> str:
-        room = size.lines - self.height
+    def _reserve(self, size: os.terminal_size) -> str:
+        scrolling_lines = size.lines - self.height
         if self._size is None:
             atexit.register(self.close)
-            # Push up what stands there, and step back to where it ended: then it is in what will scroll.
+            # Scroll the existing text up and move the cursor back to its end, so that it is in the scroll region.
             place = "\n" * self.height + f"\x1b[{self.height}A{_SAVE}"
         else:
-            # A new size has left everything anywhere.
-            place = f"{_ALL_SCROLLS}\x1b[{room + 1};1H{_CLEAR_BELOW}\x1b[{room};1H{_SAVE}"
+            # After a resize, the terminal may have moved everything.
+            place = f"{_ALL_SCROLLS}\x1b[{scrolling_lines + 1};1H{_CLEAR_BELOW}\x1b[{scrolling_lines};1H{_SAVE}"
         self._size = size
-        return f"{place}\x1b[1;{room}r{_RESTORE}"
+        return f"{place}\x1b[1;{scrolling_lines}r{_RESTORE}"
 
     def close(self) -> None:
-        """Give the lines back to the terminal, empty."""
-        # A forked process ends without the terminal being its own to clear.
+        """Clear the lines and return them to the terminal."""
+        # A forked process must not clear the terminal of its parent.
         if self._size is None or os.getpid() != self._owner:
             return
         first = self._size.lines - self.height + 1
@@ -77,6 +78,6 @@ class PinnedLines:
         self._write(f"{_SAVE}{_ALL_SCROLLS}\x1b[{first};1H{_CLEAR_BELOW}{_RESTORE}")
 
     def _write(self, text: str) -> None:
-        # At once, so that what other processes write falls before or after it.
+        # In a single system call, so that output of other processes comes before or after it.
         self.stream.flush()
         os.write(self.stream.fileno(), text.encode("utf-8", errors="replace"))

@@ -1,4 +1,4 @@
-"""Run in a terminal: a run with TRL's table of completions, beside another process that writes; then one that fails."""
+"""Runs in a terminal: a run with TRL's completion table, next to another writing process; then a failing run."""
 
 import subprocess
 import sys
@@ -7,12 +7,12 @@ from transformers.utils import logging
 
 from tests.tiny import make_trainer, parity_reward
 
-# Like another rank: a process of its own on the same terminal.
+# Like another rank: a separate process that writes to the same terminal.
 OTHER = "import time\nfor i in range(30): print(f'other rank, line {i:02}.', flush=True); time.sleep(0.1)"
 
 
 def chatty_reward(completions, trainer_state, **kwargs):
-    """Logs through a handler that took hold of stderr before there was a panel."""
+    """Logs through a handler that got its reference to stderr before there was a panel."""
     logging.get_logger("transformers").warning(f"warning at step {trainer_state.global_step}.")
     print(f"printed at step {trainer_state.global_step}.", flush=True)
     return parity_reward(**kwargs)

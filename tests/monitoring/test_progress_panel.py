@@ -1,4 +1,4 @@
-"""The panel in a real terminal (a pseudo-terminal, read by an emulator), and lines without one."""
+"""The panel in a real terminal (a pseudo-terminal, read by an emulator), and the lines printed without a terminal."""
 
 import fcntl
 import os
@@ -26,9 +26,9 @@ def in_a_terminal(argv):
     """Run a command in a terminal.
 
     Returns:
-        The lines it left, scrolled off and on the screen; all the screens seen on the way; the emulator; exit code.
+        All final lines, scrolled off or on the screen; every screen state seen along the way; the emulator; exit code.
     """
-    pyte = pytest.importorskip("pyte", reason="the emulator of a terminal comes with the extra [dev]")
+    pyte = pytest.importorskip("pyte", reason="the terminal emulator comes with the extra [dev]")
     process, terminal = pty.fork()
     if process == 0:
         os.chdir(Path(__file__).parents[2])
@@ -39,7 +39,7 @@ def in_a_terminal(argv):
     screens = []
     while True:
         try:
-            # Linux says EIO, others nothing more, when the last process has gone.
+            # When the last process has ended, Linux raises EIO and others return nothing.
             written = os.read(terminal, 65536)
         except OSError:
             break
@@ -48,8 +48,8 @@ def in_a_terminal(argv):
         stream.feed(written)
         screens.append([line.rstrip() for line in screen.display])
     code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-    gone = ["".join(line[column].data for column in range(COLUMNS)).rstrip() for line in screen.history.top]
-    return [*gone, *screens[-1]], screens, screen, code
+    scrolled_off = ["".join(line[column].data for column in range(COLUMNS)).rstrip() for line in screen.history.top]
+    return [*scrolled_off, *screens[-1]], screens, screen, code
 
 
 @pytest.fixture(scope="module")
@@ -59,28 +59,28 @@ def session(tiny_model, tmp_path_factory):
     )
 
 
-def test_the_panel_stands_at_the_bottom_and_tells(session):
+def test_the_panel_is_at_the_bottom_and_shows_progress(session):
     _, screens, _, _ = session
     panels = [screen[-10:] for screen in screens if screen[-10].startswith("╭") and "step 4/6" in screen[-9]]
     assert panels
     panel = panels[-1]
     assert panel[-1].startswith("╰")
     assert all(line.startswith("│") and line.endswith("│") for line in panel[1:-1])
-    assert re.search(r"step 4/6 .* \d+:\d\d gone, \d+:\d\d left", panel[1])
-    assert re.search(r"reward \d\.\d+   solved \d+ %   on demonstrations \d+ %   [\d,]+ tokens/s", panel[2])
-    assert re.search(r"rollouts \d+ %, demonstrations \d+ %", panel[3])
-    assert re.search(r"last sample, reward \d: \d+\+\d+\?", panel[4])
+    assert re.search(r"step 4/6 .* \d+:\d\d elapsed, \d+:\d\d remaining", panel[1])
+    assert re.search(r"reward \d\.\d+   solve rate \d+%   \d+% on demonstrations   [\d,]+ tokens/s", panel[2])
+    assert re.search(r"\d+% rollouts, \d+% demonstrations", panel[3])
+    assert re.search(r"latest sample, reward \d: \d+\+\d+\?", panel[4])
 
 
-def test_nothing_that_others_write_is_lost_or_broken(session):
+def test_no_output_of_other_writers_is_lost_or_broken(session):
     lines, _, _, _ = session
     for step in range(6):
         assert sum(f"warning at step {step}." in line for line in lines) == 1
         assert sum(line == f"printed at step {step}." for line in lines) == 1
-    # A full terminal may take what a third process writes between a line and its end.
-    told = re.findall(r"other rank, line \d\d\.", "".join(lines))
-    assert told == [f"other rank, line {i:02}." for i in range(30)]
-    # TRL's tables, each with its frame.
+    # A full terminal may insert the output of a third process between a line and its newline.
+    written = re.findall(r"other rank, line \d\d\.", "".join(lines))
+    assert written == [f"other rank, line {i:02}." for i in range(30)]
+    # TRL's tables, each with an intact frame.
     titles = [i for i, line in enumerate(lines) if re.match(r"╭─+ Step \d ─+╮$", line)]
     assert len(titles) == 7  # TRL prints the last one again when the run ends
     for start in titles:
@@ -89,12 +89,12 @@ def test_nothing_that_others_write_is_lost_or_broken(session):
         assert "Completion" in table[2]
 
 
-def test_the_terminal_is_left_as_it_was(session):
+def test_the_terminal_is_restored(session):
     lines, screens, screen, code = session
-    assert code == 1  # of the run that failed
+    assert code == 1  # from the run that failed
     assert screen.margins is None
     assert not screen.cursor.hidden
-    # No panel is left, neither on the screen nor in what scrolled off.
+    # No panel is left, neither on the screen nor in the scrollback.
     assert not [line for line in lines if "rollouts" in line and "demonstrations" in line and "▒" in line]
     assert not [line for line in lines if re.match(r"│ step \d/\d", line)]
     over = lines.index("the first run is over.")
@@ -106,63 +106,63 @@ def test_the_terminal_is_left_as_it_was(session):
 
 def test_without_a_terminal_there_are_plain_lines(tiny_model, tmp_path, capfd):
     make_trainer(tiny_model, tmp_path, disable_tqdm=False, eval_strategy="no").train()
-    told, errors = capfd.readouterr()
-    lines = [line for line in told.splitlines() if line.startswith("step ")]
+    output, errors = capfd.readouterr()
+    lines = [line for line in output.splitlines() if line.startswith("step ")]
     number = r"[\d,.]+"
     for step, line in zip((1, 2, 3), lines):
-        left = "" if step == 3 else r", 0:\d\d left"
+        remaining = "" if step == 3 else r", 0:\d\d remaining"
         assert re.fullmatch(
-            rf"step {step}/3 \| 0:\d\d gone{left} \| reward {number} \| solved \d+ % \| on demonstrations \d+ % \| "
-            rf"{number} tokens/s",
+            rf"step {step}/3 \| 0:\d\d elapsed{remaining} \| reward {number} \| solve rate \d+% \| "
+            rf"\d+% on demonstrations \| {number} tokens/s",
             line,
         )
     assert re.fullmatch(r"step 3/3 \| trained in 0:\d\d", lines[3])
-    assert "\x1b" not in told + errors
-    assert "/3 [" not in errors  # transformers' bar
+    assert "\x1b" not in output + errors
+    assert "/3 [" not in errors  # the progress bar of transformers
 
 
-def test_evaluations_are_told(tiny_model, tmp_path, capfd):
+def test_evaluations_are_printed(tiny_model, tmp_path, capfd):
     options = {"eval_strategy": "steps", "eval_steps": 3, "per_device_eval_batch_size": 4}
     make_trainer(
         tiny_model, tmp_path, disable_tqdm=False, trainer={"eval_dataset": DATA.select(range(4))}, **options
     ).train()
-    told = capfd.readouterr().out
-    assert re.search(r"^step 3/3 \| evaluation \| reward [\d.]+ \| solved \d+ %$", told, flags=re.MULTILINE)
+    output = capfd.readouterr().out
+    assert re.search(r"^step 3/3 \| evaluation \| reward [\d.]+ \| solve rate \d+%$", output, flags=re.MULTILINE)
 
 
-def test_an_evaluation_of_its_own_is_told(tiny_model, tmp_path, capfd):
+def test_an_evaluation_without_training_is_printed(tiny_model, tmp_path, capfd):
     options = {"per_device_eval_batch_size": 4}
     make_trainer(
         tiny_model, tmp_path, disable_tqdm=False, trainer={"eval_dataset": DATA.select(range(4))}, **options
     ).evaluate()
-    assert re.search(r"^evaluation \| reward [\d.]+ \| solved \d+ %$", capfd.readouterr().out, flags=re.MULTILINE)
+    assert re.search(r"^evaluation \| reward [\d.]+ \| solve rate \d+%$", capfd.readouterr().out, flags=re.MULTILINE)
 
 
 def callbacks(trainer):
     return [type(callback) for callback in trainer.callback_handler.callbacks]
 
 
-def test_a_wish_for_no_bar_is_honoured(tiny_model, tmp_path):
+def test_disable_tqdm_is_respected(tiny_model, tmp_path):
     kinds = callbacks(make_trainer(tiny_model, tmp_path, disable_tqdm=True))
     assert PrinterCallback in kinds
     assert ProgressPanel not in kinds
 
 
-def test_the_panel_takes_the_place_of_the_bar(tiny_model, tmp_path):
+def test_the_panel_replaces_the_progress_bar(tiny_model, tmp_path):
     kinds = callbacks(make_trainer(tiny_model, tmp_path, disable_tqdm=False))
     assert ProgressCallback not in kinds
     assert kinds.count(ProgressPanel) == 1
 
 
 def test_notebooks_keep_their_table(tiny_model, tmp_path, monkeypatch):
-    # What transformers chooses when it is imported in a notebook.
+    # The callback that transformers chooses when it is imported in a notebook.
     monkeypatch.setattr("transformers.trainer.DEFAULT_PROGRESS_CALLBACK", NotebookProgressCallback)
     kinds = callbacks(make_trainer(tiny_model, tmp_path, disable_tqdm=False))
     assert NotebookProgressCallback in kinds
     assert ProgressPanel not in kinds
 
 
-def test_only_the_main_process_tells(tmp_path, capfd):
+def test_only_the_main_process_prints(tmp_path, capfd):
     panel, args = ProgressPanel(SampleLog()), TrainingArguments(str(tmp_path), use_cpu=True)
     state = TrainerState(global_step=1, max_steps=2, is_world_process_zero=False)
     panel.on_train_begin(args, state, TrainerControl())
@@ -172,36 +172,36 @@ def test_only_the_main_process_tells(tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_texts_of_the_model_do_not_reach_the_terminal_as_commands():
+def test_control_sequences_in_model_output_do_not_reach_the_terminal():
     panel = ProgressPanel(SampleLog())
-    panel.steps = 4
+    panel.max_steps = 4
     panel.samples.latest = [Sample(0, "q [red]?", "[bold]a[/bold]\n\x1b[2Jb\r\x07c\td", {"one": 1.0})]
     shown = re.sub(r"\x1b\[[\d;]*m", "", panel.render(60))
     assert "[bold]a[/bold]" in shown
-    assert "last sample, reward 1: q [red]?" in shown
+    assert "latest sample, reward 1: q [red]?" in shown
     assert " [2Jb" in shown
     assert "\x1b" not in shown
     assert not set(shown) & {"\r", "\x07", "\t"}
     assert {len(line) for line in shown.splitlines() if line} == {60}
-    assert printable("a\u202eb\u200b") == "a b "  # nor can they turn the direction of writing
+    assert printable("a\u202eb\u200b") == "a b "  # characters that change the writing direction are removed too
 
 
 @pytest.mark.parametrize(
-    ("seconds", "told"), [(0, "0:00"), (59.6, "1:00"), (754, "12:34"), (3600, "1:00:00"), (97_380, "27:03:00")]
+    ("seconds", "expected"), [(0, "0:00"), (59.6, "1:00"), (754, "12:34"), (3600, "1:00:00"), (97_380, "27:03:00")]
 )
-def test_durations(seconds, told):
-    assert duration(seconds) == told
+def test_durations(seconds, expected):
+    assert duration(seconds) == expected
 
 
-def test_a_resumed_run_does_not_count_the_tokens_of_before(tmp_path, capfd):
+def test_a_resumed_run_does_not_count_earlier_tokens(tmp_path, capfd):
     panel, args = ProgressPanel(SampleLog()), TrainingArguments(str(tmp_path), use_cpu=True)
     state = TrainerState(global_step=10, max_steps=20, log_history=[{"step": 10, "num_tokens": 1e9}])
     panel.on_train_begin(args, state, TrainerControl())
-    panel._began = panel._began - 2.0
-    panel._tokens = (panel._began, 1e9)
+    panel._start_time = panel._start_time - 2.0
+    panel._token_count = (panel._start_time, 1e9)
     state.global_step = 11
     panel.on_step_end(args, state, TrainerControl())
     panel.on_log(args, state, TrainerControl(), logs={"loss": 1.0, "num_tokens": 1e9 + 200})
-    # 200 tokens in the 2 seconds since it began; nine more steps.
+    # 200 tokens in the 2 seconds since the start; nine more steps.
     assert 90 <= panel.tokens_per_second <= 100
     assert "step 11/20" in capfd.readouterr().out

@@ -1,8 +1,8 @@
-"""A run that reports to every tracker and is pushed; prints what they hold.
+"""A run that reports to every tracker and is pushed; prints what the trackers stored.
 
 `python -m tests.monitoring.tracker_worker MODEL FOLDER`
 
-A process of its own: trackers read their environment when they are imported, and TRL imports those that are there.
+It is a separate process because trackers read their environment at import, and TRL imports every installed tracker.
 """
 
 import json
@@ -40,7 +40,7 @@ def main(model: str, folder: str) -> None:
     events.Reload()
     scalars = {tag: [[event.step, event.value] for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
     text = events.Tensors("args/text_summary")[0].tensor_proto.string_val[0].decode()
-    told = {
+    stored = {
         "log": trainer.state.log_history,
         "tensorboard": {"scalars": scalars, "config": text},
         "wandb": {"config": dict(wandb.run.config), "metrics": sorted(wandb.run.summary.keys())},
@@ -48,8 +48,8 @@ def main(model: str, folder: str) -> None:
     wandb.finish()
     trainer.push_to_hub()
     (run,) = trackio.Api().runs("tried")
-    told["trackio"] = {"config": run.config, "name": run.name}
-    print(json.dumps(told, default=str))
+    stored["trackio"] = {"config": run.config, "name": run.name}
+    print(json.dumps(stored, default=str))
 
 
 if __name__ == "__main__":

@@ -169,13 +169,15 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
 def test_another_file_by_the_name_of_ours_is_refused(killed, tmp_path, name, text):
     folder = shutil.copytree(killed, tmp_path / "run")
     (folder / name).write_text(text)
-    with pytest.raises(ValueError, match=f"{name}' is not what a run writes: .* Restore or delete it"):
+    with pytest.raises(ValueError, match=f"{name}' was not written by a run: .* Restore or delete it"):
         read_run(folder)
 
 
 def test_a_log_that_cannot_be_written_ends_the_run_with_advice(tiny_model, tmp_path):
     (tmp_path / "_record").write_text("in the way")
-    with pytest.raises(LocalRunError, match=r"The run's log could not be written: .* See that the disk has room"):
+    with pytest.raises(
+        LocalRunError, match=r"The log of the run could not be written: .* Make sure that the disk has free space"
+    ):
         make_trainer(tiny_model, tmp_path).train()
 
 
