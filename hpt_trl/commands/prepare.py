@@ -14,7 +14,7 @@ from hpt_trl.data.columns import named_converter
 from hpt_trl.data.decontamination import Overlap
 from hpt_trl.data.decontamination_problems import benchmark_problems
 from hpt_trl.data.gguf_model import convert_gguf
-from hpt_trl.data.prepare_rows import Preparation, columns_of
+from hpt_trl.data.preparation import Preparation, columns_of
 from hpt_trl.data.prompts import PromptStyle
 from hpt_trl.data.readers import REPORT_SUFFIX, read_rows
 from hpt_trl.data.refusal_report import Reason, Report

@@ -1,7 +1,7 @@
 """Any known dataset -> prompt, demonstration, solution; every row is kept, or refused for a reason that is counted."""
 
 from hpt_trl.data.columns import converter
-from hpt_trl.data.prepare_rows import Preparation, columns_of, prepare_rows
+from hpt_trl.data.preparation import Preparation, columns_of, prepare_rows
 from hpt_trl.data.prompts import INSTRUCTION, PromptStyle, question_prompt
 from hpt_trl.data.readers import load_rows, read_rows
 from hpt_trl.data.refusal_report import Report

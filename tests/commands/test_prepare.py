@@ -10,7 +10,7 @@ from datasets import load_dataset
 
 from hpt_trl.commands import cli
 from tests.data import samples
-from tests.data.test_prepare_rows import BENCHMARK, MIXED
+from tests.data.test_preparation import BENCHMARK, MIXED
 
 
 def call(monkeypatch, capsys, *argv):

@@ -12,7 +12,7 @@ import pytest
 
 from hpt_trl.data.benchmarks import SUITES
 from tests.data import samples
-from tests.data.test_prepare_rows import BENCHMARK
+from tests.data.test_preparation import BENCHMARK
 from tests.hub_server import client_environment, serve
 
 ROOT = Path(__file__).parents[2]

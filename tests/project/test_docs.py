@@ -48,7 +48,7 @@ WITH_EXAMPLES = [
     "evaluation.scores.wilson_interval",
     "trainer.row_packing.deal",
     "trainer.row_packing.cut_to_budget",
-    "data.prepare_rows.prepare_rows",
+    "data.preparation.prepare_rows",
     "config.HPTConfig",
     "trainer.hpt.HPTTrainer",
 ]

@@ -61,7 +61,7 @@ def test_public_names_are_where_they_were(module):
     assert [name for name in PUBLIC[module] if not hasattr(loaded, name)] == []
 
 
-@pytest.mark.parametrize("command", [["-m", "hpt_trl.cli", name] for name in COMMANDS], ids=COMMANDS)
+@pytest.mark.parametrize("command", [["-m", "hpt_trl.commands.cli", name] for name in COMMANDS], ids=COMMANDS)
 def test_every_command_has_help(command):
     done = subprocess.run([sys.executable, *command, "--help"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

@@ -124,7 +124,7 @@ def test_other_columns_of_ready_rows_are_kept():
 
 def test_batches_make_no_difference(monkeypatch):
     whole = prepared(MIXED)
-    monkeypatch.setattr("hpt_trl.data.prepare_rows.BATCH_ROWS", 1)
+    monkeypatch.setattr("hpt_trl.data.preparation.BATCH_ROWS", 1)
     assert prepared(MIXED) == whole
 
 
