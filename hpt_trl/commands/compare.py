@@ -23,7 +23,7 @@ def main(argv: Sequence[str]) -> None:
     torch.set_num_threads(1)
     with user_errors(prog):
         (args,) = parse((CompareArguments,), argv, prog)
-        comparison = Comparison(args, tell=lambda text: print(text, flush=True))
+        comparison = Comparison(args, report_progress=lambda text: print(text, flush=True))
         comparison.run()
         summary = summarize(args, comparison.results, comparison.rates, comparison.folder / "runs")
         path = write_report(summary, comparison.folder / ("report_small" if args.small else "report"))

@@ -1,1 +1,1 @@
-"""The paper's comparison in miniature: what is run, how it is counted, and the report. `hpt-trl compare` runs it."""
+"""The paper's comparison on miniature models: methods, runs, evaluation and report. Run by `hpt-trl compare`."""

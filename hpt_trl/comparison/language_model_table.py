@@ -1,4 +1,4 @@
-"""Results of the comparison on a real language model -> Markdown; from the JSON alone, so anyone can make it again."""
+"""Markdown report of the comparison on a real language model, made from its JSON only, so anyone can reproduce it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,32 +11,32 @@ from hpt_trl.evaluation.scores import Estimate, bootstrap_means, estimate
 Results = Mapping[str, Any]
 
 PARTS = {"all": "sampled", "gain": "sums", "loss": "differences", "price": "products"}
-"""Kinds of problems, and the titles of their columns."""
+"""Kinds of problems and their column titles."""
 
 
 def report_text(results: Results) -> str:
-    """The whole report."""
+    """The complete report."""
     settings, samples = results["settings"], results["settings"]["test_samples"]
     parts = [
         f"# HPT and its baselines on {settings['model']}",
         _settings_text(results),
-        f"Solved, in %, with the 95 % interval over the {settings['test_problems']} problems: greedy; sampled at "
-        f"temperature 1, {samples} samples a problem, all and by kind. Mean over the seeds; each seed's score on all "
-        "samples stands last.",
+        f"Accuracy in %, with the 95% interval over the {settings['test_problems']} problems: greedy, and sampled at "
+        f"temperature 1 with {samples} samples per problem, overall and by kind. Values are means over the seeds; the "
+        "last column has the sampled accuracy of each seed.",
         score_table(results),
-        "HPT minus each other method, in percentage points, with the 95 % interval over problems; bold where it leaves "
-        "0 out. It is corrected for no number of comparisons, and knows nothing of other seeds than these "
-        f"{len(settings['seeds'])}.",
+        "HPT minus each other method, in percentage points, with the 95% interval over problems; bold if the interval "
+        "excludes 0. The intervals are not corrected for multiple comparisons and do not include the variation over "
+        f"the {len(settings['seeds'])} seeds.",
         difference_table(results),
-        "What a run took. A pass is a token forwarded, 2 more its way back, generation included. Unsolved prompts are "
-        "those that HPT's gate sent to their demonstrations.",
+        "Cost per run. A forward pass counts 1 token pass per token, a backward pass 2; generation is included. "
+        "Unsolved prompts are those that HPT's gate trained on their demonstrations.",
         cost_table(results),
     ]
     return "\n\n".join(parts) + "\n"
 
 
 def score_table(results: Results) -> str:
-    """Rows methods; columns exams and parts of the problems."""
+    """Accuracy of each method: greedy, sampled, and by kind of problem."""
     header = ["", "greedy", *PARTS.values(), "sampled, by seed"]
     rows = []
     for method in methods_of(results):
@@ -49,7 +49,7 @@ def score_table(results: Results) -> str:
 
 
 def difference_table(results: Results) -> str:
-    """HPT minus each other method, paired by problem; a difference whose interval leaves 0 out is bold."""
+    """HPT minus each other method, paired by problem; bold if the interval excludes 0."""
     rows = []
     for method in methods_of(results):
         if method != "hpt" and "hpt" in methods_of(results):
@@ -60,7 +60,7 @@ def difference_table(results: Results) -> str:
 
 
 def cost_table(results: Results) -> str:
-    """Optimizer steps, token passes and CPU minutes of a run, means over the seeds."""
+    """Optimizer steps, token passes and CPU minutes per run, mean over the seeds."""
     rows = []
     for method in methods_of(results):
         runs = _runs(results, method)
@@ -71,21 +71,21 @@ def cost_table(results: Results) -> str:
         solve_rates = np.array([rate for run in runs for rate in run["solve_rates"]])
         share = f"{(solve_rates == 0).mean():.0%}" if len(solve_rates) else "-"
         rows.append([title_of(method), str(results["settings"]["steps"]), f"{passes:.3f}", f"{minutes:.1f}", share])
-    return markdown(["", "steps", "M passes", "CPU minutes", "unsolved prompts"], rows)
+    return markdown(["", "steps", "M token passes", "CPU minutes", "unsolved prompts"], rows)
 
 
 def methods_of(results: Results) -> list[str]:
-    """In the order they were run."""
+    """Methods in the order they were run."""
     return list(dict.fromkeys(run["method"] for run in results["runs"]))
 
 
 def greedy_shares(results: Results, method: str) -> np.ndarray:
-    """(P,) share of the seeds with which each problem was solved by the likeliest answer."""
+    """(P,) fraction of the seeds for which the greedy answer to each problem is correct."""
     return np.mean([_shares(run, "greedy", 1) for run in _runs(results, method)], axis=0)
 
 
 def sampled_shares(results: Results, method: str, part: str = "all") -> np.ndarray:
-    """(P,) share of right samples of each problem of a part, mean over the seeds."""
+    """(P,) fraction of correct samples of each problem of a part, mean over the seeds."""
     samples = results["settings"]["test_samples"]
     shares_P = np.mean([_shares(run, "sampled", samples) for run in _runs(results, method)], axis=0)
     return shares_P if part == "all" else shares_P[np.array(results["kinds"]) == part]
@@ -95,8 +95,8 @@ def _runs(results: Results, method: str) -> list[dict[str, Any]]:
     return [run for run in results["runs"] if run["method"] == method]
 
 
-def _shares(run: Mapping[str, Any], exam: str, samples: int) -> np.ndarray:
-    return np.array(run["marks"][exam]["right"]) / samples
+def _shares(run: Mapping[str, Any], eval_name: str, samples: int) -> np.ndarray:
+    return np.array(run["marks"][eval_name]["right"]) / samples
 
 
 def _cell(share: Estimate) -> str:
@@ -111,20 +111,18 @@ def _difference_cell(difference_P: np.ndarray) -> str:
 
 def _settings_text(results: Results) -> str:
     settings = results["settings"]
-    runs = results["runs"]
-    training, exams = (sum(run[f"{part}_cpu_seconds"] for run in runs) for part in ("training", "exam"))
     practice = results["practice_cpu_seconds"]
+    training, evaluation = (sum(run[f"{part}_cpu_seconds"] for run in results["runs"]) for part in ("training", "exam"))
     versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
     return (
-        f"Two numbers in a short story. The base of all methods is {settings['model']} after "
-        f"{settings['practice_steps']} steps of SFT on {settings['practice_prompts']} problems each with single digits "
-        f"(learning rate {settings['practice_learning_rate']:g}). Then, on numbers of up to two digits, "
-        f"{settings['steps']} optimizer steps of {settings['prompts_per_step']} prompts, {settings['num_generations']} "
-        "rollouts each at temperature 1, all weights trained, learning rate "
-        f"{settings['learning_rate']:g} for every method; "
-        f"{settings['training_problems']} training problems; seeds "
-        f"{', '.join(map(str, settings['seeds']))}. SFT then GRPO is half of the steps each. Held out: "
-        f"{settings['test_problems']} questions.\n\n"
-        f"CPU hours, one thread: {practice / 3600:.2f} practice, {training / 3600:.2f} training, {exams / 3600:.2f} "
-        f"exams. {versions}."
+        f"Word problems with one calculation on two numbers. The base model of all methods is {settings['model']} "
+        f"after {settings['practice_steps']} steps of SFT (practice), each on {settings['practice_prompts']} problems "
+        f"with one-digit numbers, with learning rate {settings['practice_learning_rate']:g}. Every method then trains "
+        f"on numbers of up to two digits, for {settings['steps']} optimizer steps of {settings['prompts_per_step']} "
+        f"prompts, with {settings['num_generations']} rollouts per prompt at temperature 1. All weights are trained, "
+        f"with learning rate {settings['learning_rate']:g} for every method. SFT then GRPO takes half of the steps "
+        f"with each. There are {settings['training_problems']} training problems and {settings['test_problems']} "
+        f"held-out problems; seeds {', '.join(map(str, settings['seeds']))}.\n\n"
+        f"CPU hours on one thread: {practice / 3600:.2f} practice, {training / 3600:.2f} training, "
+        f"{evaluation / 3600:.2f} evaluation. {versions}."
     )

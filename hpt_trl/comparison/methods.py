@@ -1,4 +1,4 @@
-"""The methods compared, as phases of training; each phase is one of TRL's trainers or HPTTrainer."""
+"""The methods compared, each a sequence of training phases with one of TRL's trainers or HPTTrainer."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,46 +13,46 @@ from transformers import AutoModelForCausalLM, Trainer, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
 from hpt_trl.algorithm.gate import Gate, annealed_gate
-from hpt_trl.comparison.exam import LONGEST_ANSWER, accuracy
+from hpt_trl.comparison.held_out_eval import MAX_COMPLETION_LENGTH, accuracy_reward
 from hpt_trl.config import HPTConfig
 from hpt_trl.trainer.hpt import HPTTrainer
 
-# Budgets end a run, not its config.
-_ENDLESS = 1_000_000
+# A run ends when its budgets are spent, not at max_steps.
+_UNLIMITED_STEPS = 1_000_000
 
-# A demonstration counts as one of eight rollouts does, as in the reference code, by which the paper's numbers were
-# measured; by the paper's formula it counts as all of its prompt's rollouts together, an ablation here.
+# A demonstration has the weight of one of eight rollouts, as in the reference code that produced the paper's numbers.
+# In the paper's formula it has the weight of all rollouts of its prompt together, which is an ablation here.
 _REFERENCE_WEIGHT = 1 / 8
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What all methods share.
+    """Settings that all methods share.
 
     Args:
-        prompts: of an optimizer step.
-        generations: rollouts of a prompt.
+        prompts: prompts per optimizer step.
+        generations: rollouts per prompt.
         steps: optimizer steps of the first budget.
-        longest_answer: tokens of a rollout.
-        bf16: whether to multiply in bfloat16; weights stay float32.
+        max_completion_length: maximum tokens of a rollout.
+        bf16: whether to compute in bfloat16; weights stay in float32.
     """
 
     prompts: int
     generations: int
     steps: int
-    longest_answer: int = LONGEST_ANSWER
+    max_completion_length: int = MAX_COMPLETION_LENGTH
     bf16: bool = False
 
 
 @dataclass(frozen=True)
 class Phase:
-    """One trainer.
+    """Training with one trainer.
 
     Args:
-        trainer: "sft", "grpo" (TRL's own) or "hpt".
-        share: of the first budget's steps, where another phase follows.
-        options: of HPTConfig.
-        make_gate: makes a gate that no option names.
+        trainer: "sft" or "grpo" for TRL's trainers, or "hpt".
+        share: fraction of the first budget's steps; only used if another phase follows.
+        options: options of HPTConfig.
+        make_gate: makes a gate that no option of HPTConfig can select.
     """
 
     trainer: str
@@ -63,7 +63,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class Method:
-    """A row of the table: its name, and what is done one after the other."""
+    """A row of the tables: its title and its phases in order."""
 
     title: str
     phases: tuple[Phase, ...]
@@ -78,12 +78,12 @@ def _of_algorithm(title: str, algorithm: str, make_gate: Callable[[Recipe], Gate
 
 
 def _chord_gate(recipe: Recipe) -> Gate:
-    """CHORD's anneal over the first half of the first budget, as its preset does over half of max_steps."""
+    """CHORD's annealing, over half of the first budget's steps as its preset does over half of max_steps."""
     return partial(annealed_gate, steps=max(1, recipe.steps // 2))
 
 
 def _off_policy_gate(recipe: Recipe) -> Gate:
-    """HPT's switch at 0, to the demonstration's off-policy gradient, as heavy as HPT's SFT."""
+    """HPT's gate with threshold 0, but unsolved prompts train on the off-policy loss, with the weight of HPT's SFT."""
 
     def gate(solve_rate_P: Tensor, step: int) -> tuple[Tensor, Tensor, Tensor]:
         is_solved_P = (solve_rate_P > 0).to(solve_rate_P)
@@ -93,11 +93,12 @@ def _off_policy_gate(recipe: Recipe) -> Gate:
 
 
 def _mixed_gate(recipe: Recipe) -> Gate:
-    """HPT's switch at 0, and from there to 2/8 the demonstration's off-policy gradient, as heavy as HPT's SFT."""
+    """HPT's gate with threshold 0; above it, up to 2/8, the off-policy loss with the weight of HPT's SFT."""
 
     def gate(solve_rate_P: Tensor, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        is_never_P, is_often_P = (solve_rate_P == 0).to(solve_rate_P), (solve_rate_P > 2 / 8).to(solve_rate_P)
-        return is_often_P, is_never_P, _REFERENCE_WEIGHT * (1 - is_never_P - is_often_P)
+        is_unsolved_P = (solve_rate_P == 0).to(solve_rate_P)
+        is_above_P = (solve_rate_P > 2 / 8).to(solve_rate_P)
+        return is_above_P, is_unsolved_P, _REFERENCE_WEIGHT * (1 - is_unsolved_P - is_above_P)
 
     return gate
 
@@ -112,25 +113,25 @@ METHODS: dict[str, Method] = {
     "chord": _of_algorithm("CHORD", "chord", make_gate=_chord_gate),
     "hpt": _hpt("HPT"),
 }
-"""In the order of the table."""
+"""In the order of the tables."""
 
 WITHOUT_DEMONSTRATIONS = ("base", "grpo")
 
 ABLATIONS: dict[str, Method] = {
-    # Dr. GRPO as HPT has it. With a bound, however high, rollouts that teach nothing are left out here too.
-    "gate_off": _hpt("gate off, rollouts alone", gate="off", max_tokens_per_forward=1_000_000),
+    # The same Dr. GRPO loss as HPT. With any max_tokens_per_forward, rollouts without signal are skipped here too.
+    "gate_off": _hpt("gate off, rollouts only", gate="off", max_tokens_per_forward=1_000_000),
     "gate_1_of_8": _hpt("gate threshold 1/8", gate_threshold=1 / 8),
     "gate_2_of_8": _hpt("gate threshold 2/8", gate_threshold=2 / 8),
-    "arm_off_policy": _hpt("demonstration arm off-policy", make_gate=_off_policy_gate),
-    "arm_mixed": _hpt("SFT at 0, off-policy to 2/8", make_gate=_mixed_gate),
+    "arm_off_policy": _hpt("off-policy loss instead of SFT", make_gate=_off_policy_gate),
+    "arm_mixed": _hpt("SFT at 0, off-policy up to 2/8", make_gate=_mixed_gate),
     "weight_1": _hpt("SFT weight 1, the paper's formula", sft_weight=1.0),
     "weight_0.04": _hpt("SFT weight 0.04", sft_weight=0.04),
 }
-"""HPT with one thing changed; HPT itself is threshold 0, arm SFT, weight 1/8."""
+"""HPT with one setting changed. HPT itself has threshold 0, SFT on demonstrations and weight 1/8."""
 
 
 def describe(method: str) -> list[dict[str, Any]]:
-    """What tells a method's phases from other phases, in JSON's types."""
+    """The phases of a method as JSON, to compare with the phases of a finished run."""
     return [
         {
             "trainer": phase.trainer,
@@ -153,16 +154,18 @@ def build_trainer(
     folder: Path,
     callbacks: Sequence[TrainerCallback],
 ) -> Trainer:
-    """The trainer of one phase, on one thread of a CPU.
+    """The trainer of one phase, for one CPU thread.
 
     Args:
-        phase, recipe: what to do.
-        model, tokenizer: whom to train.
-        rows: `prompt`, `demonstration`, `solution`.
+        phase: which trainer, and its options.
+        recipe: settings that all methods share.
+        model: model to train.
+        tokenizer: its tokenizer.
+        rows: data with the columns `prompt`, `demonstration` and `solution`.
         learning_rate: constant, as in arXiv 2509.04419.
-        seed: of order and rollouts.
-        folder: of the trainer's own files.
-        callbacks: one of which ends the run.
+        seed: seed of the data order and the rollouts.
+        folder: output folder of the trainer.
+        callbacks: callbacks, one of which must stop the training unless `max_steps` is set afterwards.
     """
     common = _common_options(learning_rate, seed, folder) | {"bf16": recipe.bf16}
     shared: dict[str, Any] = {"model": model, "processing_class": tokenizer, "callbacks": list(callbacks)}
@@ -173,9 +176,9 @@ def build_trainer(
     common |= {
         "per_device_train_batch_size": recipe.prompts * recipe.generations,
         "num_generations": recipe.generations,
-        "max_completion_length": recipe.longest_answer,
+        "max_completion_length": recipe.max_completion_length,
     }
-    shared |= {"reward_funcs": accuracy, "train_dataset": Dataset.from_list(list(rows))}
+    shared |= {"reward_funcs": accuracy_reward, "train_dataset": Dataset.from_list(list(rows))}
     if phase.trainer == "grpo":
         return GRPOTrainer(args=GRPOConfig(**common), **shared)
     gate = phase.make_gate and phase.make_gate(recipe)
@@ -183,16 +186,16 @@ def build_trainer(
 
 
 def phase_steps(phase: Phase, steps: int) -> int:
-    """Optimizer steps of a phase, of so many for the whole method."""
+    """Optimizer steps of a phase, given the total steps of its method."""
     return max(1, round(phase.share * steps))
 
 
 def fresh_copy(model: Any, base: Path) -> Any:
-    """The same weights in a model that no trainer has patched yet.
+    """A copy of the model, with the same weights, that no trainer has patched.
 
     Args:
-        model: with the weights.
-        base: folder of the model it was.
+        model: model with the weights.
+        base: folder of the base model it was loaded from.
     """
     copy = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     copy.load_state_dict(model.state_dict())
@@ -200,13 +203,13 @@ def fresh_copy(model: Any, base: Path) -> Any:
 
 
 def _common_options(learning_rate: float, seed: int, folder: Path) -> dict[str, Any]:
-    """Options of every trainer."""
+    """Options that all trainers share."""
     return {
         "output_dir": str(folder),
         "learning_rate": learning_rate,
         "lr_scheduler_type": "constant",
         "seed": seed,
-        "max_steps": _ENDLESS,
+        "max_steps": _UNLIMITED_STEPS,
         "use_cpu": True,
         "gradient_checkpointing": False,
         "logging_steps": 5,

@@ -1,4 +1,4 @@
-"""Which runs a comparison needs, stage by stage: first the search for learning rates, then what is reported."""
+"""The runs of a comparison, stage by stage: first the learning rate search, then the reported runs."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -14,19 +14,19 @@ from hpt_trl.miniature.bases import BASES, base_folder, build_base
 from hpt_trl.miniature.families import IN_DISTRIBUTION
 
 Rates = Mapping[tuple[str, str], float]
-"""Learning rate by size of the model and method."""
+"""Learning rate by model size and method."""
 
 
 class Comparison:
-    """A comparison in its folder: what is done, and what is to do.
+    """Runs a comparison in its folder and skips what is finished.
 
     Args:
-        args: what was asked for.
-        tell: where messages go.
+        args: settings of the comparison.
+        report_progress: called with progress messages.
     """
 
-    def __init__(self, args: CompareArguments, tell: Callable[[str], None]) -> None:
-        self.args, self.tell = args, tell
+    def __init__(self, args: CompareArguments, report_progress: Callable[[str], None]) -> None:
+        self.args, self.report_progress = args, report_progress
         self.folder = Path(args.output_dir)
         self.results: dict[Run, dict[str, Any]] = {}
         self.rates: dict[tuple[str, str], float] = {}
@@ -36,20 +36,20 @@ class Comparison:
         return base_folder(model, self.folder / "bases")
 
     def run(self) -> None:
-        """Build bases, search, train: what is there already is taken as it is.
+        """Build the base models, search learning rates and train. Finished runs are reused.
 
         Raises:
             ValueError: if a run failed.
         """
         self._build_bases()
         for methods in searches(self.args):
-            self._do(search_runs(self.args, methods, self.rates))
+            self._run_all(search_runs(self.args, methods, self.rates))
             self.rates |= best_rates(self.results, methods)
-        self._do(main_runs(self.args, self.rates))
+        self._run_all(main_runs(self.args, self.rates))
         if self.args.ablations and "hpt" in self.args.methods:
-            self._do(ablation_runs(self.args, self.rates))
+            self._run_all(ablation_runs(self.args, self.rates))
         if self.args.textbook and any(name not in WITHOUT_DEMONSTRATIONS for name in self.args.methods):
-            self._do(textbook_runs(self.args, self.rates))
+            self._run_all(textbook_runs(self.args, self.rates))
 
     def _build_bases(self) -> None:
         missing = [name for name in self.args.models if not self.base(name).exists()]
@@ -61,9 +61,9 @@ class Comparison:
             )
             for name in missing
         ]
-        self._all_well(run_tasks(tasks, self.args.processes, self.tell))
+        self._raise_if_failed(run_tasks(tasks, self.args.processes, self.report_progress))
 
-    def _do(self, runs: list[Run]) -> None:
+    def _run_all(self, runs: list[Run]) -> None:
         folders = {run: self.folder / "runs" / run.name for run in runs}
         settings = {run: run_settings(run, self.args) for run in runs}
         missing = [run for run in runs if read_result(folders[run], settings[run]) is None]
@@ -71,35 +71,35 @@ class Comparison:
             Task(run.name, folders[run], partial(execute, run, self.args, self.base(run.model), folders[run]))
             for run in missing
         ]
-        # Each task is told with how many of this stage are still to come.
-        left = len(tasks)
+        remaining = len(tasks)
 
-        def told(name: str) -> None:
-            nonlocal left
-            left -= 1
-            self.tell(f"{name} done, {left} to go")
+        def report_done(name: str) -> None:
+            nonlocal remaining
+            remaining -= 1
+            self.report_progress(f"{name} done, {remaining} remaining")
 
-        self._all_well(run_tasks(tasks, self.args.processes, told))
+        self._raise_if_failed(run_tasks(tasks, self.args.processes, report_done))
         self.results |= {run: read_result(folders[run], settings[run]) or {} for run in runs}
 
-    def _all_well(self, failed: list[Task]) -> None:
+    def _raise_if_failed(self, failed: list[Task]) -> None:
         if failed:
             raise ValueError(
-                f"{len(failed)} of the runs failed, the first of them {failed[0].name}: see "
-                f"{failed[0].folder / 'log.txt'}. Started again, only what is missing is run."
+                f"{len(failed)} runs failed, the first is {failed[0].name}: see {failed[0].folder / 'log.txt'}. "
+                "Run the command again to continue with the missing runs."
             )
 
 
 def size_of(model: str) -> str:
-    """What models share that share a learning rate: their width."""
+    """The model's width. Models of the same width share their learning rates."""
     return str(BASES[model].hidden_size)
 
 
 def searches(args: CompareArguments) -> list[list[str]]:
-    """Methods whose learning rates are searched together; SFT then GRPO needs SFT's first."""
+    """Methods in the order of their learning rate searches: SFT then GRPO needs SFT's learning rate first."""
     trained = [name for name in args.methods if METHODS[name].phases]
-    together = [name for name in trained if len(METHODS[name].phases) == 1]
-    return [stage for stage in (together, [name for name in trained if name not in together]) if stage]
+    single_phase = [name for name in trained if len(METHODS[name].phases) == 1]
+    multi_phase = [name for name in trained if name not in single_phase]
+    return [names for names in (single_phase, multi_phase) if names]
 
 
 def search_runs(args: CompareArguments, methods: list[str], rates: Rates) -> list[Run]:
@@ -115,7 +115,7 @@ def search_runs(args: CompareArguments, methods: list[str], rates: Rates) -> lis
 
 
 def best_rates(results: Mapping[Run, Mapping[str, Any]], methods: list[str]) -> dict[tuple[str, str], float]:
-    """The learning rate at which a method ends best in distribution, over the seeds of the search."""
+    """The learning rate with the best final in-distribution accuracy, by size and method, mean over search seeds."""
     scores: dict[tuple[str, str], dict[float, list[float]]] = {}
     for run, result in results.items():
         if run.stage == "search" and run.method in methods:
@@ -125,13 +125,13 @@ def best_rates(results: Mapping[Run, Mapping[str, Any]], methods: list[str]) -> 
 
 
 def search_score(result: Mapping[str, Any]) -> float:
-    """Mean accuracy in distribution over the last two measurements: the exam is small."""
+    """Mean in-distribution accuracy over the last two points of the curve; two, because the evaluation is small."""
     last = [point["accuracy"] for point in result["curve"][-2:]]
     return sum(accuracy[suite] for accuracy in last for suite in IN_DISTRIBUTION) / (len(last) * len(IN_DISTRIBUTION))
 
 
 def main_runs(args: CompareArguments, rates: Rates) -> list[Run]:
-    """What is reported. The longest first would be best for the cores; by seed is best for a look half-way."""
+    """The reported runs, ordered by seed, so that an unfinished comparison already has complete seeds."""
     runs = []
     for seed in args.seeds:
         for model in args.models:
@@ -143,14 +143,14 @@ def main_runs(args: CompareArguments, rates: Rates) -> list[Run]:
 
 
 def ablation_runs(args: CompareArguments, rates: Rates) -> list[Run]:
-    """HPT with one thing changed, at HPT's learning rate."""
+    """HPT with one setting changed, at HPT's learning rate."""
     model = args.models[0]
     rate = rates[size_of(model), "hpt"]
     return [Run("ablation", model, name, seed, rate) for seed in args.seeds for name in ABLATIONS]
 
 
 def textbook_runs(args: CompareArguments, rates: Rates) -> list[Run]:
-    """Methods that learn from demonstrations, on a textbook's, with the learning rates found without one."""
+    """Methods that use demonstrations, on textbook demonstrations, with the learning rates of the main runs."""
     model = args.models[0]
     methods = [name for name in args.methods if name not in WITHOUT_DEMONSTRATIONS]
     return [
@@ -161,5 +161,5 @@ def textbook_runs(args: CompareArguments, rates: Rates) -> list[Run]:
 
 
 def _first_rate(method: str, model: str, rates: Rates) -> float | None:
-    """Where SFT comes first, at the rate that was found for SFT."""
+    """Learning rate of a first SFT phase: the one found for SFT. None if the method has a single phase."""
     return rates[size_of(model), "sft"] if len(METHODS[method].phases) > 1 else None

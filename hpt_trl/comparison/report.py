@@ -1,4 +1,4 @@
-"""Summary -> report: `report.md`, its figures, and the `summary.json` that both are made of."""
+"""The report of a comparison: `report.md`, its figures, and the `summary.json` that both are made from."""
 
 import json
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from hpt_trl.comparison.tables import (
     main_table,
     parts_table,
     search_table,
-    verdicts,
+    significance_text,
 )
 
 SUMMARY = "summary.json"
@@ -25,7 +25,7 @@ REPORT = "report.md"
 
 
 def write_report(summary: dict[str, Any], folder: Path) -> Path:
-    """Write all three into a folder. Returns the path of the report."""
+    """Write `report.md`, figures and `summary.json` to a folder. Returns the path of the report."""
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / SUMMARY, json.dumps(summary))
     figures = draw_all(summary, folder)
@@ -38,11 +38,11 @@ def write_report(summary: dict[str, Any], folder: Path) -> Path:
 
 
 def tables_text(summary: Summary) -> str:
-    """Everything of the report but its figures: made from the summary alone, so that anyone can make it again."""
-    parts = ["# HPT and its baselines, in miniature", _settings_text(summary), headline_table(summary)]
+    """The report without its figures. It depends on the summary only, so anyone can reproduce it."""
+    parts = ["# HPT and its baselines on miniature models", _settings_text(summary), headline_table(summary)]
     if "base" in summary["settings"]["methods"]:
-        parts += ["## The bases", "Solved when sampled at temperature 1, as rollouts are, in %.", base_table(summary)]
-    parts += ["## What was spent", _COST_NOTE, cost_table(summary)]
+        parts += ["## Base models", "Accuracy in % at temperature 1, as for rollouts.", base_table(summary)]
+    parts += ["## Cost", _COST_NOTE, cost_table(summary)]
     for budget in BUDGETS:
         parts += _budget_parts(summary, budget)
     stages = {entry["run"]["stage"] for entry in summary["runs"]}
@@ -56,10 +56,12 @@ def tables_text(summary: Summary) -> str:
 
 
 _COST_NOTE = (
-    "GRPO, and SFT then GRPO, are TRL's own trainers, which compute every rollout. `HPTTrainer` leaves out those that "
-    "teach nothing (by SRFT's loss all do), so that LUFFY, CHORD and HPT pay less for a step: see the steps that equal "
-    "compute buys. GRPO has TRL's default loss (dapo, rewards divided by their group's spread), rollouts of LUFFY, "
-    "CHORD and HPT the paper's (Dr. GRPO, which divides neither by spread nor by length)."
+    "Training is the fraction of token passes spent on forward passes with a gradient and on backward passes; the rest "
+    "is generation. GRPO and SFT then GRPO use TRL's own trainers, which compute every rollout. `HPTTrainer` skips "
+    "rollouts without signal (with SRFT's loss, every rollout has signal). LUFFY, CHORD and HPT therefore spend less "
+    "per step and take more steps at equal compute. GRPO uses TRL's default loss (DAPO, rewards divided by the "
+    "standard deviation of their group). Rollouts of LUFFY, CHORD and HPT use the paper's loss (Dr. GRPO, which "
+    "divides neither by the standard deviation nor by the length)."
 )
 
 
@@ -67,7 +69,10 @@ def _budget_parts(summary: Summary, budget: str) -> list[str]:
     models = summary["settings"]["models"]
     scores = Scores(summary, budget, models)
     parts = [f"## {BUDGETS[budget].capitalize()}", f"Mean over {_models_text(models)}.", *_with_tests(scores)]
-    parts += ["Easy problems, as in pretraining, and hard ones, beyond it:", parts_table(summary, budget, models)]
+    parts += [
+        "Easy problems are like those of pretraining, hard problems go beyond it:",
+        parts_table(summary, budget, models),
+    ]
     if len(models) > 1:
         for model in models:
             parts += [f"### {model}", main_table(Scores(summary, budget, [model]))]
@@ -76,7 +81,7 @@ def _budget_parts(summary: Summary, budget: str) -> list[str]:
 
 def _ablation_parts(summary: Summary) -> list[str]:
     model = summary["settings"]["models"][0]
-    parts = ["## HPT with one thing changed", f"On {model}, at HPT's learning rate."]
+    parts = ["## Ablations", f"HPT with one setting changed, on {model}, at HPT's learning rate."]
     for budget, title in BUDGETS.items():
         scores = Scores(summary, budget, [model], stage="ablation", also=["hpt"])
         parts += [f"### {title.capitalize()}", *_with_tests(scores)[:2]]
@@ -86,10 +91,10 @@ def _ablation_parts(summary: Summary) -> list[str]:
 def _textbook_parts(summary: Summary) -> list[str]:
     model = summary["settings"]["models"][0]
     text = (
-        f"On {model}: demonstrations work the hard problems out and give of the easy ones the bare answer. Learning "
-        "rates as above. GRPO sees no demonstration: its runs are those above."
+        f"On {model}. As in a textbook, demonstrations work out the hard problems but give only the answer of the easy "
+        "ones. Learning rates are those of the main runs. GRPO uses no demonstrations, so its runs are the main runs."
     )
-    parts = ["## With a textbook's demonstrations", text]
+    parts = ["## Textbook demonstrations", text]
     for budget, title in BUDGETS.items():
         scores = Scores(summary, budget, [model], stage="textbook", also=WITHOUT_DEMONSTRATIONS)
         parts += [f"### {title.capitalize()}", *_with_tests(scores)]
@@ -99,19 +104,20 @@ def _textbook_parts(summary: Summary) -> list[str]:
 def _search_parts(summary: Summary) -> list[str]:
     args = summary["settings"]
     text = (
-        f"Accuracy in distribution, in %, on a small exam near the end of the first budget, with seed "
-        f"{', '.join(map(str, args['search_seeds']))}, which is not reported, on the first model of each width. The "
-        f"rate taken is bold; it holds for all models of that width. The exam has {args['curve_problems']} problems a "
-        "suite: rates a few points apart are hardly told apart. Where the lowest is taken, no lower one was tried."
+        "In-distribution accuracy in % on a small evaluation near the end of the first budget, for the first model of "
+        f"each width. The search uses seed {', '.join(map(str, args['search_seeds']))}, which is not reported "
+        "otherwise. The selected learning rate is bold and is used for all models of that width. The evaluation has "
+        f"{args['curve_problems']} problems per suite, so it can hardly distinguish learning rates a few points apart. "
+        "Where the lowest learning rate was selected, no lower one was tried."
     )
-    return ["## Search for the learning rates", text, search_table(summary)]
+    return ["## Learning rate search", text, search_table(summary)]
 
 
 def _with_tests(scores: Scores) -> list[str]:
-    """The main table and, where HPT is among the methods, how far it is from the others."""
+    """The main table and, if HPT is among the methods, its differences to the others."""
     if "hpt" not in scores.methods:
         return [main_table(scores)]
-    return [main_table(scores), difference_table(scores), verdicts(scores)]
+    return [main_table(scores), difference_table(scores), significance_text(scores)]
 
 
 def _models_text(models: Sequence[str]) -> str:
@@ -122,14 +128,16 @@ def _settings_text(summary: Summary) -> str:
     args = summary["settings"]
     versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
     return (
-        f"{_models_text(args['models'])}, seeds {', '.join(map(str, args['seeds']))}; {args['training_problems']} "
-        f"training prompts with a demonstration each, drawn anew for each seed; {args['prompts_per_step']} prompts a "
-        f"step, {args['num_generations']} rollouts each. Equal optimizer steps: {args['steps']}. Equal compute: "
-        f"{args['compute'] / 1e6:g} million token passes, forward 1 and backward 2, generation included.\n\nAccuracy "
-        f"in %: {args['test_problems']} held-out problems a suite, {args['test_samples']} samples each at temperature "
-        f"{args['temperature']:g}; ± half the width of the 95 % t interval over seeds; best in bold. P: t test of the "
-        "difference to HPT, paired by seed, corrected for the number of methods (Holm). Models and held-out problems "
-        "are the same with every seed: what is said is said of these. Out of distribution is what post-training never "
-        "shows; pretraining held easy problems of these suites too.\n\n"
-        f"{summary['seconds'] / 3600:.1f} process hours of runs, bases apart; {versions}."
+        f"{_models_text(args['models'])}; seeds {', '.join(map(str, args['seeds']))}; {args['training_problems']} "
+        f"training prompts, each with a demonstration, sampled separately for each seed; {args['prompts_per_step']} "
+        f"prompts per step, {args['num_generations']} rollouts per prompt. Equal optimizer steps: {args['steps']}. "
+        f"Equal compute: {args['compute'] / 1e6:g} million token passes; a forward pass counts 1 per token, a backward "
+        "pass 2, and generation is included.\n\n"
+        f"Accuracy in %: {args['test_problems']} held-out problems per suite, {args['test_samples']} samples per "
+        f"problem at temperature {args['temperature']:g}; ± is half the width of the 95% t interval over seeds; the "
+        "best value of each column is bold. p: t test of the difference to HPT, paired by seed, with Holm's correction "
+        "for the number of methods. All seeds share the same models and held-out problems, so intervals and tests "
+        "apply to these only. The out-of-distribution suites do not occur in post-training; pretraining contained easy "
+        "problems of these suites too.\n\n"
+        f"{summary['seconds'] / 3600:.1f} process hours of runs, without building the base models; {versions}."
     )

@@ -1,4 +1,4 @@
-"""One run, from a base model to its marks, in a folder of its own."""
+"""One run: trains a base model with one method, evaluates it, and writes the result to its own folder."""
 
 import json
 import time
@@ -10,7 +10,8 @@ from typing import Any
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
 from hpt_trl.common.files import write_atomically
-from hpt_trl.comparison.exam import Exam
+from hpt_trl.comparison.budgets import BudgetCallback, TokenCounter
+from hpt_trl.comparison.held_out_eval import HeldOutEval
 from hpt_trl.comparison.methods import (
     ABLATIONS,
     METHODS,
@@ -20,7 +21,6 @@ from hpt_trl.comparison.methods import (
     fresh_copy,
     phase_steps,
 )
-from hpt_trl.comparison.progress import Meter, Progress
 from hpt_trl.comparison.settings import CompareArguments
 from hpt_trl.miniature.bases import fingerprint
 from hpt_trl.miniature.families import training_rows
@@ -35,11 +35,12 @@ class Run:
 
     Args:
         stage: "search", "main", "ablation" or "textbook".
-        model, method: names of a base and of a method or ablation.
-        seed: of the data, their order and the rollouts.
-        learning_rate: of the last phase.
-        first_learning_rate: of the phase before it, if there is one.
-        has_passes: whether pass@k is measured too.
+        model: name of the base model.
+        method: name of the method or ablation.
+        seed: seed of the data, their order and the rollouts.
+        learning_rate: learning rate of the last phase.
+        first_learning_rate: learning rate of the phase before it, if there is one.
+        has_passes: whether to measure pass@k.
     """
 
     stage: str
@@ -52,113 +53,120 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Where it is, below the folder of all runs."""
+        """Path of its folder, relative to the folder of all runs."""
         rate = f"_lr{self.learning_rate:g}" if self.stage == "search" else ""
         return f"{self.stage}/{self.model}/{self.method}{rate}/seed{self.seed}"
 
 
 def run_settings(run: Run, args: CompareArguments) -> dict[str, Any]:
-    """All that a run's result depends on."""
-    free = {"output_dir", "models", "methods", "seeds", "search_seeds", "learning_rates", "ablations", "textbook",
-            "small", "processes"}  # fmt: skip
-    settings = {name: value for name, value in asdict(args).items() if name not in free}
+    """All settings that a run's result depends on."""
+    irrelevant = {"output_dir", "models", "methods", "seeds", "search_seeds", "learning_rates", "ablations",
+                  "textbook", "small", "processes"}  # fmt: skip
+    settings = {name: value for name, value in asdict(args).items() if name not in irrelevant}
     return {"run": asdict(run), "phases": describe(run.method), "base": fingerprint(run.model), **settings}
 
 
 def read_result(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The result of a finished run; None if there is none.
+    """The result of a finished run; None if the run has not finished.
 
     Raises:
-        ValueError: if it was made with other settings.
+        ValueError: if the run used other settings.
     """
     path = folder / RESULT
     if not path.exists():
         return None
     result = json.loads(path.read_text())
-    now = json.loads(json.dumps(settings))
-    if result["settings"] != now:
-        changed = [key for key in now if result["settings"].get(key) != now[key]]
+    expected = json.loads(json.dumps(settings))
+    if result["settings"] != expected:
+        changed = [key for key in expected if result["settings"].get(key) != expected[key]]
         raise ValueError(
-            f"{str(folder)!r} holds a run made with other settings ({', '.join(changed)}): give another output_dir, or "
-            "delete this one."
+            f"{str(folder)!r} contains a run with other settings ({', '.join(changed)}): choose another output_dir or "
+            "delete this folder."
         )
     return result
 
 
 def execute(run: Run, args: CompareArguments, base: Path, folder: Path) -> None:
-    """Train, measure, and write `result.json` whole, or nothing.
+    """Train, evaluate, and write `result.json` atomically.
 
     Args:
-        run: what to do.
-        args: of the comparison.
+        run: method, base model and seed.
+        args: settings of the comparison.
         base: folder of the base model.
-        folder: of this run.
+        folder: folder of this run.
     """
-    began = time.time()
+    start = time.time()
     settings = run_settings(run, args)
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / CONFIG, json.dumps(settings, indent=1))
     set_seed(run.seed)
     tokenizer = AutoTokenizer.from_pretrained(base)
-    marks: dict[str, Any] = {}
-    progress = _progress(run, args, tokenizer, marks)
-    log = _train(run, args, base, folder, tokenizer, progress)
+    eval_results: dict[str, Any] = {}
+    callback = _budget_callback(run, args, tokenizer, eval_results)
+    log = _train(run, args, base, folder, tokenizer, callback)
     (folder / "log.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in log))
     shares = [entry["hpt/demonstration_share"] for entry in log if "hpt/demonstration_share" in entry]
     result = {
         "settings": settings,
-        "curve": progress.points,
-        "spent": progress.spent,
-        "marks": marks,
+        "curve": callback.points,
+        "spent": callback.spent,
+        "marks": eval_results,
         "demonstration_share": shares,
-        "seconds": round(time.time() - began, 1),
+        "seconds": round(time.time() - start, 1),
     }
     write_atomically(folder / RESULT, json.dumps(result))
 
 
-def _progress(run: Run, args: CompareArguments, tokenizer: Any, marks: dict[str, Any]) -> Progress:
+def _budget_callback(run: Run, args: CompareArguments, tokenizer: Any, eval_results: dict[str, Any]) -> BudgetCallback:
+    """The callback that fills `eval_results` whenever a budget is spent."""
     is_search = run.stage == "search"
-    curve = Exam(args.curve_problems, 2 if is_search else 1, args.temperature)
-    test = Exam(args.test_problems, args.test_samples, args.temperature, skip=args.curve_problems)
-    as_rollouts = Exam(args.test_problems, args.test_samples, 1.0, skip=args.curve_problems)
-    passes = Exam(max(1, args.pass_problems), args.pass_samples, args.temperature, skip=args.curve_problems)
+    curve_eval = HeldOutEval(args.curve_problems, 2 if is_search else 1, args.temperature)
+    test = HeldOutEval(args.test_problems, args.test_samples, args.temperature, skip=args.curve_problems)
+    as_rollouts = HeldOutEval(args.test_problems, args.test_samples, 1.0, skip=args.curve_problems)
+    passes = HeldOutEval(max(1, args.pass_problems), args.pass_samples, args.temperature, skip=args.curve_problems)
 
     def at_budget(budget: str, model: Any) -> None:
-        exams = {} if is_search else {budget: test}
+        evals = {} if is_search else {budget: test}
         if run.has_passes and budget == "compute":
-            exams["passes"] = passes
+            evals["passes"] = passes
         if run.method == "base" and budget == "steps":
-            exams["rollouts"] = as_rollouts
-        for name, exam in exams.items():
-            marks[name] = asdict(exam.mark(model, tokenizer, run.seed))
+            evals["rollouts"] = as_rollouts
+        for name, held_out_eval in evals.items():
+            eval_results[name] = asdict(held_out_eval.evaluate(model, tokenizer, run.seed))
 
-    compute = None if is_search else args.compute
-    return Progress(
-        Meter(tokenizer.pad_token_id), tokenizer, curve, args.curve_every, args.steps, compute, at_budget, run.seed
+    return BudgetCallback(
+        TokenCounter(tokenizer.pad_token_id),
+        tokenizer,
+        curve_eval,
+        curve_every=args.curve_every,
+        steps=args.steps,
+        compute=None if is_search else args.compute,
+        at_budget=at_budget,
+        seed=run.seed,
     )
 
 
 def _train(
-    run: Run, args: CompareArguments, base: Path, folder: Path, tokenizer: Any, progress: Progress
+    run: Run, args: CompareArguments, base: Path, folder: Path, tokenizer: Any, callback: BudgetCallback
 ) -> list[dict[str, Any]]:
-    """All phases of a method, one after the other. Returns the trainers' log."""
+    """Train all phases of a method in sequence. Returns the trainers' logs."""
     model: Any = AutoModelForCausalLM.from_pretrained(base)
-    progress.measure(model)
+    callback.add_curve_point(model)
     phases = (METHODS | ABLATIONS)[run.method].phases
     if not phases:
         for budget in ("steps", "compute"):
-            progress.at_budget(budget, model)
+            callback.at_budget(budget, model)
     rows = training_rows(args.training_problems, run.seed, textbook=run.stage == "textbook")
     recipe = Recipe(args.prompts_per_step, args.num_generations, args.steps)
     log: list[dict[str, Any]] = []
     for number, phase in enumerate(phases, 1):
         is_last = number == len(phases)
         rate = run.learning_rate if is_last else run.first_learning_rate
-        progress.phase_end = None if is_last else phase_steps(phase, args.steps)
+        callback.phase_end = None if is_last else phase_steps(phase, args.steps)
         model = fresh_copy(model, base)
-        progress.meter.watch(model)
+        callback.counter.attach(model)
         trainer = build_trainer(
-            phase, recipe, model, tokenizer, rows, float(rate or 0), run.seed, folder / "trainer", [progress]
+            phase, recipe, model, tokenizer, rows, float(rate or 0), run.seed, folder / "trainer", [callback]
         )
         trainer.train()
         log += [{"phase": phase.trainer, **entry} for entry in trainer.state.log_history]

@@ -1,4 +1,4 @@
-"""What `hpt-trl compare` is told: models, methods, seeds, budgets, exams."""
+"""Options of `hpt-trl compare`: models, methods, seeds, budgets and evaluations."""
 
 from dataclasses import dataclass, field
 
@@ -11,58 +11,63 @@ _SMALL_METHODS = ("base", "sft", "grpo", "hpt")
 @dataclass
 class CompareArguments:
     """
-    The comparison of methods on miniature models. Every method gets the same problems, demonstrations, prompts a step
-    and search for its learning rate.
+    The comparison of methods on miniature models. All methods get the same problems, demonstrations, prompts per step
+    and learning rate search.
 
-    Two budgets are reported, of one run each: `steps` optimizer steps, and `compute` token passes, where a token that
-    is forwarded counts 1 and its way back 2, generation included.
+    Each run is evaluated at two budgets: `steps` optimizer steps, and `compute` token passes. A token counts 1 in a
+    forward pass and 2 in a backward pass; generation is included.
 
     Args:
-        output_dir (`str`): folder of the base models, of every run and of the report. Started again, what is there is
-            taken and the rest is done.
+        output_dir (`str`): Folder of the base models, the runs and the report. If the command is started again,
+            finished runs are reused and the missing ones are run.
     """
 
-    output_dir: str = field(default="runs/miniature", metadata={"help": "Folder for models, runs and the report."})
+    output_dir: str = field(default="runs/miniature", metadata={"help": "Folder of the models, runs and report."})
     models: list[str] = field(
-        default_factory=lambda: list(BASES), metadata={"help": f"Base models, of {', '.join(BASES)}."}
+        default_factory=lambda: list(BASES), metadata={"help": f"Base models, from {', '.join(BASES)}."}
     )
     methods: list[str] = field(
-        default_factory=lambda: list(METHODS), metadata={"help": f"Methods, of {', '.join(METHODS)}."}
+        default_factory=lambda: list(METHODS), metadata={"help": f"Methods, from {', '.join(METHODS)}."}
     )
     seeds: list[int] = field(
-        default_factory=lambda: [11, 12, 13, 14, 15], metadata={"help": "Seeds that are reported."}
+        default_factory=lambda: [11, 12, 13, 14, 15], metadata={"help": "Seeds of the reported runs."}
     )
     search_seeds: list[int] = field(
-        default_factory=lambda: [101], metadata={"help": "Seeds of the search for learning rates, which are not."}
+        default_factory=lambda: [101], metadata={"help": "Seeds of the learning rate search; they are not reported."}
     )
     learning_rates: list[float] = field(
-        default_factory=lambda: [3e-5, 1e-4, 3e-4, 1e-3], metadata={"help": "Tried for every method."}
+        default_factory=lambda: [3e-5, 1e-4, 3e-4, 1e-3], metadata={"help": "Learning rates tried for every method."}
     )
     steps: int = field(default=60, metadata={"help": "Optimizer steps of the first budget."})
     compute: float = field(
-        default=1.2e6, metadata={"help": "Token passes of the second budget: forwarded 1, backpropagated 2 more."}
+        default=1.2e6,
+        metadata={"help": "Token passes of the second budget: a forward pass counts 1 per token, a backward pass 2."},
     )
     training_problems: int = field(default=256, metadata={"help": "Training prompts, each with a demonstration."})
-    prompts_per_step: int = field(default=16, metadata={"help": "Prompts of an optimizer step."})
-    num_generations: int = field(default=8, metadata={"help": "Rollouts of a prompt."})
-    test_problems: int = field(default=80, metadata={"help": "Problems of each suite in the table."})
-    test_samples: int = field(default=4, metadata={"help": "Completions of each of them."})
+    prompts_per_step: int = field(default=16, metadata={"help": "Prompts per optimizer step."})
+    num_generations: int = field(default=8, metadata={"help": "Rollouts per prompt."})
+    test_problems: int = field(default=80, metadata={"help": "Test problems per suite, for the tables."})
+    test_samples: int = field(default=4, metadata={"help": "Samples per test problem."})
     pass_problems: int = field(
-        default=12, metadata={"help": "Problems of each suite for pass@k, of the first model; 0: none."}
+        default=12, metadata={"help": "Problems per suite for pass@k, first model only; 0 to skip pass@k."}
     )
-    pass_samples: int = field(default=64, metadata={"help": "Completions of each of those."})
+    pass_samples: int = field(default=64, metadata={"help": "Samples per problem for pass@k."})
     curve_problems: int = field(
-        default=24, metadata={"help": "Problems of each suite for the search and for accuracy over steps."}
+        default=24, metadata={"help": "Problems per suite for learning curves and the learning rate search."}
     )
-    curve_points: int = field(default=6, metadata={"help": "Measurements within the first budget."})
-    temperature: float = field(default=0.6, metadata={"help": "Of the exams, as in arXiv 2509.04419."})
-    ablations: bool = field(default=True, metadata={"help": "Also vary HPT's gate, arm and SFT weight."})
+    curve_points: int = field(default=6, metadata={"help": "Points of a learning curve within the first budget."})
+    temperature: float = field(
+        default=0.6, metadata={"help": "Sampling temperature of the evaluations, as in arXiv 2509.04419."}
+    )
+    ablations: bool = field(
+        default=True, metadata={"help": "Also run HPT with other gates, losses on demonstrations and SFT weights."}
+    )
     textbook: bool = field(
         default=True,
-        metadata={"help": "Also train on demonstrations that give of easy problems the bare answer, first model only."},
+        metadata={"help": "Also train the first model on demonstrations that give only the answer of easy problems."},
     )
-    small: bool = field(default=False, metadata={"help": "The first model, two seeds, and SFT, GRPO and HPT only."})
-    processes: int = field(default=2, metadata={"help": "Runs at a time, of one thread each."})
+    small: bool = field(default=False, metadata={"help": "Run only the first model, two seeds, and SFT, GRPO and HPT."})
+    processes: int = field(default=2, metadata={"help": "Number of parallel runs, one thread each."})
 
     def __post_init__(self) -> None:
         self.models, self.methods = list(self.models), list(self.methods)
@@ -76,31 +81,35 @@ class CompareArguments:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
         if self.num_generations < 2:
-            raise ValueError(f"num_generations must be at least 2, got {self.num_generations}: a group needs peers.")
+            raise ValueError(
+                f"num_generations must be at least 2, got {self.num_generations}: advantages compare rollouts."
+            )
         if self.training_problems < self.prompts_per_step:
             raise ValueError(
                 f"training_problems ({self.training_problems}) must fill a step of {self.prompts_per_step} prompts."
             )
         if self.test_samples > 9:
-            raise ValueError(f"test_samples must be at most 9, got {self.test_samples}: counts are kept as digits.")
+            raise ValueError(f"test_samples must be at most 9, got {self.test_samples}: counts are stored as digits.")
         if not self.temperature > 0:
-            raise ValueError(f"temperature must be above 0, got {self.temperature}: exams are sampled.")
+            raise ValueError(f"temperature must be above 0, got {self.temperature}: evaluation samples.")
 
     @property
     def curve_every(self) -> int:
-        """Optimizer steps between two measurements."""
+        """Optimizer steps between two points of a learning curve."""
         return max(1, self.steps // self.curve_points)
 
 
 def _check_names(args: CompareArguments) -> None:
     for name, known in (("models", BASES), ("methods", METHODS)):
-        unknown = [each for each in getattr(args, name) if each not in known]
+        unknown = [value for value in getattr(args, name) if value not in known]
         if unknown or not getattr(args, name):
-            raise ValueError(f"{name} must be of {', '.join(known)}, got {unknown or 'none'}.")
+            raise ValueError(f"{name} must be from {', '.join(known)}, got {unknown or 'none'}.")
     if "sft_grpo" in args.methods and "sft" not in args.methods:
-        raise ValueError("sft_grpo begins with SFT at SFT's learning rate: add sft to methods, or leave sft_grpo out.")
+        raise ValueError("sft_grpo starts with SFT at SFT's learning rate: add sft to methods or remove sft_grpo.")
     if not args.seeds or not args.search_seeds or not args.learning_rates:
-        raise ValueError("seeds, search_seeds and learning_rates must each hold at least one value.")
+        raise ValueError("seeds, search_seeds and learning_rates must each contain at least one value.")
     shared = set(args.seeds) & set(args.search_seeds)
     if shared or len(set(args.seeds)) < len(args.seeds):
-        raise ValueError(f"seeds must be unique and none of search_seeds, got {args.seeds} and {args.search_seeds}.")
+        raise ValueError(
+            f"seeds must be unique and must not contain any of search_seeds, got {args.seeds} and {args.search_seeds}."
+        )

@@ -1,4 +1,4 @@
-"""Means over seeds, their intervals, and whether a difference between methods could be chance. Plain numbers only."""
+"""Means over seeds, confidence intervals, and significance tests of differences between methods."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from scipy import stats
 
 
 class Interval(NamedTuple):
-    """A mean and the ends of its 95 % interval."""
+    """A mean and the ends of its 95% confidence interval."""
 
     mean: float
     low: float
@@ -16,7 +16,7 @@ class Interval(NamedTuple):
 
 
 def interval(values: Sequence[float]) -> Interval:
-    """Mean and 95 % t interval of independent values; of one value nothing is known but itself."""
+    """Mean and 95% t interval of independent values; the ends are NaN for a single value."""
     mean = math.fsum(values) / len(values)
     if len(values) < 2:
         return Interval(mean, math.nan, math.nan)
@@ -25,10 +25,10 @@ def interval(values: Sequence[float]) -> Interval:
 
 
 def paired_p(differences: Sequence[float]) -> float:
-    """P value of the paired t test, two-sided: could differences with a mean of 0 lie so far from it?
+    """Two-sided p-value of the paired t test that the mean difference is 0.
 
-    NaN of fewer than two differences, and of differences that are all alike but for rounding: of counted answers that
-    is a coincidence, which says nothing about their spread.
+    NaN for fewer than two differences, and for differences that are equal up to rounding: with counted answers that is
+    a coincidence, and the variance cannot be estimated from it.
     """
     if len(differences) < 2 or max(differences) - min(differences) < 1e-9:
         return math.nan
@@ -36,13 +36,13 @@ def paired_p(differences: Sequence[float]) -> float:
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """P values corrected for being several, so that the chance of any false alarm stays what it says; NaN stays NaN.
+    """Holm-Bonferroni correction of several p-values, which controls the family-wise error rate; NaN stays NaN.
 
     Source: Holm, "A simple sequentially rejective multiple test procedure", Scand. J. Statist. 6 (1979).
     """
     ordered = sorted((name for name in p_values if not math.isnan(p_values[name])), key=lambda name: p_values[name])
     corrected, largest = dict.fromkeys(p_values, math.nan), 0.0
-    for place, name in enumerate(ordered):
-        largest = max(largest, min(1.0, (len(ordered) - place) * p_values[name]))
+    for rank, name in enumerate(ordered):
+        largest = max(largest, min(1.0, (len(ordered) - rank) * p_values[name]))
         corrected[name] = largest
     return corrected

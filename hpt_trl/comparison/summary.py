@@ -1,6 +1,5 @@
-"""All runs of a comparison in one JSON, and the numbers that tables and figures are made of."""
+"""All runs of a comparison as one JSON, and the scores that tables and figures show."""
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -11,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 import hpt_trl
-from hpt_trl.comparison.exam import Exam
+from hpt_trl.comparison.held_out_eval import HeldOutEval
 from hpt_trl.comparison.methods import ABLATIONS, METHODS
 from hpt_trl.comparison.runs import Run
 from hpt_trl.comparison.settings import CompareArguments
@@ -23,18 +22,18 @@ Summary = Mapping[str, Any]
 
 BUDGETS = {"steps": "equal optimizer steps", "compute": "equal compute"}
 AVERAGES = {"in": IN_DISTRIBUTION, "out": OUT_OF_DISTRIBUTION}
-"""Columns of averages, and the suites they are taken over."""
+"""Columns of averages, and the suites they average over."""
 
 
 def summarize(
     args: CompareArguments, results: Mapping[Run, Mapping[str, Any]], rates: Mapping[tuple[str, str], float], runs: Path
 ) -> dict[str, Any]:
-    """Everything the report says, in JSON's types.
+    """Everything the report is made from, as JSON.
 
     Args:
-        args: of the comparison.
-        results: of every run.
-        rates: the learning rates found, by size and method.
+        args: settings of the comparison.
+        results: results of all runs.
+        rates: the best learning rates, by size and method.
         runs: folder of all runs.
     """
     packages = ("torch", "transformers", "trl", "accelerate")
@@ -50,30 +49,30 @@ def summarize(
 
 
 def easy_problems(args: CompareArguments) -> dict[str, str]:
-    """Of each problem of the table's exam, by suite: 1 if pretraining holds such, 0 if it is of the hard part."""
-    rows = Exam(args.test_problems, args.test_samples, args.temperature, skip=args.curve_problems).rows
+    """One digit per test problem, by suite: 1 if pretraining contained such problems (easy), 0 if not (hard)."""
+    rows = HeldOutEval(args.test_problems, args.test_samples, args.temperature, skip=args.curve_problems).rows
     return {suite: "".join(str(int(row["is_easy"])) for row in rows if row["suite"] == suite) for suite in SUITES}
 
 
 def _short(run: Run, result: Mapping[str, Any]) -> dict[str, Any]:
-    """A run without what no table and no figure shows. Counts of right samples, a digit a problem, become text."""
+    """The part of a run that tables and figures need. Counts of correct samples become text, one digit per problem."""
     curve = [
         {name: point[name] for name in ("step", "compute")}
         | {name: round(point[name], 3) for name in ("tokens", "entropy")}
         | {name: round(_mean(point["accuracy"], suites), 4) for name, suites in AVERAGES.items()}
         for point in result["curve"]
     ]
-    marks = result["marks"]
+    eval_results = result["marks"]
     right = {
-        budget: {suite: "".join(map(str, counts)) for suite, counts in marks[budget]["right"].items()}
+        budget: {suite: "".join(map(str, counts)) for suite, counts in eval_results[budget]["right"].items()}
         for budget in BUDGETS
-        if budget in marks
+        if budget in eval_results
     }
     return {
         "run": asdict(run),
         "right": right,
-        "passes": marks.get("passes", {}).get("right"),
-        "rollouts": marks.get("rollouts", {}).get("right"),
+        "passes": eval_results.get("passes", {}).get("right"),
+        "rollouts": eval_results.get("rollouts", {}).get("right"),
         "spent": result["spent"],
         "curve": curve,
         "demonstration_share": [round(share, 4) for share in result["demonstration_share"]],
@@ -82,7 +81,7 @@ def _short(run: Run, result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _gates(results: Mapping[Run, Mapping[str, Any]], runs: Path) -> dict[str, Any]:
-    """Solve rate of every training prompt at every visit, of HPT's first run on each model."""
+    """Solve rate of every training prompt at every visit, in HPT's first run on each model."""
     first: dict[str, Run] = {}
     for run in results:
         if run.stage == "main" and run.method == "hpt":
@@ -92,19 +91,10 @@ def _gates(results: Mapping[Run, Mapping[str, Any]], runs: Path) -> dict[str, An
         rows = pd.read_parquet(runs / run.name / "trainer" / GATE_FILE)
         rows["visit"] = rows.groupby("prompt_id").cumcount()
         table = rows.pivot(index="prompt_id", columns="visit", values="solve_rate")
-        # Prompts of like solve rate together.
+        # Sorted so that the heat map shows prompts of similar solve rate together.
         table = table.loc[table.mean(axis=1).sort_values().index]
         gates[model] = [[None if rate != rate else rate for rate in row] for row in table.to_numpy().tolist()]
     return gates
-
-
-def read_summary(path: Path) -> dict[str, Any]:
-    """A summary from its file.
-
-    Raises:
-        FileNotFoundError: if there is none.
-    """
-    return json.loads(path.read_text())
 
 
 def _mean(shares: Mapping[str, float], suites: Iterable[str]) -> float:
@@ -113,22 +103,22 @@ def _mean(shares: Mapping[str, float], suites: Iterable[str]) -> float:
 
 
 def _share(summary: Summary, suite: str, counts: str, part: str | None) -> float:
-    """Right answers among all samples of a suite's problems, or of a part of them."""
-    wanted = {None: "01", "easy": "1", "hard": "0"}[part]
-    counted = [int(count) for count, flag in zip(counts, summary["easy"][suite]) if flag in wanted]
-    return sum(counted) / (len(counted) * summary["settings"]["test_samples"]) if counted else math.nan
+    """Fraction of correct samples of a suite's problems, or of its easy or hard part."""
+    flags = {None: "01", "easy": "1", "hard": "0"}[part]
+    correct = [int(count) for count, flag in zip(counts, summary["easy"][suite]) if flag in flags]
+    return sum(correct) / (len(correct) * summary["settings"]["test_samples"]) if correct else math.nan
 
 
 class Scores:
-    """Shares of right answers of one stage's runs at one budget.
+    """Accuracy of one stage's runs at one budget.
 
     Args:
-        summary: of a comparison.
-        budget: of `BUDGETS`.
-        models: whose; a score is the mean over them.
-        stage: of the runs.
-        also: methods whose runs of stage "main" are counted too.
-        part: "easy" or "hard": only these problems; None: all.
+        summary: summary of a comparison.
+        budget: a key of `BUDGETS`.
+        models: models to average over.
+        stage: stage of the runs.
+        also: methods whose runs of stage "main" are included too.
+        part: "easy" or "hard" for a part of the problems; None for all.
     """
 
     def __init__(
@@ -151,7 +141,7 @@ class Scores:
                 self._shares[run["method"], run["model"], run["seed"]] = shares
         names = [*METHODS, *ABLATIONS]
         self.methods = sorted({method for method, _, _ in self._shares}, key=names.index)
-        # Those that every method has: tests are paired by seed.
+        # Only seeds that all methods have, because the tests are paired by seed.
         self.seeds: list[int] = [
             seed
             for seed in summary["settings"]["seeds"]
@@ -159,11 +149,11 @@ class Scores:
         ]
 
     def by_seed(self, method: str, column: str) -> list[float]:
-        """A method's score with each seed.
+        """A method's accuracy for each seed.
 
         Args:
-            method: of `methods`.
-            column: a suite, or an average's name.
+            method: one of `methods`.
+            column: a suite, or a key of `AVERAGES`.
         """
         return [
             sum(self._shares[method, model, seed][column] for model in self.models) / len(self.models)
@@ -171,16 +161,16 @@ class Scores:
         ]
 
     def interval(self, method: str, column: str) -> Interval:
-        """Mean and 95 % interval over seeds."""
+        """Mean and 95% confidence interval over seeds."""
         return interval(self.by_seed(method, column))
 
     def p_values(self, column: str) -> dict[str, float]:
-        """Of each method but HPT: P value of its difference to HPT, paired by seed, Holm's correction for them all."""
+        """p-value of each method's difference to HPT: t test paired by seed, with Holm's correction over methods."""
         hpt = self.by_seed("hpt", column)
         others = [method for method in self.methods if method not in ("hpt", "base")]
         return holm(
             {
-                method: paired_p([ours - theirs for ours, theirs in zip(hpt, self.by_seed(method, column))])
+                method: paired_p([score - other for score, other in zip(hpt, self.by_seed(method, column))])
                 for method in others
             }
         )

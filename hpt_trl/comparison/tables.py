@@ -1,4 +1,4 @@
-"""Summary -> Markdown tables."""
+"""Markdown tables of a summary."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,24 +14,24 @@ AVERAGE_TITLES = {"in": "in distribution", "out": "out of distribution"}
 
 
 def title_of(method: str) -> str:
-    """A method's name in tables."""
+    """A method's title in tables."""
     return (METHODS | ABLATIONS)[method].title
 
 
 def cell(value: Interval) -> str:
-    """A share in %, with half the width of its interval."""
+    """A fraction in %, with half the width of its interval."""
     half = (value.high - value.low) / 2
     return f"{100 * value.mean:.1f}" + ("" if math.isnan(half) else f" ± {100 * half:.1f}")
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, its first column to the left and the others to the right."""
+    """A Markdown table with the first column left-aligned and the others right-aligned."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def main_table(scores: Scores) -> str:
-    """Rows methods, columns suites and averages, the best of each column bold."""
+    """Methods by suites and averages, the best value of each column in bold."""
     columns = [*IN_DISTRIBUTION, "in", *OUT_OF_DISTRIBUTION, "out"]
     titles = [(SUITES | _COLUMN_TITLES)[column] for column in columns]
     return _best_in_bold(
@@ -40,7 +40,7 @@ def main_table(scores: Scores) -> str:
 
 
 def headline_table(summary: Summary) -> str:
-    """Averages in and out of distribution at either budget, mean over all models, the best of each column bold."""
+    """Averages in and out of distribution at both budgets, mean over all models, the best of each column in bold."""
     scores = {budget: Scores(summary, budget, summary["settings"]["models"]) for budget in BUDGETS}
     columns = [(budget, name) for budget in BUDGETS for name in AVERAGES]
     titles = [f"{BUDGETS[budget]}, {AVERAGE_TITLES[name]}" for budget, name in columns]
@@ -51,17 +51,19 @@ def headline_table(summary: Summary) -> str:
 
 
 def _best_in_bold(titles: Sequence[str], rows: Mapping[str, Sequence[Interval]]) -> str:
-    """A table of methods, each with a value a column."""
-    best = [max(rows, key=lambda method: rows[method][place].mean) for place in range(len(titles))]
+    """A table with one row per method."""
+    best = [max(rows, key=lambda method: rows[method][column].mean) for column in range(len(titles))]
     lines = []
     for method, values in rows.items():
-        cells = [f"**{cell(value)}**" if best[place] == method else cell(value) for place, value in enumerate(values)]
+        cells = [
+            f"**{cell(value)}**" if best_method == method else cell(value) for best_method, value in zip(best, values)
+        ]
         lines.append([title_of(method), *cells])
     return markdown(["", *titles], lines)
 
 
 def parts_table(summary: Summary, budget: str, models: Sequence[str]) -> str:
-    """What a method can do of what pretraining held, and of what it did not."""
+    """Accuracy on easy problems, which pretraining contained, and on hard ones, which it did not."""
     parts = {part: Scores(summary, budget, models, part=part) for part in ("easy", "hard")}
     columns = [(name, part) for name in AVERAGES for part in parts]
     header = ["", *(f"{_COLUMN_TITLES[name]} {part}" for name, part in columns)]
@@ -73,64 +75,78 @@ def parts_table(summary: Summary, budget: str, models: Sequence[str]) -> str:
 
 
 def difference_table(scores: Scores) -> str:
-    """What each other method scores above or below HPT, with its P value."""
-    header = ["HPT minus", *(f"{_COLUMN_TITLES[name]} | P" for name in AVERAGES)]
-    header = [part for text in header for part in text.split(" | ")]
+    """HPT's score minus that of each other method, with p-values."""
+    header = ["HPT minus"]
+    for name in AVERAGES:
+        header += [_COLUMN_TITLES[name], "p"]
     p_values = {name: scores.p_values(name) for name in AVERAGES}
     rows = []
     for method in p_values["in"]:
         row = [title_of(method)]
         for name in AVERAGES:
-            ours, theirs = scores.by_seed("hpt", name), scores.by_seed(method, name)
-            mean = sum(a - b for a, b in zip(ours, theirs)) / len(ours)
+            hpt, other = scores.by_seed("hpt", name), scores.by_seed(method, name)
+            mean = sum(a - b for a, b in zip(hpt, other)) / len(hpt)
             row += [f"{100 * mean:+.1f}", p_text(p_values[name][method])]
         rows.append(row)
     return markdown(header, rows)
 
 
 def p_text(p: float) -> str:
-    """A P value as it is usually written; a dash where there is none."""
+    """A p-value with three decimals; "-" for NaN."""
     if math.isnan(p):
         return "-"
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def verdicts(scores: Scores) -> str:
-    """Whom HPT beats, who beats it, and what is open, one line an average."""
+def significance_text(scores: Scores) -> str:
+    """Which methods HPT is significantly ahead of or behind, one line per average."""
     if not any(method not in ("hpt", "base") for method in scores.methods):
-        return "HPT was compared with no other method."
+        return "HPT was not compared with any other method."
     lines = []
-    for name, p_values in ((name, scores.p_values(name)) for name in AVERAGES):
+    for name, title in AVERAGE_TITLES.items():
         hpt = scores.interval("hpt", name).mean
-        kinds: dict[str, list[str]] = {"ahead of": [], "behind": [], "not told apart from": []}
-        for method, p in p_values.items():
-            is_ahead = hpt > scores.interval(method, name).mean
-            # NaN is below nothing: with one seed, nothing is told apart.
-            kind = ("ahead of" if is_ahead else "behind") if p < 0.05 else "not told apart from"
-            kinds[kind].append(title_of(method))
-        text = "; ".join(f"{kind} {', '.join(names)}" for kind, names in kinds.items() if names)
-        lines.append(f"- {'In' if name == 'in' else 'Out of'} distribution HPT is {text}.")
+        methods: dict[str, list[str]] = {"ahead of": [], "behind": [], "not significantly different from": []}
+        for method, p in scores.p_values(name).items():
+            # p is NaN with a single seed, which makes nothing significant.
+            if not p < 0.05:
+                relation = "not significantly different from"
+            elif hpt > scores.interval(method, name).mean:
+                relation = "ahead of"
+            else:
+                relation = "behind"
+            methods[relation].append(title_of(method))
+        text = "; ".join(f"{relation} {', '.join(titles)}" for relation, titles in methods.items() if titles)
+        lines.append(f"- {title.capitalize()}, HPT is {text}.")
     return "\n".join(lines)
 
 
 def base_table(summary: Summary) -> str:
-    """What each base solves of every suite when sampled as rollouts are, at temperature 1."""
+    """Accuracy of each base model on every suite at temperature 1, as for rollouts."""
     samples = summary["settings"]["test_samples"]
     rows = []
     for model in summary["settings"]["models"]:
-        found = [entry["rollouts"] for entry in summary["runs"] if entry["run"]["model"] == model and entry["rollouts"]]
-        if found:
-            shares = [[sum(right[suite]) / (len(right[suite]) * samples) for right in found] for suite in SUITES]
-            rows.append([model, *(f"{100 * interval(each).mean:.1f}" for each in shares)])
+        counts = [
+            entry["rollouts"] for entry in summary["runs"] if entry["run"]["model"] == model and entry["rollouts"]
+        ]
+        if counts:
+            rows.append([model, *(f"{100 * _mean_accuracy(counts, suite, samples):.1f}" for suite in SUITES)])
     return markdown(["", *SUITES.values()], rows)
 
 
+def _mean_accuracy(counts: Sequence[Mapping[str, Sequence[int]]], suite: str, samples: int) -> float:
+    """Fraction of correct samples of a suite's problems, mean over runs."""
+    return interval([sum(right[suite]) / (len(right[suite]) * samples) for right in counts]).mean
+
+
 def cost_table(summary: Summary) -> str:
-    """What each method spent on either budget, means over its runs: steps, token passes in millions, and the share of
-    these that forwards with a gradient and their way back took; the rest is generation."""
+    """Cost of each method at both budgets, mean over its runs.
+
+    Columns are optimizer steps, token passes in millions, and the fraction of them spent on forward passes with a
+    gradient and on backward passes; the rest is generation.
+    """
     header = [
         "",
-        *(f"{part}, {title}" for title in BUDGETS.values() for part in ("steps", "M passes", "of it training")),
+        *(f"{column}, {title}" for title in BUDGETS.values() for column in ("steps", "M token passes", "training")),
     ]
     rows = []
     for method in summary["settings"]["methods"]:
@@ -140,7 +156,7 @@ def cost_table(summary: Summary) -> str:
         row = [title_of(method)]
         for budget in BUDGETS:
             spent = [entry["spent"][budget] for entry in entries]
-            mean = {key: sum(each[key] for each in spent) / len(spent) for key in spent[0]}
+            mean = {key: sum(costs[key] for costs in spent) / len(spent) for key in spent[0]}
             row += [
                 f"{mean['step']:.0f}",
                 f"{mean['compute'] / 1e6:.2f}",
@@ -151,20 +167,20 @@ def cost_table(summary: Summary) -> str:
 
 
 def search_table(summary: Summary) -> str:
-    """Accuracy in distribution of every learning rate that was tried, by width of the model; the one taken in bold."""
+    """In-distribution accuracy of every learning rate tried, by model width; the selected one in bold."""
     scores: dict[tuple[str, str], dict[float, list[float]]] = {}
     for entry in summary["runs"]:
         run = entry["run"]
         if run["stage"] == "search":
             by_rate = scores.setdefault((run["method"], size_of(run["model"])), {})
-            last = [point["in"] for point in entry["curve"][-2:]]
-            by_rate.setdefault(run["learning_rate"], []).append(sum(last) / len(last))
+            last_accuracies = [point["in"] for point in entry["curve"][-2:]]
+            by_rate.setdefault(run["learning_rate"], []).append(sum(last_accuracies) / len(last_accuracies))
     rates = sorted({rate for by_rate in scores.values() for rate in by_rate})
     rows = []
     for (method, size), by_rate in scores.items():
-        taken = summary["learning_rates"][f"{size} {method}"]
-        cells = {rate: f"{100 * interval(found).mean:.1f}" for rate, found in by_rate.items()}
-        cells[taken] = f"**{cells[taken]}**"
+        selected = summary["learning_rates"][f"{size} {method}"]
+        cells = {rate: f"{100 * interval(accuracies).mean:.1f}" for rate, accuracies in by_rate.items()}
+        cells[selected] = f"**{cells[selected]}**"
         rows.append([title_of(method), size, *(cells.get(rate, "-") for rate in rates)])
     return markdown(["", "width", *(f"{rate:g}" for rate in rates)], rows)
 

@@ -1,4 +1,4 @@
-"""Two numbers in a short story: one calculation, easy with single digits, hard with two."""
+"""Word problems with one calculation on two numbers: easy with one-digit numbers, hard with two-digit numbers."""
 
 import random
 from collections.abc import Callable
@@ -12,13 +12,14 @@ THINGS = ("apples", "books", "coins", "cups", "hats", "pens", "shells", "stamps"
 
 @dataclass(frozen=True)
 class Story:
-    """A kind of problem.
+    """A kind of word problem.
 
     Args:
-        questions: ways to ask, with the places `name`, `thing`, `a` and `b`.
-        sign: of the calculation.
-        answer: of the two numbers.
-        easy, hard: smallest and largest value of either number.
+        questions: question templates with the fields `name`, `thing`, `a` and `b`.
+        sign: operator of the calculation.
+        answer: computes the answer from the two numbers.
+        easy: smallest and largest value of either number in an easy problem.
+        hard: the same in a hard problem.
     """
 
     questions: tuple[str, ...]
@@ -63,21 +64,21 @@ STORIES: dict[str, Story] = {
 
 
 def sample_problem(generator: random.Random, is_hard: bool, split: Split) -> dict[str, str]:
-    """Draw one problem of a split.
+    """Sample one problem of a split.
 
     Args:
         generator: source of randomness.
-        is_hard: whether a number has two digits.
-        split: `"train"` or `"test"`: a hash of the question decides, whatever the seed. The same calculation may be in
-            both, told of other people or things.
+        is_hard: whether at least one number has two digits.
+        split: `"train"` or `"test"`. A hash of the question assigns it to a split, whatever the seed. The same
+            calculation may be in both splits, with other people or things.
 
     Returns:
-        `question`, `demonstration`, `solution` (digits only) and `kind` of story, all text.
+        `question`, `demonstration`, `solution` (digits only) and `kind` of story, all strings.
     """
     while True:
         kind = generator.choice(list(STORIES))
         story = STORIES[kind]
-        a, b = (generator.randint(*ends) for ends in (story.hard if is_hard else story.easy))
+        a, b = (generator.randint(*limits) for limits in (story.hard if is_hard else story.easy))
         name, thing = generator.choice(NAMES), generator.choice(THINGS)
         question = generator.choice(story.questions).format(name=name, thing=thing, a=a, b=b)
         if split_of(question) == split:
@@ -94,10 +95,10 @@ def word_problems(count: int, seed: int, split: Split, is_hard: bool = True) -> 
     """Unique problems; the same arguments give the same rows.
 
     Args:
-        count: how many, at least 1.
-        seed: which.
+        count: number of problems, at least 1.
+        seed: seed of the sampling.
         split: `"train"` or `"test"`.
-        is_hard: whether a number has two digits.
+        is_hard: whether at least one number has two digits.
 
     Raises:
         ValueError: if `count` is below 1.

@@ -1,4 +1,4 @@
-"""The comparison on a real language model: its problems, a run of it in small, and the committed table."""
+"""The comparison on a real language model: its problems, a small run, and the committed report."""
 
 import json
 import re
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hpt_trl.comparison.exam import is_right
+from hpt_trl.comparison.held_out_eval import is_correct
 from hpt_trl.comparison.language_model import LanguageModelArguments, chat_rows, load_tokenizer, main
 from hpt_trl.comparison.language_model_table import report_text, sampled_shares
 from hpt_trl.comparison.word_problems import STORIES, word_problems
@@ -21,7 +21,7 @@ def tiny(tmp_path_factory):
     return build_tiny_model(tmp_path_factory.mktemp("tiny"))
 
 
-def test_no_question_is_in_both_splits_and_the_same_arguments_give_the_same():
+def test_splits_share_no_question_and_the_same_arguments_give_the_same_problems():
     train = [row["question"] for seed in (0, 1) for row in word_problems(400, seed, "train")]
     test = [row["question"] for row in word_problems(200, 1, "test")]
     assert not set(train) & set(test)
@@ -29,7 +29,7 @@ def test_no_question_is_in_both_splits_and_the_same_arguments_give_the_same():
     assert len(set(test)) == 200
 
 
-def test_easy_problems_have_single_digits_and_hard_ones_two():
+def test_easy_problems_have_one_digit_numbers_and_hard_ones_two_digit_numbers():
     for is_hard in (False, True):
         for row in word_problems(40, 0, "train", is_hard):
             assert (max(map(int, re.findall(r"\d+", row["question"]))) > 9) == is_hard
@@ -45,11 +45,11 @@ def test_the_verifier_accepts_the_demonstrations():
 
 
 def test_stories_by_hand():
-    # What is bought adds, what is given away takes off, what comes in boxes multiplies.
+    # Buying adds, giving away subtracts, boxes multiply.
     assert [STORIES[kind].answer(12, 5) for kind in ("gain", "loss", "price")] == [17, 7, 60]
 
 
-def test_questions_are_asked_as_a_chat_and_padding_is_none_of_it(tiny):
+def test_prompts_are_chats_without_pad_tokens(tiny):
     args = LanguageModelArguments(model_name_or_path=tiny)
     tokenizer = load_tokenizer(args)
     (row,) = chat_rows(tokenizer, word_problems(1, 0, "train"))
@@ -66,7 +66,7 @@ def test_settings_are_checked():
         LanguageModelArguments(training_problems=3)
 
 
-def test_the_whole_command_and_what_it_does_not_do_twice(tiny, tmp_path, capfd):
+def test_the_complete_command_does_not_repeat_finished_runs(tiny, tmp_path, capfd):
     flags = (
         f"--model_name_or_path {tiny} --output_dir {tmp_path} --seeds 1 --steps 2 --prompts_per_step 2 "
         "--num_generations 2 --training_problems 8 --longest_answer 6 --practice_steps 1 --practice_prompts 2 "
@@ -90,7 +90,7 @@ def test_the_whole_command_and_what_it_does_not_do_twice(tiny, tmp_path, capfd):
 
 
 def test_shares_by_hand():
-    # Two seeds, two samples: problem 0 has (1 + 2) / 4 right, problem 1 (0 + 1) / 4.
+    # Two seeds, two samples: problem 0 has (1 + 2) / 4 correct, problem 1 (0 + 1) / 4.
     runs = [{"method": "hpt", "marks": {"sampled": {"right": right}}} for right in ([1, 0], [2, 1])]
     results = {"settings": {"test_samples": 2}, "kinds": ["gain", "loss"], "runs": runs}
     assert sampled_shares(results, "hpt").tolist() == [0.75, 0.25]
@@ -98,20 +98,20 @@ def test_shares_by_hand():
     assert sampled_shares(results, "hpt", "gain").tolist() == [0.75]
 
 
-def test_the_committed_table_is_of_the_committed_results():
+def test_the_committed_report_is_made_from_the_committed_results():
     results = json.loads((RESULTS / "results.json").read_text())
-    # Behind it stands, by hand, what the numbers mean.
+    # The text after it, which interprets the numbers, is written by hand.
     assert (RESULTS / "README.md").read_text().startswith(report_text(results))
     assert len(results["kinds"]) == results["settings"]["test_problems"]
     for run in results["runs"]:
         assert len(run["marks"]["sampled"]["right"]) == len(results["kinds"])
 
 
-def test_the_committed_rights_are_those_of_the_committed_texts():
+def test_the_committed_counts_match_the_committed_texts():
     results = json.loads((RESULTS / "results.json").read_text())
     problems = word_problems(results["settings"]["test_problems"], 1, "test")
     assert [problem["kind"] for problem in problems] == results["kinds"]
     for run in results["runs"]:
-        marks = run["marks"]["greedy"]
-        right = [is_right(text, problem["solution"]) for text, problem in zip(marks["texts"], problems)]
-        assert right == [count == 1 for count in marks["right"]]
+        greedy = run["marks"]["greedy"]
+        correct = [is_correct(text, problem["solution"]) for text, problem in zip(greedy["texts"], problems)]
+        assert correct == [count == 1 for count in greedy["right"]]

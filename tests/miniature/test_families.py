@@ -4,7 +4,7 @@ import re
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from hpt_trl.comparison.exam import LONGEST_ANSWER, is_right
+from hpt_trl.comparison.held_out_eval import MAX_COMPLETION_LENGTH, is_correct
 from hpt_trl.miniature.bases import Base, build_base
 from hpt_trl.miniature.families import FAMILIES, IN_DISTRIBUTION, SUITES, sample_row, suite_rows, training_rows
 from hpt_trl.miniature.tasks import split_of
@@ -33,7 +33,7 @@ def test_demonstrations_are_right_by_the_verifier_and_by_arithmetic():
         rows = suite_rows(suite, 60, 4, "train")
         verdicts = judge([row["demonstration"] for row in rows], [row["solution"] for row in rows])
         assert set(verdicts) == {"right"}
-        assert all(is_right(row["demonstration"], row["solution"]) for row in rows)
+        assert all(is_correct(row["demonstration"], row["solution"]) for row in rows)
         for row in rows:
             for line in row["demonstration"].splitlines()[:-1]:
                 left, right = line.split("=")
@@ -52,7 +52,7 @@ def test_training_rows_are_even_over_families_and_fit_the_longest_answer():
     assert len({row["prompt"] for row in rows}) == 32
     longest = max(len(row["demonstration"]) for suite in SUITES for row in suite_rows(suite, 200, 0, "test"))
     # `\boxed{` is one token, and EOS another.
-    assert longest - 6 + 1 <= LONGEST_ANSWER
+    assert longest - 6 + 1 <= MAX_COMPLETION_LENGTH
 
 
 def test_hard_problems_are_never_pretrained_on_and_are_about_half():
