@@ -1,4 +1,4 @@
-"""Draw the README's picture of the gate from the committed history of a quickstart run.
+"""Draw the README's figure of the gate from the committed history of a quickstart run.
 
 python notebooks/results/quickstart/draw_gate.py
 """
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 FOLDER = Path(__file__).parent
 ROLLOUTS = 8
-# Okabe and Ito's colours, told apart by colour-blind readers too.
+# Okabe and Ito's colors, which color-blind readers can distinguish.
 DEMONSTRATION, OWN, NOTHING = "#D55E00", "#0072B2", "#BBBBBB"
 
 
