@@ -1,1 +1,1 @@
-"""The facts of a run, and the model card written from them."""
+"""Collects the facts of a run and writes its model card."""

@@ -1,66 +1,72 @@
-"""How the prompts of a run learned, in sentences."""
+"""Describes, in sentences, how a run trained on its prompts."""
 
 from collections.abc import Mapping
 
 from hpt_trl.config import HPTConfig
 
 _PRESETS = {
-    "sft": "supervised fine-tuning: every prompt learned from its demonstration, and nothing was generated",
-    "luffy": "LUFFY: each demonstration joined its prompt's answers as one more, off-policy, row of their group",
-    "srft": "SRFT: likelihood and off-policy gradient of each demonstration beside the policy gradient of the answers",
-    "chord": "CHORD: policy gradient of the answers and likelihood of the demonstration, mixed by a schedule",
+    "sft": "supervised fine-tuning: every prompt was trained on its demonstration, and nothing was generated",
+    "luffy": "LUFFY: each demonstration was added to the group of its prompt's rollouts as one off-policy row",
+    "srft": "SRFT: the SFT loss and an off-policy loss on each demonstration, added to the policy gradient of the "
+    "rollouts",
+    "chord": "CHORD: the policy gradient of the rollouts and the SFT loss on the demonstrations, mixed by a schedule",
 }
-_OWN_ALGORITHM = "a composition of the unified estimator's parts that was written for this run."
+_ROLLOUTS_ONLY = "a preset of the unified estimator, on the model's own rollouts only"
+_CUSTOM_ALGORITHM = "a custom composition of the unified estimator's parts"
 
 
 def describe_method(args: HPTConfig, gate: str, algorithm: str) -> str:
-    """How a prompt learned, in sentences.
+    """Describe in sentences what each prompt was trained on.
 
     Args:
-        args: of the run.
-        gate: name of a gate of the user's own, "off", or "" for that of `args`, which may be a dotted path.
-        algorithm: name of the preset, or "" for one of the user's own.
+        args: configuration of the run.
+        gate: name of the user's own gate, "off", or "" for the gate of `args`, which may be a dotted path.
+        algorithm: name of the preset, or "" for the user's own algorithm.
     """
-    answers = f"At every step the model answered each prompt {args.num_generations} times"
+    sampling = f"At every step, the model sampled {args.num_generations} rollouts per prompt"
+    if not algorithm:
+        return f"{sampling} and was trained with {_CUSTOM_ALGORITHM}."
     if algorithm != "hpt":
-        own = f"`{algorithm}`, a preset of the unified estimator, on the model's own answers only"
-        return f"It was trained by {_PRESETS.get(algorithm, own)}." if algorithm else f"{answers}, by {_OWN_ALGORITHM}"
+        return f"It was trained with {_PRESETS.get(algorithm, f'`{algorithm}`, {_ROLLOUTS_ONLY}')}."
     if gate == "off":
-        return (
-            f"{answers} and learned from its own answers only (GRPO): the gate between answers and demonstrations was "
-            "off, and no demonstration was used."
-        )
+        return f"{sampling} and was trained on them only (GRPO). The gate was off, and no demonstration was used."
     if gate or args.gate not in _GATES:
         return (
-            f"{answers}. A gate written for this run, `{gate or args.gate}`, turned the share of right answers into "
-            "the weights of those answers and of the prompt's demonstration."
+            f"{sampling}. A custom gate, `{gate or args.gate}`, mapped the solve rate of each prompt to the loss "
+            "weights of its rollouts and of its demonstration."
         )
-    return f"{answers}. {_GATES[args.gate](args)}"
+    return f"{sampling}. {_GATES[args.gate](args)}"
 
 
 def _switch(args: HPTConfig) -> str:
-    def count(threshold: float) -> str:
-        most = int(threshold * (args.num_generations or 0) + 1e-9)
-        return "none was right" if most == 0 else f"at most {most} of them {'was' if most == 1 else 'were'} right"
-
-    text = f"Where {count(args.gate_threshold)}, the prompt learned from its demonstration by likelihood (weight "
-    text += f"{args.sft_weight:g}); "
+    text = (
+        f"If {_condition(args, args.gate_threshold)}, the model was trained on the demonstration with the SFT loss "
+        f"(weight {args.sft_weight:g}); "
+    )
     if args.gate_off_policy_threshold is not None:
-        text += f"where {count(args.gate_off_policy_threshold)}, from it by off-policy policy gradient; "
-    return text + "everywhere else from the model's own answers by policy gradient."
+        condition = _condition(args, args.gate_off_policy_threshold)
+        text += f"if {condition}, on the demonstration with an off-policy policy gradient; "
+    return text + "otherwise on the rollouts with the policy gradient."
+
+
+def _condition(args: HPTConfig, threshold: float) -> str:
+    most = int(threshold * (args.num_generations or 0) + 1e-9)
+    if most == 0:
+        return "none of them was correct"
+    return f"at most {most} of them {'was' if most == 1 else 'were'} correct"
 
 
 def _linear(args: HPTConfig) -> str:
     return (
-        "A prompt's own answers weighed as much as the share of them that was right, and its demonstration the rest "
-        f"(times {args.sft_weight:g})."
+        "The weight of a prompt's rollouts was its solve rate s, and the weight of its demonstration was "
+        f"{args.sft_weight:g} times (1 - s)."
     )
 
 
 def _table(args: HPTConfig) -> str:
     table = args.gate_table if isinstance(args.gate_table, Mapping) else {}
-    rows = [f"{count} right: {', '.join(map(str, weights))}" for count, weights in table.items()]
-    return f"How many were right gave the weights of answers and demonstration: {'; '.join(rows)}."
+    rows = [f"{count} correct: {', '.join(map(str, weights))}" for count, weights in table.items()]
+    return f"The number of correct rollouts set the weights of rollouts and demonstration: {'; '.join(rows)}."
 
 
 _GATES = {"switch": _switch, "linear": _linear, "table": _table}

@@ -1,4 +1,4 @@
-"""The facts of a run, its gate's history and its evaluations -> a model card with metadata, and its picture."""
+"""Writes a model card with metadata and a figure, from the facts of a run, its gate history and its evaluations."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,13 +14,13 @@ from hpt_trl.data.prompts import INSTRUCTION
 from hpt_trl.durability.gate_history import FILE_NAME as HISTORY
 from hpt_trl.model_card.run_facts import RunFacts
 
-PICTURE = "gate.png"
+FIGURE = "gate.png"
 CARD = "README.md"
 
 _TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
-_STRETCHES = 5
+_MAX_INTERVALS = 5
 _QUESTION = "What is 12 * 7 + 5?"
-# Okabe and Ito's colours, told apart by colour-blind readers too.
+# Okabe and Ito's palette, which colour-blind readers can distinguish.
 _BLUE, _ORANGE = "#0072B2", "#D55E00"
 
 _TRL_CITATION = """\
@@ -36,7 +36,7 @@ Lambert, Nathan and Huang, Shengyi and Rasul, Kashif and Gallouédec, Quentin},
 
 @dataclass(frozen=True)
 class Metric:
-    """One number with its 95 % interval, all shares in [0, 1]; `kind` is the Hub's name of the metric."""
+    """One number and its 95% interval, all of them fractions in [0, 1]; `kind` is the Hub's name of the metric."""
 
     kind: str
     name: str
@@ -50,10 +50,13 @@ class Result:
     """The metrics of one benchmark.
 
     Args:
-        title: of the benchmark. hub_id, config, split: where it is on the Hub, "" if it is not.
-        problems: how many, in words.
-        sampling: how answers were drawn, in words.
-        metrics: what was counted.
+        title: name of the benchmark.
+        hub_id: id of its dataset on the Hub, or "".
+        config: configuration of that dataset, or "".
+        split: split of that dataset, or "".
+        problems: the number of problems, in words.
+        sampling: the sampling parameters, in words.
+        metrics: the metrics.
     """
 
     title: str
@@ -66,31 +69,31 @@ class Result:
 
 
 def write_card(facts: RunFacts, folder: str | Path, results: Sequence[Result] = ()) -> None:
-    """Write `README.md`, and the picture it shows, into the folder of a run.
+    """Write `README.md` and its figure to the folder of a run.
 
     Args:
-        facts: of the run.
-        folder: where its `gate.parquet` may be.
-        results: of `hpt-trl evaluate`.
+        facts: facts of the run.
+        folder: folder of the run, which may contain `gate.parquet`.
+        results: results of `hpt-trl evaluate`.
     """
     path = Path(folder) / HISTORY
     history = pd.read_parquet(path) if path.is_file() else None
     if history is not None:
-        plot_gate(history, Path(folder) / PICTURE)
+        plot_gate(history, Path(folder) / FIGURE)
     model_card(facts, history, results).save(Path(folder) / CARD)
 
 
 def model_card(facts: RunFacts, history: pd.DataFrame | None, results: Sequence[Result] = ()) -> ModelCard:
-    """The card, whose metadata `huggingface_hub` has read back.
+    """Render the card; `huggingface_hub` parses its metadata.
 
     Args:
-        facts: of the run.
+        facts: facts of the run.
         history: rows of `gate.parquet`; None before the first step.
-        results: of `hpt-trl evaluate`.
+        results: results of `hpt-trl evaluate`.
     """
     from jinja2 import Environment, StrictUndefined
 
-    # A hole in a sentence is an error, not an empty word.
+    # An undefined variable raises an error instead of leaving a gap in a sentence.
     environment = Environment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
@@ -100,8 +103,8 @@ def model_card(facts: RunFacts, history: pd.DataFrame | None, results: Sequence[
         intro=intro_of(facts),
         data=data_of(facts),
         usage=usage_of(facts),
-        stretches=[] if history is None else stretches_of(history),
-        picture=PICTURE,
+        intervals=[] if history is None else intervals_of(history),
+        figure=FIGURE,
         results=results,
         held_out=held_out_of(facts),
         sampling="; ".join(dict.fromkeys(result.sampling for result in results)),
@@ -112,14 +115,14 @@ def model_card(facts: RunFacts, history: pd.DataFrame | None, results: Sequence[
 
 
 def metadata_of(facts: RunFacts, results: Sequence[Result]) -> ModelCardData:
-    """The card's metadata: keys of the Hub's specification only, and none without a value."""
+    """The metadata of the card: only keys of the Hub's specification, and only those that have a value."""
     evaluated = [
         _entry(result, metric.kind, metric.name, metric.value) for result in results for metric in result.metrics
     ]
     if (held_out := held_out_of(facts)) is not None:
-        own = Result(facts.data.name or "held-out rows", facts.data.hub_id, facts.data.config, "", "", "")
-        name = f"answers right in training's evaluation at step {held_out['step']}, in %"
-        evaluated.append(_entry(own, "accuracy", name, held_out["value"]))
+        rows = Result(facts.data.name or "held-out rows", facts.data.hub_id, facts.data.config, "", "", "")
+        name = f"solve rate on held-out rows at training step {held_out['step']}, in %"
+        evaluated.append(_entry(rows, "accuracy", name, held_out["value"]))
     data = ModelCardData(
         base_model=facts.base_hub_id or None,
         datasets=[facts.data.hub_id] if facts.data.hub_id else None,
@@ -149,58 +152,62 @@ def _entry(result: Result, kind: str, name: str, value: float) -> EvalResult:
 
 
 def held_out_of(facts: RunFacts) -> dict[str, Any] | None:
-    """Step and value of the trainer's last evaluation: the share of right answers; None if there was none."""
+    """Step and solve rate of the trainer's last evaluation; None if there was none."""
     key = "eval_hpt/solve_rate"
-    found = [entry for entry in facts.held_out if key in entry]
-    return {"step": int(found[-1]["step"]), "value": found[-1][key]} if found else None
+    evaluations = [entry for entry in facts.held_out if key in entry]
+    return {"step": int(evaluations[-1]["step"]), "value": evaluations[-1][key]} if evaluations else None
 
 
 def intro_of(facts: RunFacts) -> str:
-    """What the model is made from, how, and what of it is here: one sentence."""
-    ancestor = f"[{facts.base_hub_id}](https://huggingface.co/{facts.base_hub_id})" if facts.base_hub_id else ""
+    """Sentences on the base model, the method, and the form of the weights."""
+    hub_base = f"[{facts.base_hub_id}](https://huggingface.co/{facts.base_hub_id})" if facts.base_hub_id else ""
     if not facts.base:
-        what = "a language model"
+        base = "a language model"
     elif facts.base == facts.base_hub_id:
-        what = ancestor
+        base = hub_base
     elif facts.base.startswith("the "):
-        what = facts.base
+        base = facts.base
     else:
-        what = f"the local model `{facts.base}`" + (f", itself made from {ancestor}" if ancestor else "")
+        base = f"the local model `{facts.base}`" + (f" (derived from {hub_base})" if hub_base else "")
     form = {
         "full": "",
-        "adapter": " as an adapter, whose weights alone are here",
-        "merged": " as an adapter, which is merged into the weights here",
+        "adapter": " Only the weights of the adapter are included.",
+        "merged": " It was trained as an adapter, which has been merged into the weights.",
     }[facts.form]
-    tools = "with [TRL](https://github.com/huggingface/trl) and hpt_trl"
-    return f"This is {what}, trained by {_title(facts)}{form}, {tools}."
+    tools = "using [TRL](https://github.com/huggingface/trl) and hpt_trl"
+    return f"This model is a fine-tuned version of {base}. It was trained with {_method_title(facts)}, {tools}.{form}"
 
 
-def _title(facts: RunFacts) -> str:
-    if not facts.has_demonstrations:
-        return (
-            "reinforcement learning on its own answers (GRPO)" if facts.algorithm == "hpt" else f"`{facts.algorithm}`"
-        )
+def _method_title(facts: RunFacts) -> str:
     if facts.algorithm != "hpt":
         return f"`{facts.algorithm}`"
+    if not facts.has_demonstrations:
+        return "reinforcement learning on its own rollouts (GRPO)"
     return f"Hybrid Post-Training ([HPT](https://huggingface.co/papers/{facts.paper['id']}))"
 
 
 def data_of(facts: RunFacts) -> str:
-    """What the model was trained on: one sentence."""
+    """One sentence on the training data."""
     data = facts.data
     name = f"[{data.hub_id}](https://huggingface.co/datasets/{data.hub_id})" if data.hub_id else f"`{data.name}`"
     if not data.name:
-        name = "given in Python"
+        name = "passed in Python"
     elif " " in data.name:
         name = data.name
     parts = [name]
-    parts += [f"configuration `{data.config}`"] * bool(data.config) + [f"split `{data.split}`"] * bool(data.split)
-    parts += [f"{facts.rows:,} rows"] if facts.rows is not None else []
-    return f"Data: {', '.join(parts + [data.note] * bool(data.note))}."
+    if data.config:
+        parts.append(f"configuration `{data.config}`")
+    if data.split:
+        parts.append(f"split `{data.split}`")
+    if facts.rows is not None:
+        parts.append(f"{facts.rows:,} rows")
+    if data.note:
+        parts.append(data.note)
+    return f"Training data: {', '.join(parts)}."
 
 
 def usage_of(facts: RunFacts) -> str:
-    """Python that loads the model and asks it a question."""
+    """Python code that loads the model and asks it a question."""
     name = facts.repository or facts.name
     content = f"{_QUESTION}\n{INSTRUCTION}"
     prompt = [{"role": "user", "content": content}] if facts.is_chat else f"{content}\n"
@@ -223,25 +230,25 @@ def usage_of(facts: RunFacts) -> str:
     return "\n".join(lines)
 
 
-def stretches_of(history: pd.DataFrame) -> list[dict[str, str]]:
-    """The run in a few stretches of steps: prompts, share of right answers, share that learned from demonstrations.
+def intervals_of(history: pd.DataFrame) -> list[dict[str, str]]:
+    """Prompts, solve rate and share of prompts trained on demonstrations, for at most five intervals of steps.
 
     Args:
         history: rows of `gate.parquet`.
     """
     steps = sorted(history["step"].unique())
-    size = -(-len(steps) // _STRETCHES)
+    size = -(-len(steps) // _MAX_INTERVALS)
     rows = []
-    for first in range(0, len(steps), size):
-        some = history[history["step"].isin(steps[first : first + size])]
-        solved = some["solve_rate"].mean()
-        low, high = some["step"].min() + 1, some["step"].max() + 1
+    for start in range(0, len(steps), size):
+        interval = history[history["step"].isin(steps[start : start + size])]
+        solve_rate = interval["solve_rate"].mean()
+        first, last = interval["step"].min() + 1, interval["step"].max() + 1
         rows.append(
             {
-                "steps": str(low) if low == high else f"{low} to {high}",
-                "prompts": f"{len(some):,}",
-                "solved": "nothing was tried" if pd.isna(solved) else f"{solved:.1%}",
-                "demonstrations": f"{_on_demonstration(some).mean():.1%}",
+                "steps": str(first) if first == last else f"{first} to {last}",
+                "prompts": f"{len(interval):,}",
+                "solved": "no rollouts" if pd.isna(solve_rate) else f"{solve_rate:.1%}",
+                "demonstrations": f"{_on_demonstration(interval).mean():.1%}",
             }
         )
     return rows
@@ -251,33 +258,33 @@ def _on_demonstration(history: pd.DataFrame) -> pd.Series:
     return (history["demonstration"] > 0) | (history["off_policy"] > 0)
 
 
-def plot_gate(history: pd.DataFrame, picture: str | Path) -> None:
-    """Draw what prompts learned from over optimizer steps, and how often they were solved, into one PNG.
+def plot_gate(history: pd.DataFrame, path: str | Path) -> None:
+    """Plot the solve rate and the share of prompts trained on demonstrations over optimizer steps, as a PNG file.
 
     Args:
         history: rows of `gate.parquet`.
-        picture: the file to write.
+        path: the file to write.
     """
     from matplotlib.figure import Figure
 
     by_step = history.assign(on_demonstration=_on_demonstration(history)).groupby("step")
-    share, solved = by_step["on_demonstration"].mean(), by_step["solve_rate"].mean()
+    share, solve_rate = by_step["on_demonstration"].mean(), by_step["solve_rate"].mean()
     steps = share.index + 1
-    # Many steps are shown as their running mean, over a pale line of each.
+    # For many steps, the moving average is drawn over a pale line of the individual values.
     window = max(1, len(share) // 30)
     figure = Figure(figsize=(8, 3.4), layout="constrained")
     axes = figure.subplots()
+    curves = []
     if share.any():
         axes.fill_between(steps, share.rolling(window, min_periods=1).mean(), color=_ORANGE, alpha=0.25, linewidth=0)
-    for values, color, label in (
-        (share, _ORANGE, "prompts that learned from a demonstration"),
-        (solved, _BLUE, "right answers (solve rate)"),
-    ):
-        if values.notna().any() and (values.any() or label.startswith("right")):
-            axes.plot(steps, values, color=color, alpha=0.25, linewidth=0.8)
-            axes.plot(steps, values.rolling(window, min_periods=1).mean(), color=color, linewidth=2, label=label)
-    axes.set(xlabel="optimizer step", ylabel="share", ylim=(0, 1.02), xlim=(steps.min(), max(steps.max(), 2)))
+        curves.append((share, _ORANGE, "prompts trained on a demonstration"))
+    if solve_rate.notna().any():
+        curves.append((solve_rate, _BLUE, "solve rate"))
+    for values, color, label in curves:
+        axes.plot(steps, values, color=color, alpha=0.25, linewidth=0.8)
+        axes.plot(steps, values.rolling(window, min_periods=1).mean(), color=color, linewidth=2, label=label)
+    axes.set(xlabel="optimizer step", ylabel="fraction", ylim=(0, 1.02), xlim=(steps.min(), max(steps.max(), 2)))
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, 1.16), ncols=2)
-    with atomic_path(Path(picture), durable=False) as temporary:
+    with atomic_path(Path(path), durable=False) as temporary:
         figure.savefig(temporary, dpi=120)

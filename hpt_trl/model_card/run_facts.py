@@ -1,4 +1,4 @@
-"""What a run was: the facts that a model card tells, gathered from its trainer and kept as JSON beside the model."""
+"""The facts of a run for its model card: collected from the trainer, and saved as JSON next to the model."""
 
 import json
 import sys
@@ -24,7 +24,15 @@ FILE_NAME = "hpt_run.json"
 
 @dataclass(frozen=True)
 class Data:
-    """The data of a run: what to call it, where it is on the Hub ("" if it is not), and what is known of its making."""
+    """The training data of a run.
+
+    Args:
+        name: name to show in the card.
+        hub_id: id on the Hub, or "".
+        config: configuration of the dataset on the Hub, or "".
+        split: split, or "".
+        note: how the data was prepared, or "".
+    """
 
     name: str = ""
     hub_id: str = ""
@@ -35,7 +43,14 @@ class Data:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a run came from, as only the command line knows it."""
+    """What only the command line knows about a run.
+
+    Args:
+        data: the training data.
+        reward_functions: names of the reward functions, as in the configuration.
+        command: command that started the run, without secrets.
+        config: content of the configuration file, without secrets.
+    """
 
     data: Data = field(default_factory=Data)
     reward_functions: Sequence[str] = ()
@@ -45,23 +60,32 @@ class Origin:
 
 @dataclass(frozen=True)
 class RunFacts:
-    """All that the card needs and no other file of the folder holds; a text is "" where there is nothing to say.
+    """What the card needs and no other file in the folder contains. Texts are "" if unknown.
 
     Args:
-        name: of the model. repository: its id on the Hub.
-        base: name of the model it started from. base_hub_id: id on the Hub of that, or of what that was made from.
-        license: as the card of a local base names it.
-        form: "full", "adapter" or "merged".
-        is_chat: whether prompts are conversations. longest_answer: in tokens.
-        data, rows: what it was trained on; None if nobody counted.
-        algorithm: its name. method: how prompts learned, in sentences. has_demonstrations: whether from those at all.
-        settings, versions: to be told as they are.
-        step, max_steps: optimizer steps done and planned.
-        held_out: of each evaluation by the trainer, the step and its metrics.
-        command, config: what was typed, without secrets.
-        trackers: name and address of charts.
-        tags: for the metadata.
-        paper: title, id and citation.
+        name: name of the model.
+        repository: id of the model on the Hub.
+        base: name of the base model.
+        base_hub_id: id on the Hub of the base model or, for a local base, of the model it was derived from.
+        license: license that the card of a local base model names.
+        form: form of the saved weights: "full", "adapter" or "merged".
+        is_chat: whether prompts are conversations.
+        longest_answer: maximum completion length in tokens.
+        data: the training data.
+        rows: number of training rows; None if unknown.
+        algorithm: name of the algorithm.
+        method: sentences that describe what each prompt was trained on.
+        has_demonstrations: whether the run used demonstrations.
+        settings: options to show, by title.
+        versions: versions of packages, by name.
+        step: number of completed optimizer steps.
+        max_steps: number of planned optimizer steps.
+        held_out: step and metrics of each evaluation during training.
+        command: command that started the run, without secrets.
+        config: content of the configuration file, without secrets.
+        trackers: URLs of charts, by tracker.
+        tags: tags for the metadata.
+        paper: title, id and citation of the paper.
     """
 
     name: str
@@ -89,31 +113,31 @@ class RunFacts:
     paper: dict[str, str]
 
     def write(self, folder: str | Path) -> None:
-        """Keep them in a folder."""
+        """Save the facts in a folder."""
         write_atomically(Path(folder) / FILE_NAME, json.dumps(asdict(self), indent=1, default=str))
 
 
 def read_facts(folder: str | Path) -> RunFacts:
-    """What `RunFacts.write` kept.
+    """Read what `RunFacts.write` saved.
 
     Raises:
-        FileNotFoundError: if the folder holds none.
-        ValueError: if another version wrote it.
+        FileNotFoundError: if the folder contains no such file.
+        ValueError: if another version wrote the file.
     """
     path = Path(folder) / FILE_NAME
     if not path.is_file():
         raise FileNotFoundError(
-            f"{str(folder)!r} holds no {FILE_NAME}: give the output_dir of a run of HPTTrainer that has saved a model."
+            f"{str(folder)!r} contains no {FILE_NAME}. Pass the output_dir of an HPTTrainer run that has saved a model."
         )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return RunFacts(**content | {"data": Data(**content["data"])})
     except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{str(path)!r} is not what this version of hpt_trl writes: {error}.") from error
+        raise ValueError(f"{str(path)!r} was not written by this version of hpt_trl: {error}.") from error
 
 
 def hub_id(name: str) -> str:
-    """The name if it can be the id of something on the Hub, else ""."""
+    """Return the name if it can be an id on the Hub, else ""."""
     if not name or name.startswith((".", "/", "~")) or Path(name).exists():
         return ""
     try:
@@ -124,92 +148,95 @@ def hub_id(name: str) -> str:
 
 
 def base_of(name: str) -> dict[str, str]:
-    """What the card says of the model that a run started from: `base`, `base_hub_id` and `license`.
+    """Description of the base model for the card: `base`, `base_hub_id` and `license`.
 
-    A folder is told by its last part, and by what its own card says it was made from.
+    A local model is named after its folder; the base model and the license come from its own card.
     """
     if name == MODEL_PATH:
-        return {"base": "the embedded model of hpt_trl", "base_hub_id": "", "license": ""}
-    if found := hub_id(name):
-        return {"base": found, "base_hub_id": found, "license": ""}
+        return {"base": "the bundled model of hpt_trl", "base_hub_id": "", "license": ""}
+    if base_id := hub_id(name):
+        return {"base": base_id, "base_hub_id": base_id, "license": ""}
     card = Path(name) / "README.md"
     data = ModelCard.load(card, ignore_metadata_errors=True).data if name and card.is_file() else None
-    ancestor = data.base_model if data else None
+    derived_from = data.base_model if data else None
     return {
         "base": Path(name).name,
-        "base_hub_id": hub_id(ancestor) if isinstance(ancestor, str) else "",
+        "base_hub_id": hub_id(derived_from) if isinstance(derived_from, str) else "",
         "license": data.license if data and isinstance(data.license, str) else "",
     }
 
 
 def settings_of(trainer: Any) -> dict[str, str]:
-    """The options that say most about a run, each as a text."""
+    """The most important options of a run as texts, by title."""
     args: HPTConfig = trainer.args
     rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * trainer.accelerator.num_processes
     processes = str(trainer.accelerator.num_processes)
     if processes != "1":
         processes += f", {trainer.accelerator.distributed_type.value}"
-    told = {
+    gate = f"{args.gate}, threshold {args.gate_threshold:g}" if args.gate == "switch" else args.gate
+    return {
         "algorithm": args.algorithm,
-        "gate": f"{args.gate}, threshold {args.gate_threshold:g}" if args.gate == "switch" else args.gate,
-        "weight of a demonstration": f"{args.sft_weight:g} (normalized by {args.sft_normalization})",
+        **({"gate": gate} if args.algorithm == "hpt" else {}),
+        "demonstration weight": f"{args.sft_weight:g} (normalized by {args.sft_normalization})",
         "reward functions": ", ".join(trainer.origin.reward_functions or trainer.reward_func_names),
-        "prompts a step": f"{rows / trainer.num_generations:g}",
-        "answers a prompt": str(trainer.num_generations),
+        "prompts per step": f"{rows / trainer.num_generations:g}",
+        "rollouts per prompt": str(trainer.num_generations),
         "sampling": f"temperature {args.temperature:g}, top-p {args.top_p:g}",
-        "longest answer": f"{args.max_completion_length} tokens",
+        "maximum completion length": f"{args.max_completion_length} tokens",
         "learning rate": f"{args.learning_rate:g}, {getattr(args.lr_scheduler_type, 'value', args.lr_scheduler_type)}",
         "policy loss": f"{args.loss_type}, scale_rewards {args.scale_rewards}, KL weight {args.beta:g}",
         "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
         "processes": processes,
         "seed": str(args.seed),
+        **({"adapter": trainer.adapter} if trainer.adapter else {}),
     }
-    if args.algorithm != "hpt":
-        del told["gate"]
-    if trainer.adapter:
-        told["adapter"] = trainer.adapter
-    return told
 
 
 def describe_adapter(model: Any) -> str:
-    """Kind and size of a model's adapter, "" if it has none."""
+    """Type, size and target modules of a model's adapter; "" if it has none."""
     if not is_peft_model(model):
         return ""
     config = model.active_peft_config
     parts = [config.peft_type.value]
-    parts += [
-        f"{title} {value}"
-        for title, name in (("rank", "r"), ("alpha", "lora_alpha"))
-        if (value := getattr(config, name, None)) is not None
-    ]
+    for title, name in (("rank", "r"), ("alpha", "lora_alpha")):
+        value = getattr(config, name, None)
+        if value is not None:
+            parts.append(f"{title} {value}")
     targets = getattr(config, "target_modules", None) or []
-    return ", ".join([*parts, *([f"on {', '.join(sorted(targets))}"] if not isinstance(targets, str) else [targets])])
+    if targets:
+        parts.append(targets if isinstance(targets, str) else f"on {', '.join(sorted(targets))}")
+    return ", ".join(parts)
 
 
 def packages_of(trainer: Any, form: str) -> list[str]:
-    """Names of what took part in a run."""
+    """Names of the packages that a run used."""
     names = ["trl", "transformers", "torch", "accelerate", "datasets", "tokenizers"]
-    names += ["peft"] * (form != "full") + ["vllm"] * bool(trainer.args.use_vllm)
-    return names + ["deepspeed"] * trainer.is_deepspeed_enabled
+    if form != "full":
+        names.append("peft")
+    if trainer.args.use_vllm:
+        names.append("vllm")
+    if trainer.is_deepspeed_enabled:
+        names.append("deepspeed")
+    return names
 
 
 def collect(trainer: Any, name: str, data_name: str, tags: set[str], method: str, paper: dict[str, str]) -> RunFacts:
-    """The facts of a run as it stands.
+    """Collect the current facts of a run.
 
     Args:
-        trainer: an HPTTrainer.
-        name: of the model.
-        data_name: id of the data on the Hub; "" leaves it to the trainer's origin.
-        tags: for the metadata.
-        method: from `describe_method`.
-        paper: title, id and citation.
+        trainer: the HPTTrainer.
+        name: name of the model.
+        data_name: id of the dataset on the Hub; "" takes the data from the trainer's origin.
+        tags: tags for the metadata.
+        method: text from `describe_method`.
+        paper: title, id and citation of the paper.
     """
     form = "adapter" if is_peft_model(trainer.model) else "merged" if trainer.adapter else "full"
     origin: Origin = trainer.origin
     data = Data(data_name, hub_id(data_name)) if data_name else origin.data
     rows = trainer.train_dataset
     evaluations = [entry for entry in trainer.state.log_history if any(key.startswith("eval_") for key in entry)]
-    tracked = {"Weights & Biases": _wandb_url(), "trackio": get_trackio_space_url()}
+    tracker_urls = {"Weights & Biases": _wandb_url(), "trackio": get_trackio_space_url()}
     return RunFacts(
         **base_of(get_config_model_id(trainer.model.config)),
         name=name,
@@ -229,7 +256,7 @@ def collect(trainer: Any, name: str, data_name: str, tags: set[str], method: str
         held_out=[{key: value for key, value in entry.items() if value is not None} for entry in evaluations],
         command=origin.command,
         config=dict(origin.config),
-        trackers={name: url for name, url in tracked.items() if url},
+        trackers={tracker: url for tracker, url in tracker_urls.items() if url},
         tags=sorted(tags),
         paper=paper,
     )
@@ -239,11 +266,11 @@ def _is_chat(trainer: Any) -> bool:
     rows = trainer.train_dataset
     if isinstance(rows, Dataset) and "prompt" in rows.column_names:
         return not isinstance(rows[0]["prompt"], str)
-    # Of a stream the tokenizer must say it: looking would download.
+    # For a streamed dataset the tokenizer decides, because reading a row would start a download.
     return getattr(trainer.processing_class, "chat_template", None) is not None
 
 
 def _wandb_url() -> str | None:
-    # Whoever reports to it has imported it.
+    # A run that reports to W&B has already imported it.
     run = getattr(sys.modules.get("wandb"), "run", None)
     return getattr(run, "url", None)

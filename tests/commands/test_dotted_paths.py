@@ -79,7 +79,7 @@ def test_a_run_uses_records_and_resumes_the_users_own_functions(tmp_path):
     assert facts["settings"]["reward functions"] == "accuracy_reward, my_module.my_reward"
     assert facts["config"]["reward_funcs"] == ["accuracy_reward", "my_module.my_reward"]
     card = (folder / "README.md").read_text()
-    assert "A gate written for this run, `my_module.my_gate`, turned" in card
+    assert "A custom gate, `my_module.my_gate`, mapped" in card
     assert "| reward functions | accuracy_reward, my_module.my_reward |" in card
 
     train_here(tmp_path, output_dir="resumed", max_steps=2, resume_from_checkpoint="run/checkpoint-1")

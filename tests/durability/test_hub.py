@@ -128,7 +128,7 @@ def test_the_command_that_the_error_names_pushes_model_and_evaluation(hub, done)
     assert card_errors(text) == []
     result = ModelCard(text).data.eval_results[0]
     assert (result.dataset_type, result.metric_name, result.metric_value) == ("HuggingFaceH4/aime_2024", "avg@32", 25.0)
-    assert "| AIME24 (30 problems) | pass@8 | 25.0 % | 20.0 % to 30.0 % |" in text
+    assert "| AIME24 (30 problems) | pass@8 | 25.0% | 20.0% to 30.0% |" in text
     assert "hpt-trl train --config" in text
 
 
