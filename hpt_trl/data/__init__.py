@@ -1,4 +1,4 @@
-"""Any known dataset -> prompt, demonstration, solution; every row is kept, or refused for a reason that is counted."""
+"""Conversion of known datasets to `prompt`, `demonstration`, `solution`, with a report of every refused row."""
 
 from hpt_trl.data.columns import converter
 from hpt_trl.data.preparation import Preparation, columns_of, prepare_rows

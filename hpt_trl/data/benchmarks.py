@@ -1,7 +1,7 @@
-"""The benchmarks of the paper, from the Hub or from a folder, as problems with an answer, and their prompts.
+"""The benchmarks of the paper, loaded from the Hub or a folder as problems with an answer, and their prompts.
 
-Ids, configurations, splits and columns on the Hub were taken from public code that loads them and from the local copies
-the tests read; no suite was loaded from the Hub itself when this was written, for want of a network.
+Ids, configurations, splits and columns on the Hub come from public code that loads them and from the local copies that
+the tests read. This module was written without network access, so no suite has been loaded from the Hub itself.
 """
 
 import random
@@ -21,22 +21,24 @@ CHOICE_INSTRUCTION = (
     "Please reason step by step, and put the letter (or number) of the right option, and nothing else, "
     "within \\boxed{}."
 )
-"""Appended to the multiple-choice questions. The paper does not print its own."""
+"""Appended to multiple-choice questions. The paper does not publish its own instruction."""
 
 _SUFFIXES = (".jsonl", ".json", ".parquet", ".csv")
 
 
 @dataclass(frozen=True)
 class Suite:
-    """A benchmark: where it is, how it is asked, and how often.
+    """A benchmark: its location on the Hub and how it is evaluated.
 
     Args:
-        title: shown in tables.
-        hub_id, split, config: where it is on the Hub.
-        samples: completions a problem, the k of avg@k in the paper (arXiv 2509.04419, section 4.1).
-        size: problems it holds.
-        group: the average it belongs to; "" for none.
-        instruction: follows every problem.
+        title: name in tables.
+        hub_id: dataset id on the Hub.
+        split: split on the Hub.
+        samples: completions per problem, the k of avg@k in the paper (arXiv 2509.04419, section 4.1).
+        size: number of problems.
+        group: the average to which the benchmark contributes; "" for none.
+        config: configuration on the Hub.
+        instruction: appended to every problem.
     """
 
     title: str
@@ -59,7 +61,7 @@ SUITES: dict[str, Suite] = {
     "arc_challenge": Suite(
         "ARC-c", "allenai/ai2_arc", "test", 1, 1172, OUT_OF_DISTRIBUTION, "ARC-Challenge", CHOICE_INSTRUCTION
     ),
-    # Gated, and its authors ask that it is not spread in plain text: by id only.
+    # Gated, and its authors ask not to publish it in plain text: available by id only.
     "gpqa": Suite(
         "GPQA-diamond", "Idavidrein/gpqa", "train", 1, 198, OUT_OF_DISTRIBUTION, "gpqa_diamond", CHOICE_INSTRUCTION
     ),
@@ -67,25 +69,27 @@ SUITES: dict[str, Suite] = {
 }
 
 
-def chosen_suites(asked: Sequence[str], folder: str | None) -> tuple[list[str], list[str]]:
-    """Names of the suites asked for, and of those "all" leaves out because the folder has no file of them.
+def select_suites(requested: Sequence[str], folder: str | None) -> tuple[list[str], list[str]]:
+    """Names of the requested suites, and of the suites that "all" skips because the folder has no file for them.
 
     Raises:
-        ValueError: for an unknown name.
+        ValueError: for an unknown name, or if the folder has no suite.
     """
-    unknown = [name for name in asked if name not in SUITES and name != "all"]
+    unknown = [name for name in requested if name not in SUITES and name != "all"]
     if unknown:
-        raise ValueError(f"suites must be of {', '.join(SUITES)} or 'all', got {', '.join(unknown)}.")
-    if "all" not in asked:
-        return list(dict.fromkeys(asked)), []
-    found = [name for name in SUITES if folder is None or name in asked or local_file(name, folder)]
-    if not found:
-        raise ValueError(f"The folder {folder!r} holds no suite: name files like aime24.jsonl, math500.parquet.")
-    return found, [name for name in SUITES if name not in found]
+        raise ValueError(f"suites must be among {', '.join(SUITES)} or 'all', got {', '.join(unknown)}.")
+    if "all" not in requested:
+        return list(dict.fromkeys(requested)), []
+    selected = [name for name in SUITES if folder is None or name in requested or local_file(name, folder)]
+    if not selected:
+        raise ValueError(
+            f"The folder {folder!r} has no benchmark file. Name the files like aime24.jsonl or math500.parquet."
+        )
+    return selected, [name for name in SUITES if name not in selected]
 
 
 def local_file(name: str, folder: str) -> Path | None:
-    """The suite's file in a folder: `NAME.jsonl`, or `NAME/test.jsonl`, or another known ending."""
+    """The suite's file in a folder: `NAME.jsonl` or `NAME/test.jsonl`, or the same with another known suffix."""
     candidates = [Path(folder) / stem for stem in (name, f"{name}/test")]
     paths = [path.with_name(path.name + suffix) for path in candidates for suffix in _SUFFIXES]
     return next((path for path in paths if path.is_file()), None)
@@ -96,15 +100,15 @@ def load_suite(name: str, folder: str | None = None) -> list[dict[str, Any]]:
 
     Args:
         name: a key of `SUITES`.
-        folder: where its file may be; without it, or without a file, the suite comes from the Hub.
+        folder: searched for a file of the suite; if None or without such a file, the suite is loaded from the Hub.
 
     Raises:
-        FileNotFoundError: if the suite is neither in the folder nor within reach.
+        FileNotFoundError: if the suite is not in the folder and cannot be loaded from the Hub.
         ValueError: if a row has no problem or no answer.
     """
     suite = SUITES[name]
     if folder is not None and not Path(folder).is_dir():
-        raise FileNotFoundError(f"The folder of benchmarks {folder!r} does not exist.")
+        raise FileNotFoundError(f"The benchmark folder {folder!r} does not exist. Give an existing folder.")
     path = local_file(name, folder) if folder is not None else None
     if path is not None:
         rows = load_rows(str(path), "test")
@@ -113,21 +117,23 @@ def load_suite(name: str, folder: str | None = None) -> list[dict[str, Any]]:
             rows = load_rows(suite.hub_id, suite.split, suite.config)
         except OSError as error:
             raise FileNotFoundError(
-                f"The suite {name!r} could not be loaded by its id on the Hub, {suite.hub_id!r}: {error}. Without a "
-                f"network, give a folder with {name}.jsonl by --benchmarks; a gated set needs `hf auth login`."
+                f"The suite {name!r} could not be loaded from the Hub as {suite.hub_id!r}: {error}. Without network "
+                f"access, pass a folder with {name}.jsonl as --benchmarks; a gated dataset needs `hf auth login`."
             ) from error
     return [to_problem(row, f"row {number} of {path or suite.hub_id}") for number, row in enumerate(rows)]
 
 
 def load_problems(source: str, split: str, config: str | None = None) -> list[dict[str, Any]]:
-    """Rows `{"problem", "answer"}`, or `{"prompt", "answer"}` of data that brings its prompts.
+    """Rows `{"problem", "answer"}`, or `{"prompt", "answer"}` if the data has prompts of its own.
 
     Args:
         source: file, folder, Hub id or "miniature".
-        split, config: of the data.
+        split: split of the data.
+        config: configuration of a dataset on the Hub.
 
     Raises:
-        FileNotFoundError, ValueError: if there is nothing, or nothing that can be asked.
+        FileNotFoundError: if there is no such data.
+        ValueError: if the data has no problems or no answers.
     """
     if source != MINIATURE:
         rows = load_rows(source, split, config)
@@ -135,21 +141,27 @@ def load_problems(source: str, split: str, config: str | None = None) -> list[di
             return [to_problem(row, f"row {number} of {source}") for number, row in enumerate(rows)]
     rows = resolve_rows(source, split, config)
     if "solution" not in rows.column_names:
-        raise ValueError(f"{source!r} has no column 'solution' with the right answers: {rows.column_names}.")
+        raise ValueError(
+            f"The data {source!r} has no column 'solution' with the gold answers, only {rows.column_names}. Add one."
+        )
     return [{"prompt": row["prompt"], "answer": row["solution"]} for row in rows]
 
 
 def _is_known(columns: Sequence[str]) -> bool:
-    have = set(columns)
-    plain = "answer" in have and have & {"problem", "question"}
-    return bool(plain or have & {"answerKey", "final_answer", "Correct Answer"})
+    names = set(columns)
+    is_plain = "answer" in names and names & {"problem", "question"}
+    return bool(is_plain or names & {"answerKey", "final_answer", "Correct Answer"})
 
 
-def to_problem(row: Mapping[str, Any], place: str) -> dict[str, Any]:
-    """One row of any of the suites, in its own columns or as `problem` and `answer`.
+def to_problem(row: Mapping[str, Any], location: str) -> dict[str, Any]:
+    """Convert a row of a suite, from its own columns or from `problem` and `answer`.
+
+    Args:
+        row: the row.
+        location: where the row is, for the error message.
 
     Raises:
-        ValueError: if there is no problem or no answer in it.
+        ValueError: if the row has no problem or no answer.
     """
     problem: str | None
     if "Correct Answer" in row:
@@ -162,18 +174,18 @@ def to_problem(row: Mapping[str, Any], place: str) -> dict[str, Any]:
         answer = ",".join(row["final_answer"] or [])
     else:
         problem = row.get("problem") or row.get("question")
-        # GSM8K: the solution, and the answer after "####" (arXiv 2110.14168, appendix C).
+        # GSM8K: the solution, then "####" and the answer (arXiv 2110.14168, appendix C).
         answer = "" if row.get("answer") is None else str(row["answer"])
         answer = answer.rpartition("####")[2].strip()
     if not problem or not answer:
-        raise ValueError(f"There is no {'answer' if problem else 'problem'} in {place}: {str(dict(row))[:200]}")
+        raise ValueError(f"There is no {'answer' if problem else 'problem'} in {location}: {str(dict(row))[:200]}")
     return {"problem": problem, "answer": answer}
 
 
 def _gpqa(row: Mapping[str, Any]) -> tuple[str, str]:
     options = [row[name].strip() for name in ("Correct Answer", *(f"Incorrect Answer {i}" for i in (1, 2, 3)))]
     order = list(range(4))
-    # Seeded by the question: the order is the problem's own, whatever the row's place and the run's seed.
+    # Seeded by the question, so that the order depends neither on the row number nor on the seed of the run.
     random.Random(row["Question"]).shuffle(order)
     return _with_options(row["Question"], "ABCD", [options[number] for number in order]), "ABCD"[order.index(0)]
 
@@ -185,12 +197,12 @@ def _with_options(question: str, labels: Sequence[str], texts: Sequence[str]) ->
 def as_prompt(
     row: Mapping[str, Any], instruction: str, system_prompt: str | None, chat: bool
 ) -> str | list[dict[str, str]]:
-    """What the model is asked: messages for a chat model, one text for another.
+    """The prompt for the model: messages for a chat model, a single text otherwise.
 
     Args:
-        row: `{"problem"}`; a `prompt` that the data brings goes as it is.
-        instruction: follows the problem; may be empty.
-        system_prompt: precedes it.
+        row: `{"problem"}`, or `{"prompt"}`, which is returned unchanged.
+        instruction: appended to the problem; may be empty.
+        system_prompt: put before the problem.
         chat: whether the tokenizer has a chat template.
     """
     if "prompt" in row:

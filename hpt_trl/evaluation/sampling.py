@@ -18,7 +18,7 @@ from jinja2 import TemplateError
 from tqdm.auto import tqdm
 
 from hpt_trl.common.versions import versions_of
-from hpt_trl.data.benchmarks import SUITES, Suite, as_prompt, chosen_suites, load_problems, load_suite
+from hpt_trl.data.benchmarks import SUITES, Suite, as_prompt, load_problems, load_suite, select_suites
 from hpt_trl.evaluation.arguments import BATCH_SIZES, LONGEST_COMPLETION, EvaluateArguments
 from hpt_trl.evaluation.engines import Checkpoint, Engine, Sampling, device, resolve_dtype
 from hpt_trl.evaluation.journal import Journal
@@ -58,7 +58,7 @@ def load_tasks(args: EvaluateArguments, tokenizer: Any) -> tuple[dict[str, Task]
     Raises:
         ValueError: if there is no problem, or an instruction for prompts that go as they are.
     """
-    names, left_out = chosen_suites(args.suites or [], args.benchmarks)
+    names, left_out = select_suites(args.suites or [], args.benchmarks)
     sources = {name: (SUITES[name], load_suite(name, args.benchmarks)) for name in names}
     if args.data:
         name = re.sub(r"[^\w.-]+", "_", args.data).strip("_.") or "data"

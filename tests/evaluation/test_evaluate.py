@@ -241,7 +241,7 @@ def test_the_ks_of_pass_at_k():
     ("changes", "message"),
     [
         ({"data": None}, "Nothing to evaluate on"),
-        ({"suites": ["aime42"]}, "suites must be of aime24"),
+        ({"suites": ["aime42"]}, "suites must be among aime24"),
         ({"benchmarks": "x"}, "no suites were named"),
         ({"samples": 0}, "samples must be at least 1, got 0"),
         ({"pass_at": [0]}, "pass_at must be at least 1"),
