@@ -1,4 +1,4 @@
-"""The columns of known data sets -> prompt, candidate demonstrations, solution."""
+"""Converters from the columns of known datasets to prompt, candidate demonstrations and solution."""
 
 import math
 import re
@@ -18,15 +18,15 @@ Row = Mapping[str, Any]
 @dataclass(frozen=True)
 class Example:
     """
-    One row, read.
+    One converted row.
 
     Args:
-        prompt: a bare question, or a prompt as it came (text or messages).
-        demonstrations: texts that may serve, the likeliest first; none: the prompt stays on RL.
-        solution: the right answer.
+        prompt: a bare question, or a complete prompt (text or messages).
+        demonstrations: candidate texts, the most promising one first; without any, the prompt is trained with RL only.
+        solution: the gold answer.
         is_question: whether `prompt` is a bare question.
-        solution_from_box: whether the solution is the demonstration's own answer.
-        extra: further columns that are kept.
+        solution_from_box: whether the solution was taken from the demonstration's box.
+        extra: other columns to keep.
     """
 
     prompt: Prompt
@@ -41,21 +41,21 @@ Converter = Callable[[Row], Example]
 
 
 def answer_text(value: Any) -> str:
-    r"""A right answer as text: numbers as one writes them, a list as one formula, a single `\boxed{}` opened.
+    r"""Convert a gold answer to text: 7.0 becomes "7", a list becomes one formula, a single `\boxed{}` is removed.
 
     Raises:
-        RefusedError: if there is none, or it is no text, number or list of these.
+        RefusedError: if there is no answer, or it is not a text, a number or a list of these.
     """
     if isinstance(value, Sequence) and not isinstance(value, str):
         parts = [answer_text(part) for part in value]
         if len(parts) > 1:
-            # As one formula: math-verify takes the last of several numbers in plain text for the answer.
+            # As one formula, because in plain text math-verify takes only the last of several numbers as the answer.
             return f"${', '.join(part.strip('$') for part in parts)}$"
         value = parts[0] if parts else None
     if value is None or (isinstance(value, float) and math.isnan(value)):
         raise RefusedError(Reason.NO_SOLUTION)
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
-        value = int(value)  # a whole column becomes float where one of its integers is missing
+        value = int(value)  # one missing value turns a column of integers into floats
     if not isinstance(value, str | int | float | Decimal):
         raise RefusedError(Reason.MALFORMED, f"a solution must be a text or a number, got {type(value).__name__}")
     text = clean_text(str(value)).strip()
@@ -66,10 +66,10 @@ def answer_text(value: Any) -> str:
 
 
 def prompt_of(value: Any) -> Prompt:
-    """A prompt as text or as plain messages.
+    """Convert a prompt to a text or to plain messages.
 
     Raises:
-        RefusedError: if there is none, or it is neither.
+        RefusedError: if there is no prompt, or it is neither a text nor messages.
     """
     if _is_blank(value):
         raise RefusedError(Reason.NO_PROMPT)
@@ -84,10 +84,10 @@ def prompt_of(value: Any) -> Prompt:
 
 
 def demonstrations_of(value: Any) -> tuple[str, ...]:
-    """Candidate demonstrations in a text, a message, a list of one message, or a list of texts; blank ones left out.
+    """Candidate demonstrations from a text, a message, a list of one message, or a list of texts, without blank ones.
 
     Raises:
-        RefusedError: for several messages, or anything else.
+        RefusedError: for several messages, or any other type.
     """
     if _is_blank(value):
         return ()
@@ -96,12 +96,14 @@ def demonstrations_of(value: Any) -> tuple[str, ...]:
     if isinstance(value, Mapping):
         message = plain_message(value)
         if message["role"] != "assistant":
-            raise RefusedError(Reason.MALFORMED, f"a demonstration spoken by {message['role']!r}")
+            raise RefusedError(Reason.MALFORMED, f"a demonstration must have role 'assistant', got {message['role']!r}")
         return demonstrations_of(message["content"])
     if not isinstance(value, Sequence):
         raise RefusedError(Reason.MALFORMED, f"a demonstration must be a text or a message, got {type(value).__name__}")
     if sum(isinstance(part, Mapping) for part in value) > 1:
-        raise RefusedError(Reason.MALFORMED, "a demonstration of several messages; HPTTrainer takes those directly")
+        raise RefusedError(
+            Reason.MALFORMED, "a demonstration of several messages; pass such data directly to HPTTrainer"
+        )
     return tuple(text for part in value for text in demonstrations_of(part))
 
 
@@ -121,27 +123,31 @@ def _list_of(row: Row, name: str) -> Sequence[Any]:
 
 
 def _solution(row: Row, names: Sequence[str], demonstrations: Sequence[str]) -> tuple[str, bool]:
-    """The first filled of these columns, or the demonstration's box if the row has none of them; and which it was."""
-    columns = [row[name] for name in names if name in row]
-    if columns:
-        return answer_text(next((value for value in columns if not _is_blank(value)), None)), False
+    """The first non-blank value of these columns, or the demonstration's box if the row has none of these columns.
+
+    Returns:
+        The solution, and whether it comes from the box.
+    """
+    values = [row[name] for name in names if name in row]
+    if values:
+        return answer_text(next((value for value in values if not _is_blank(value)), None)), False
     boxed = final_answer(demonstrations[0]) if demonstrations else None
     if not boxed or not boxed.strip():
-        raise RefusedError(Reason.NO_SOLUTION, "there is no column for it, and no box in the demonstration")
+        raise RefusedError(Reason.NO_SOLUTION, "there is no solution column, and no box in the demonstration")
     return boxed.strip(), True
 
 
 def from_gsm8k(row: Row) -> Example:
-    """GSM8K: calculator marks `<<48/2=24>>` stripped, the answer after `####` boxed.
+    """GSM8K: calculator annotations `<<48/2=24>>` are removed, and the answer after `####` is boxed.
 
     Source: arXiv 2110.14168, appendix C.
     """
     text = row.get("answer")
     if _is_blank(text):
         raise RefusedError(Reason.NO_SOLUTION)
-    reasoning, mark, answer = clean_text(str(text)).partition("####")
-    if not mark:
-        raise RefusedError(Reason.MALFORMED, "no '####' before a final answer, as GSM8K has")
+    reasoning, separator, answer = clean_text(str(text)).partition("####")
+    if not separator:
+        raise RefusedError(Reason.MALFORMED, "no '####' before the final answer, which GSM8K has")
     solution = answer_text(answer.replace(",", ""))
     reasoning = re.sub(r"<<[^<>]*>>", "", reasoning).strip()
     demonstration = f"{reasoning}\nThe final answer is {BOXED}{solution}}}."
@@ -149,25 +155,25 @@ def from_gsm8k(row: Row) -> Example:
 
 
 def from_math(row: Row) -> Example:
-    """MATH-style: `problem`, `solution` as the demonstration, and `answer` or else the solution's box."""
+    """MATH-style: `problem`, `solution` as the demonstration, and `answer`, or the box in `solution` without it."""
     demonstrations = demonstrations_of(row.get("solution"))
     solution, from_box = _solution(row, ["answer"], demonstrations)
     return Example(prompt_of(row.get("problem")), demonstrations, solution, solution_from_box=from_box)
 
 
 def from_openr1(row: Row) -> Example:
-    """OpenR1-Math: `generations`, those first that finished and that its own verification found right.
+    """OpenR1-Math: `generations`, starting with those that are complete and that the dataset marks as correct.
 
     Source: the card of open-r1/OpenR1-Math-220k.
     """
     names = ("generations", "correctness_math_verify", "is_reasoning_complete")
-    generations, right, complete = (_list_of(row, name) for name in names)
+    generations, correct, complete = (_list_of(row, name) for name in names)
 
-    def doubt(index: int) -> int:
-        flags = (flag[index] if index < len(flag) else None for flag in (right, complete))
+    def missing_flags(index: int) -> int:
+        flags = (column[index] if index < len(column) else None for column in (correct, complete))
         return sum(flag is not True for flag in flags)
 
-    ranked = [generations[index] for index in sorted(range(len(generations)), key=doubt)]
+    ranked = [generations[index] for index in sorted(range(len(generations)), key=missing_flags)]
     return Example(prompt_of(row.get("problem")), demonstrations_of(ranked), answer_text(row.get("answer")))
 
 
@@ -175,13 +181,13 @@ def from_final_answer(row: Row) -> Example:
     """DeepMath (`r1_solution_1` to `_3`) and OlympiadBench (`solution`, a list): `question` and `final_answer`."""
     texts = [row.get(f"r1_solution_{number}") for number in (1, 2, 3)]
     demonstrations = demonstrations_of([text for text in texts if not _is_blank(text)] or row.get("solution"))
-    # DeepMath leaves out the opening tag, which R1's own template writes.
-    opened = (f"{THINK}\n{text}" if END_OF_THINK in text and THINK not in text else text for text in demonstrations)
-    return Example(prompt_of(row.get("question")), tuple(opened), answer_text(row.get("final_answer")))
+    # DeepMath omits the opening tag, because R1's chat template writes it.
+    with_tag = (f"{THINK}\n{text}" if END_OF_THINK in text and THINK not in text else text for text in demonstrations)
+    return Example(prompt_of(row.get("question")), tuple(with_tag), answer_text(row.get("final_answer")))
 
 
 def from_verl(row: Row) -> Example:
-    """LUFFY's data and others in verl's layout: `prompt`, `target` if there is one, `reward_model.ground_truth`."""
+    """verl's layout, such as LUFFY's data: `prompt`, `target` if present, and `reward_model.ground_truth`."""
     reward = row.get("reward_model") or {}
     if not isinstance(reward, Mapping):
         raise RefusedError(Reason.MALFORMED, f"reward_model must hold ground_truth, got {type(reward).__name__}")
@@ -190,27 +196,27 @@ def from_verl(row: Row) -> Example:
 
 
 def from_completion(row: Row) -> Example:
-    """Prompt-completion rows; the solution from a column of its own, or from the completion's box."""
+    """Prompt-completion rows; the solution is taken from its column, or from the completion's box without one."""
     demonstrations = demonstrations_of(row.get("completion"))
     solution, from_box = _solution(row, ["solution", "answer", "final_answer", "ground_truth"], demonstrations)
     return Example(prompt_of(row.get("prompt")), demonstrations, solution, False, from_box)
 
 
 def from_messages(row: Row) -> Example:
-    """A conversation: its last assistant message is the demonstration, all before it the prompt."""
+    """A conversation: a final assistant message is the demonstration, and the messages before it are the prompt."""
     messages = _list_of(row, "messages" if "messages" in row else "conversations")
     if not messages:
         raise RefusedError(Reason.NO_PROMPT)
-    *before, last = [plain_message(message) for message in messages]
+    *context, last = [plain_message(message) for message in messages]
     is_answer = last["role"] == "assistant"
     demonstrations = demonstrations_of(last["content"]) if is_answer else ()
-    prompt = prompt_of(before if is_answer else [*before, last])
+    prompt = prompt_of(context if is_answer else [*context, last])
     solution, from_box = _solution(row, ["answer", "final_answer", "ground_truth", "solution"], demonstrations)
     return Example(prompt, demonstrations, solution, False, from_box)
 
 
 def from_ready(row: Row) -> Example:
-    """Rows that are ready: `prompt`, `demonstration`, `solution`; other columns are kept."""
+    """Rows in the training format: `prompt`, `demonstration`, `solution`; other columns are kept."""
     demonstrations = demonstrations_of(row.get("demonstration"))
     solution, from_box = _solution(row, ["solution"], demonstrations)
     extra = {name: value for name, value in row.items() if name not in ("prompt", "demonstration", "solution")}
@@ -218,18 +224,19 @@ def from_ready(row: Row) -> Example:
 
 
 def from_named(prompt: str, demonstration: str | None, solution: str | None) -> Converter:
-    """The converter for columns a user names; a text in the prompt column is a bare question."""
+    """The converter for the columns that a user names; a text in the prompt column is a bare question."""
 
     def convert(row: Row) -> Example:
         demonstrations = demonstrations_of(row.get(demonstration)) if demonstration else ()
-        # A row that lacks the column a user named has no solution: its box is not asked.
+        # A row without the named column has no solution; the box is no substitute for it.
         answer, from_box = _solution({solution: None, **row} if solution else {}, [solution or ""], demonstrations)
         return Example(prompt_of(row.get(prompt)), demonstrations, answer, solution_from_box=from_box)
 
     return convert
 
 
-# The first whose columns are all there is taken: OpenR1 has MATH's columns, and messages too.
+# The order matters, because the first entry whose columns are all present is used: OpenR1 also matches MATH and
+# messages.
 _KNOWN: tuple[tuple[frozenset[str], Converter], ...] = (
     (frozenset({"prompt", "reward_model"}), from_verl),
     (frozenset({"prompt", "completion"}), from_completion),
@@ -246,36 +253,37 @@ _KNOWN: tuple[tuple[frozenset[str], Converter], ...] = (
 
 
 def is_ready(columns: Collection[str]) -> bool:
-    """Whether rows with these columns have a `prompt` to train on as they are, and not in another set's layout."""
-    have = set(columns)
-    needed, convert = next(((needed, convert) for needed, convert in _KNOWN if needed <= have), (have, from_ready))
-    return "prompt" in have and (convert is from_ready or "prompt" not in needed)
+    """Whether rows with these columns have a `prompt` that can be trained on without conversion."""
+    names = set(columns)
+    layout = next(((required, convert) for required, convert in _KNOWN if required <= names), (names, from_ready))
+    required, convert = layout
+    return "prompt" in names and (convert is from_ready or "prompt" not in required)
 
 
 def converter(columns: Collection[str]) -> Converter:
-    """The conversion for a data set with these columns.
+    """The converter for a dataset with these columns.
 
     Raises:
-        ValueError: for columns of no known data set.
+        ValueError: if no known dataset has these columns.
     """
-    have = set(columns)
-    for needed, convert in _KNOWN:
-        if needed <= have:
+    names = set(columns)
+    for required, convert in _KNOWN:
+        if required <= names:
             return convert
-    known = "; ".join(", ".join(sorted(needed)) for needed, _ in _KNOWN)
+    known = "; ".join(", ".join(sorted(required)) for required, _ in _KNOWN)
     raise ValueError(
-        f"No known data set has the columns {sorted(have)}. Known are those with: {known}. "
-        "`hpt-trl prepare` takes any other with --prompt_column, --demonstration_column and --solution_column."
+        f"No known dataset has the columns {sorted(names)}. Known layouts are: {known}. `hpt-trl prepare` converts "
+        "any other dataset with --prompt_column, --demonstration_column and --solution_column."
     )
 
 
 def named_converter(
     columns: Collection[str], prompt: str | None, demonstration: str | None, solution: str | None
 ) -> Converter:
-    """The conversion for the columns a user names, or for the data set these columns are known from if none is named.
+    """The converter for the columns that a user names, or `converter(columns)` if the user names none.
 
     Raises:
-        ValueError: for a name that is no column, or names that leave out the prompt or both others.
+        ValueError: if a name is not a column, or if the prompt or both other columns are not named.
     """
     named = [name for name in (prompt, demonstration, solution) if name]
     if not named:

@@ -1,4 +1,4 @@
-"""The benchmarks' problems, to decontaminate against: from files, or from the Hub."""
+"""Loads the benchmark problems to decontaminate against, from files or from the Hub."""
 
 import re
 from collections.abc import Sequence
@@ -11,13 +11,13 @@ from hpt_trl.data.readers import SPLITS, is_data, read_file
 _PROBLEM_COLUMNS = ("problem", "question", "prompt")
 _OPTIONS = re.compile(r"\n\s*\(?A[).]\s")
 
-# Its authors ask that it not be spread in plain text, so the Hub gives it only to those who agreed to that.
+# The authors ask not to publish it in plain text, so the Hub requires users to agree to that.
 _GATED = {"gpqa"}
 
 
 @dataclass
 class Benchmarks:
-    """Problems by benchmark, and the known benchmarks that are not among them, with the reason."""
+    """Problems by benchmark, and the reason for each known benchmark that is missing."""
 
     problems: dict[str, list[str]]
     missing: dict[str, str] = field(default_factory=dict)
@@ -27,20 +27,20 @@ def benchmark_problems(paths: Sequence[str] | None) -> Benchmarks:
     """The problems to decontaminate against.
 
     Args:
-        paths: files, or folders of files, with one problem a row (`problem` or `question`). Each file is a benchmark
-            named like it, or like its folder if it is named for a split.
-            None: every suite of `hpt-trl evaluate`, from the Hub.
+        paths: files, or folders of files, with one problem per row (`problem` or `question`). Each file is one
+            benchmark, named after the file, or after its folder if the file is named after a split. None loads every
+            suite of `hpt-trl evaluate` from the Hub.
 
     Raises:
-        FileNotFoundError: for a path that is not there.
-        ValueError: if a file holds no problems, or a benchmark cannot be loaded from the Hub.
+        FileNotFoundError: if a path has no benchmark.
+        ValueError: if a file has no problems, or a benchmark cannot be loaded from the Hub.
     """
     if not paths:
         return _from_hub()
     problems: dict[str, list[str]] = {}
     for file in (file for path in paths for file in _files(path)):
         problems.setdefault(_name(file), []).extend(_problems_of(file))
-    missing = {name: "no file of that name among --benchmarks" for name in SUITES if name not in problems}
+    missing = {name: "no file with this name in --benchmarks" for name in SUITES if name not in problems}
     return Benchmarks(problems, missing)
 
 
@@ -51,21 +51,21 @@ def _from_hub() -> Benchmarks:
             benchmarks.problems[name] = [_without_options(row["problem"]) for row in load_suite(name, None)]
         except (OSError, ValueError) as error:
             if name in _GATED:
-                benchmarks.missing[name] = f"gated on the Hub, not available here ({type(error).__name__})"
+                benchmarks.missing[name] = f"gated on the Hub, and you have no access ({type(error).__name__})"
                 continue
             raise ValueError(
-                f"The benchmark {name!r}, to decontaminate against, could not be loaded: {error} Give a folder with "
-                "the benchmarks as .jsonl files by --benchmarks FOLDER, or take the risk with --decontaminate false."
+                f"The benchmark {name!r} could not be loaded for decontamination: {error} Pass a folder with the "
+                "benchmarks as .jsonl files as --benchmarks FOLDER, or skip the check with --decontaminate false."
             ) from error
     return benchmarks
 
 
 def _files(path: str) -> list[Path]:
-    place = Path(path).expanduser()
-    inside = [*sorted(place.glob("*")), *sorted(place.glob("*/test.*"))]
-    files = [place] if place.is_file() else [file for file in inside if is_data(file)]
+    location = Path(path).expanduser()
+    candidates = [*sorted(location.glob("*")), *sorted(location.glob("*/test.*"))]
+    files = [location] if location.is_file() else [file for file in candidates if is_data(file)]
     if not files:
-        raise FileNotFoundError(f"There is no benchmark at {path!r}. Give .jsonl files, or a folder that has some.")
+        raise FileNotFoundError(f"There is no benchmark at {path!r}. Give .jsonl files, or a folder with such files.")
     return files
 
 
@@ -74,7 +74,7 @@ def _name(file: Path) -> str:
 
 
 def _without_options(problem: str) -> str:
-    """The question of a multiple-choice problem: its options may be left out of what repeats it."""
+    """The question of a multiple-choice problem, because a copy of it may omit the options."""
     return _OPTIONS.split(problem, maxsplit=1)[0].strip() or problem
 
 
@@ -84,10 +84,10 @@ def _problems_of(file: Path) -> list[str]:
         problem = next((row[column] for column in _PROBLEM_COLUMNS if isinstance(row.get(column), str)), None)
         if problem is None:
             raise ValueError(
-                f"The benchmark {str(file)!r} needs a 'problem' or 'question' text in every row, got a row with "
-                f"{sorted(row)}."
+                f"The benchmark {str(file)!r} needs a text 'problem' or 'question' in every row, got a row with the "
+                f"columns {sorted(row)}."
             )
         problems.append(_without_options(problem))
     if not problems:
-        raise ValueError(f"The benchmark {str(file)!r} holds no problems.")
+        raise ValueError(f"The benchmark {str(file)!r} has no problems. Remove the file, or add rows.")
     return problems

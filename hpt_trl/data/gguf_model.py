@@ -1,21 +1,21 @@
-"""A GGUF model -> a folder that transformers loads."""
+"""Conversion of a GGUF model to a folder that transformers loads."""
 
 from pathlib import Path
 
 
 def convert_gguf(source: Path, output: Path) -> None:
-    """Save a GGUF model and its tokenizer as safetensors, which load in a fraction of the time.
+    """Save a GGUF model and its tokenizer as safetensors, which load much faster.
 
     Raises:
-        ImportError: without the package `gguf`.
+        ImportError: if the package `gguf` is not installed.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     loaded = AutoModelForCausalLM.from_pretrained(str(source.parent), gguf_file=source.name, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(str(source.parent), gguf_file=source.name)
-    # transformers dequantizes the weights but still refuses to save a model that came from GGUF: move them to one
-    # that did not.
+    # transformers dequantizes the weights but refuses to save a model that was loaded from GGUF, so they are copied to
+    # a new model.
     config = loaded.config
     if hasattr(config, "quantization_config"):
         del config.quantization_config

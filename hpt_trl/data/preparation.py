@@ -1,7 +1,7 @@
-"""Any known data set -> the columns `prompt`, `demonstration`, `solution`; says what it refused and why.
+"""Converts any known dataset to the columns `prompt`, `demonstration`, `solution`, and reports the refused rows.
 
-`reading` finds rows, `columns` knows data sets by their columns, `prompts` writes the prompt, `decontamination`
-compares it with the benchmarks, the verifier of `rewards` checks the demonstration, and `data_report` counts.
+`readers` reads the rows, `columns` recognizes datasets by their columns, `prompts` formats the prompt,
+`decontamination` compares it with the benchmarks, the verifier checks the demonstration, and `refusal_report` counts.
 """
 
 import json
@@ -20,33 +20,33 @@ from hpt_trl.verifier.grader import Verdict
 from hpt_trl.verifier.verdicts import final_answer, judge
 
 BATCH_ROWS = 256
-"""Rows judged together: bounds memory, and keeps the verifier's workers busy."""
+"""Rows graded together. Large enough to keep the verifier's workers busy, small enough to bound memory."""
 
-_PEEKED_ROWS = 100
+_ROWS_SEARCHED_FOR_COLUMNS = 100
 
 
 @dataclass
 class _Candidate:
-    """A row on its way: what it will become, and what the verifier said of it."""
+    """A row that is being prepared, and the verifier's decision on it."""
 
     row_number: int
     prompt: Prompt
     example: Example
     demonstration: str = ""
-    refused: RefusedError | None = None
-    is_settled: bool = False
+    refusal: RefusedError | None = None
+    is_decided: bool = False
 
 
 class Preparation:
     """
-    Prepares rows one batch at a time, and counts what happens to them in `report`.
+    Prepares rows in batches, and counts the kept and refused rows in `report`.
 
     Args:
-        convert: reads a row, see `columns.converter`.
-        style: how prompts are written.
-        overlap: finds the benchmark problems a prompt overlaps; None: prompts are not compared.
-        missing_demonstration: "keep" rows without one, which stay on RL, or "refuse" them.
-        report: where to count; by default a new one.
+        convert: converts a row, see `columns.converter`.
+        style: how prompts are formatted.
+        overlap: finds the benchmark problems that a prompt overlaps. None skips the comparison.
+        missing_demonstration: "keep" rows without a demonstration, which are trained with RL only, or "refuse" them.
+        report: receives the counts; by default a new one.
     """
 
     def __init__(
@@ -68,21 +68,21 @@ class Preparation:
         self._prompt_type: type | None = None
 
     def run(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-        """Yield the rows that are kept, in order, with `prompt`, `demonstration` ("" if there is none) and `solution`.
+        """Yield the kept rows, in order, with `prompt`, `demonstration` ("" if there is none) and `solution`.
 
-        Memory holds a batch, and a short key of every prompt kept, by which duplicates are known.
+        Keeps one batch in memory, and a short hash of every kept prompt to recognize duplicates.
         """
         rows = iter(rows)
         while batch := list(islice(rows, BATCH_ROWS)):
-            candidates = [candidate for row in batch if (candidate := self._read(row)) is not None]
+            candidates = [candidate for row in batch if (candidate := self._convert(row)) is not None]
             _verify(candidates)
             for candidate in candidates:
                 if self._is_kept(candidate):
-                    yield self._finished(candidate)
+                    yield self._finish(candidate)
 
-    def _read(self, row: Mapping[str, Any]) -> _Candidate | None:
-        self.report.came += 1
-        number = self.report.came
+    def _convert(self, row: Mapping[str, Any]) -> _Candidate | None:
+        self.report.read += 1
+        number = self.report.read
         try:
             example = self.convert(row)
             if not example.demonstrations and not self.keeps_missing:
@@ -94,31 +94,31 @@ class Preparation:
         hits = self.overlap.hits(question_text(example.prompt)) if self.overlap else []
         if hits:
             self.report.contaminated.update(hit.benchmark for hit in hits)
-            # By number: some benchmarks ask that their problems not be spread in plain text.
+            # By number, because the authors of some benchmarks ask not to publish the problems in plain text.
             detail = ", ".join(f"{hit.share:.0%} of {hit.benchmark}'s problem {hit.number}" for hit in hits)
             self.report.refuse(Reason.CONTAMINATED, number, detail, question_text(example.prompt))
             return None
         return _Candidate(number, prompt, example)
 
     def _is_kept(self, candidate: _Candidate) -> bool:
-        """Whether a judged row is kept; if not, it is counted with its reason."""
+        """Whether a graded row is kept; a refused row is added to the report."""
         key = _prompt_key(candidate.prompt)
-        refused = candidate.refused
+        refusal = candidate.refusal
         if key in self._kept_prompts:
-            refused = RefusedError(Reason.DUPLICATE)
-        elif refused is None and not isinstance(candidate.prompt, self._prompt_type or object):
-            # One column holds texts or conversations, not both.
-            refused = RefusedError(Reason.MALFORMED, "a text among conversations, or the reverse: set prompt_format")
-        if refused is not None:
+            refusal = RefusedError(Reason.DUPLICATE)
+        elif refusal is None and not isinstance(candidate.prompt, self._prompt_type or object):
+            # A column has either texts or conversations, not both.
+            refusal = RefusedError(Reason.MALFORMED, "texts and conversations in one column: set prompt_format")
+        if refusal is not None:
             example = candidate.example
-            shown = {"prompt": question_text(example.prompt), "solution": example.solution}
-            self.report.refuse(refused.reason, candidate.row_number, refused.detail, shown)
+            excerpt = {"prompt": question_text(example.prompt), "solution": example.solution}
+            self.report.refuse(refusal.reason, candidate.row_number, refusal.detail, excerpt)
             return False
         self._kept_prompts.add(key)
         self._prompt_type = self._prompt_type or type(candidate.prompt)
         return True
 
-    def _finished(self, candidate: _Candidate) -> dict[str, Any]:
+    def _finish(self, candidate: _Candidate) -> dict[str, Any]:
         self.report.kept += 1
         self.report.without_demonstration += not candidate.demonstration
         self.report.solution_from_box += candidate.example.solution_from_box
@@ -136,27 +136,27 @@ def _prompt_key(prompt: Prompt) -> bytes:
 
 
 def _verify(candidates: Sequence[_Candidate]) -> None:
-    """Give each row its first demonstration that the verifier accepts, or the reason why its likeliest is refused.
+    """Set each row's first demonstration that the verifier accepts, or the refusal of its first one if it accepts none.
 
-    A row without demonstrations needs a solution that the verifier accepts as its own answer: nobody could be right
-    otherwise.
+    A row without demonstrations needs a solution that the verifier accepts as its own answer. Otherwise no rollout
+    could ever be correct.
     """
     attempt = 0
-    while open_candidates := [candidate for candidate in candidates if not candidate.is_settled]:
-        texts = [_attempts(candidate.example)[attempt] for candidate in open_candidates]
-        solutions = [candidate.example.solution for candidate in open_candidates]
-        for candidate, text, verdict in zip(open_candidates, texts, judge(texts, solutions)):
+    while undecided := [candidate for candidate in candidates if not candidate.is_decided]:
+        texts = [_texts_to_verify(candidate.example)[attempt] for candidate in undecided]
+        solutions = [candidate.example.solution for candidate in undecided]
+        for candidate, text, verdict in zip(undecided, texts, judge(texts, solutions)):
             if verdict == Verdict.RIGHT:
                 candidate.demonstration = text if candidate.example.demonstrations else ""
-                candidate.refused = None
-            elif candidate.refused is None:
-                candidate.refused = _refusal(verdict, text, candidate.example)
-            is_last = attempt + 1 == len(_attempts(candidate.example))
-            candidate.is_settled = verdict == Verdict.RIGHT or is_last
+                candidate.refusal = None
+            elif candidate.refusal is None:
+                candidate.refusal = _refusal(verdict, text, candidate.example)
+            is_last = attempt + 1 == len(_texts_to_verify(candidate.example))
+            candidate.is_decided = verdict == Verdict.RIGHT or is_last
         attempt += 1
 
 
-def _attempts(example: Example) -> tuple[str, ...]:
+def _texts_to_verify(example: Example) -> tuple[str, ...]:
     return example.demonstrations or (f"{BOXED}{example.solution.strip('$')}}}",)
 
 
@@ -166,7 +166,7 @@ def _refusal(verdict: Verdict, text: str, example: Example) -> RefusedError:
     if verdict == Verdict.UNPARSEABLE_GOLD:
         return RefusedError(Reason.UNREADABLE_SOLUTION)
     if not example.demonstrations:
-        return RefusedError(Reason.UNREADABLE_SOLUTION, "it is not accepted as its own answer")
+        return RefusedError(Reason.UNREADABLE_SOLUTION, "the verifier does not accept it as its own answer")
     answer = final_answer(text)
     if verdict == Verdict.WRONG:
         return RefusedError(Reason.WRONG, f"its answer is {(answer or text[-40:])[:80]!r}")
@@ -178,20 +178,20 @@ def _refusal(verdict: Verdict, text: str, example: Example) -> RefusedError:
 
 
 def columns_of(rows: Iterator[Mapping[str, Any]]) -> tuple[list[str], Iterator[Mapping[str, Any]]]:
-    """The columns of the first hundred rows, together, and all the rows."""
-    first = list(islice(rows, _PEEKED_ROWS))
+    """The union of the columns of the first hundred rows, and all the rows."""
+    first = list(islice(rows, _ROWS_SEARCHED_FOR_COLUMNS))
     return list(dict.fromkeys(name for row in first for name in row)), chain(first, rows)
 
 
 def prepare_rows(rows: Iterable[Mapping[str, Any]], columns: Collection[str]) -> tuple[list[dict[str, Any]], Report]:
-    r"""Prepare rows in memory, as `hpt-trl prepare` does by default, but compared with no benchmark.
+    r"""Prepare rows in memory, as `hpt-trl prepare` does by default, but without decontamination.
 
     Args:
-        rows: of any data set that `converter` knows.
-        columns: its columns.
+        rows: rows of any dataset that `converter` knows.
+        columns: the columns of the dataset.
 
     Returns:
-        Kept rows with `prompt`, `demonstration`, `solution`, and what happened to the others.
+        The kept rows with `prompt`, `demonstration` and `solution`, and the report on all rows.
 
     Example:
         >>> rows = [

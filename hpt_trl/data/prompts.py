@@ -1,4 +1,4 @@
-"""A question, or a prompt as it came -> the prompt the policy gets: a conversation or a text."""
+"""Formats a question or a complete prompt as the prompt for the policy: a conversation or a text."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ from typing import Any
 from hpt_trl.data.refusal_report import Reason, RefusedError
 
 INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
-"""Put behind every question. Source: the prompt of Qwen2.5-Math, which the paper uses."""
+"""Appended to every question. Source: the prompt of Qwen2.5-Math, which the paper uses."""
 
 QUESTION = "{question}"
 CHAT_TEMPLATE = f"{QUESTION}\n{INSTRUCTION}"
 TEXT_TEMPLATE = f"{CHAT_TEMPLATE}\n"
-"""For base models without a chat template. It ends with a line break, so that no token spans prompt and answer."""
+"""For base models without a chat template. The final line break prevents a token from spanning prompt and answer."""
 
 Prompt = str | list[dict[str, str]]
 
@@ -30,10 +30,10 @@ def question_prompt(question: str) -> list[dict[str, str]]:
 
 
 def clean_text(text: str) -> str:
-    """Text with line breaks as `\\n`.
+    """The text with all line breaks as `\\n`.
 
     Raises:
-        RefusedError: for half a surrogate pair, which no file can hold and no tokenizer reads.
+        RefusedError: for an unpaired surrogate, which can be neither encoded in a file nor tokenized.
     """
     try:
         text.encode()
@@ -46,7 +46,7 @@ def plain_message(message: Any) -> dict[str, str]:
     """One message as `{"role", "content"}`, from that form or ShareGPT's `{"from", "value"}`.
 
     Raises:
-        RefusedError: for anything but text: pictures, tool calls, a missing role.
+        RefusedError: if the role is missing, or the content is not text, such as images or tool calls.
     """
     if not isinstance(message, Mapping):
         raise RefusedError(Reason.MALFORMED, f"a message must have a role and a content, got {type(message).__name__}")
@@ -66,13 +66,13 @@ def plain_message(message: Any) -> dict[str, str]:
 @dataclass(frozen=True)
 class PromptStyle:
     """
-    How prompts are written.
+    How prompts are formatted.
 
     Args:
-        format: "chat" or "text"; None: questions become conversations, prompts that came as prompts stay.
-        template: text with `{question}` in it; None: a question gets the instruction to box its answer, a prompt that
-            came as a prompt stays.
-        system: content of the system message; "" removes the one that came, None leaves it.
+        format: "chat" or "text". None turns questions into conversations and leaves complete prompts unchanged.
+        template: text that contains `{question}`. None appends the instruction to box the answer to questions, and
+            leaves complete prompts unchanged.
+        system: content of the system message. "" removes an existing one, None leaves it unchanged.
     """
 
     format: str | None = None
@@ -83,27 +83,29 @@ class PromptStyle:
         if self.format not in (None, "chat", "text"):
             raise ValueError(f"prompt_format must be 'chat' or 'text', got {self.format!r}.")
         if self.template is not None and QUESTION not in self.template:
-            raise ValueError(f"prompt_template must have {QUESTION} where the question goes, got {self.template!r}.")
+            raise ValueError(f"prompt_template must contain {QUESTION}, got {self.template!r}.")
         if self.system is not None and self.format == "text":
-            raise ValueError("prompt_system has no place in a text prompt. Write it into prompt_template.")
+            raise ValueError(
+                "prompt_system needs conversations, but prompt_format is 'text'. Write the text into prompt_template."
+            )
 
     def apply(self, prompt: Prompt, is_question: bool) -> Prompt:
         """The prompt to train on.
 
         Args:
-            prompt: a question, or a prompt as it came (text or messages).
+            prompt: a question, or a complete prompt (text or messages).
             is_question: whether a text is a bare question.
 
         Raises:
             RefusedError: if a conversation of several turns would have to become a text.
-            ValueError: if a system message is asked for where prompts are texts.
+            ValueError: if a system message is set but the prompts are texts.
         """
         if not isinstance(prompt, str):
-            return self._text_of(prompt) if self.format == "text" else self._with_system(self._refilled(prompt))
+            return self._to_text(prompt) if self.format == "text" else self._with_system(self._with_template(prompt))
         becomes_text = self.format == "text" or (self.format is None and not is_question)
         if becomes_text and self.system is not None:
             raise ValueError(
-                "prompt_system needs conversations, but the prompts are texts: set prompt_format to 'chat'."
+                "prompt_system needs conversations, but the prompts are texts. Set prompt_format to 'chat'."
             )
         template = self.template or QUESTION
         if is_question and not self.template:
@@ -111,7 +113,7 @@ class PromptStyle:
         text = prompt if template == QUESTION and not is_question else _fill(template, prompt)
         return text if becomes_text else self._with_system([{"role": "user", "content": text}])
 
-    def _text_of(self, messages: list[dict[str, str]]) -> str:
+    def _to_text(self, messages: list[dict[str, str]]) -> str:
         turns = [message for message in messages if message["role"] != "system"]
         if len(turns) != 1:
             raise RefusedError(Reason.MALFORMED, f"a conversation of {len(turns)} turns cannot become a text prompt")
@@ -119,17 +121,17 @@ class PromptStyle:
         has_instruction = "\\boxed" in question
         return _fill(self.template or (f"{QUESTION}\n" if has_instruction else TEXT_TEMPLATE), question)
 
-    def _refilled(self, messages: list[dict[str, str]]) -> list[dict[str, str]]:
+    def _with_template(self, messages: list[dict[str, str]]) -> list[dict[str, str]]:
         if self.template is None:
             return messages
-        *before, last = messages
-        return [*before, last | {"content": _fill(self.template, last["content"])}]
+        *context, last = messages
+        return [*context, last | {"content": _fill(self.template, last["content"])}]
 
     def _with_system(self, messages: list[dict[str, str]]) -> list[dict[str, str]]:
         if self.system is None:
             return messages
-        rest = [message for message in messages if message["role"] != "system"]
-        return [{"role": "system", "content": self.system}, *rest] if self.system else rest
+        turns = [message for message in messages if message["role"] != "system"]
+        return [{"role": "system", "content": self.system}, *turns] if self.system else turns
 
 
 def _fill(template: str, question: str) -> str:
@@ -137,7 +139,7 @@ def _fill(template: str, question: str) -> str:
 
 
 def question_text(prompt: Prompt) -> str:
-    """What is asked: the text, or all of a conversation but its system message."""
+    """The text of a prompt, without the system message of a conversation."""
     if isinstance(prompt, str):
         return prompt
     return "\n".join(message["content"] for message in prompt if message["role"] != "system")

@@ -1,4 +1,4 @@
-"""Files, folders and Hub ids -> rows."""
+"""Reads rows from files, folders and the Hub."""
 
 import csv
 import json
@@ -9,40 +9,43 @@ from typing import Any
 SPLITS = ("train", "validation", "test")
 _FILE_BUILDERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
 REPORT_SUFFIX = ".report.json"
-"""What `hpt-trl prepare` writes beside its data; never data itself."""
+"""Suffix of the report that `hpt-trl prepare` writes next to its data; such a file is never read as data."""
 
 _PARQUET_ROWS = 256
 
 
 def local_files(source: str, split: str) -> list[Path]:
-    """The files of a local data set, or none if `source` is the id of one on the Hub.
+    """The files of a local dataset, or an empty list if `source` is a Hub id.
 
-    A folder's files are the one named for the split (`train.jsonl`), else those that begin with its name
-    (`train-00000-of-00002.parquet`), else all where none is named for another split.
+    In a folder, these are the file named after the split (`train.jsonl`), or else the files whose names start with the
+    split (`train-00000-of-00002.parquet`), or else all files, provided that none is named after another split.
 
     Raises:
-        FileNotFoundError: if `source` looks like a path and nothing is there.
-        ValueError: for an empty file, an unknown ending, or a folder that leaves the choice open.
+        FileNotFoundError: if `source` looks like a path and does not exist.
+        ValueError: for an empty file, an unknown suffix, or a folder with files of several formats.
     """
     path = Path(source).expanduser()
     if path.is_dir():
         files = _files_of_folder(path, split)
     elif path.is_file():
         if path.suffix not in _FILE_BUILDERS:
-            raise ValueError(f"The data file {source!r} must end in one of {', '.join(_FILE_BUILDERS)}.")
+            raise ValueError(f"The data file {source!r} must have one of the suffixes {', '.join(_FILE_BUILDERS)}.")
         if path.stem in SPLITS and path.stem != split:
-            raise ValueError(f"Split {split!r} was asked for, but the data file {source!r} is named for {path.stem!r}.")
+            raise ValueError(
+                f"The split is {split!r}, but the data file {source!r} is named after the split {path.stem!r}. Give "
+                "another file or another split."
+            )
         files = [path]
     elif path.suffix in _FILE_BUILDERS or source.startswith((".", "/", "~")):
         raise FileNotFoundError(
-            f"The data {source!r} does not exist. Give a .jsonl, .json, .csv or .parquet file, a folder with one named "
-            f"for the split ({split}.jsonl), or the id of a data set on the Hub."
+            f"The data {source!r} does not exist. Give a .jsonl, .json, .csv or .parquet file, a folder with a file "
+            f"named after the split ({split}.jsonl), or the id of a dataset on the Hub."
         )
     else:
         return []
     for file in files:
         if file.stat().st_size == 0:
-            raise ValueError(f"The data file {str(file)!r} is empty: 0 rows.")
+            raise ValueError(f"The data file {str(file)!r} is empty: it has no rows.")
     return files
 
 
@@ -51,21 +54,21 @@ def _files_of_folder(folder: Path, split: str) -> list[Path]:
     if exact:
         return exact[:1]
     files = [file for file in sorted(folder.rglob("*")) if is_data(file) and not _is_hidden(file, folder)]
-    named = [file for file in files if _split_of(file) == split]
-    chosen = named or [file for file in files if not any(_split_of(other) for other in files)]
-    if not chosen:
+    files_of_split = [file for file in files if _split_of(file) == split]
+    selected = files_of_split or [file for file in files if not any(_split_of(other) for other in files)]
+    if not selected:
         raise FileNotFoundError(
-            f"The folder {str(folder)!r} has no data of split {split!r} (like {split}.jsonl), only "
+            f"The folder {str(folder)!r} has no data for the split {split!r} (such as {split}.jsonl), only "
             f"{[file.name for file in files[:5]]}."
         )
-    if len({file.suffix for file in chosen}) > 1:
-        names = [file.name for file in chosen[:5]]
-        raise ValueError(f"The folder {str(folder)!r} has files of several kinds: {names}. Name one of them.")
-    return chosen
+    if len({file.suffix for file in selected}) > 1:
+        names = [file.name for file in selected[:5]]
+        raise ValueError(f"The folder {str(folder)!r} has files of several formats: {names}. Give one of the files.")
+    return selected
 
 
 def is_data(file: Path) -> bool:
-    """Whether a file holds rows, by its name."""
+    """Whether a file is a data file, judged by its name."""
     return file.is_file() and file.suffix in _FILE_BUILDERS and not file.name.endswith(REPORT_SUFFIX)
 
 
@@ -81,11 +84,11 @@ def _split_of(file: Path) -> str | None:
 
 
 def load_rows(source: str, split: str = "train", config: str | None = None, streaming: bool = False) -> Any:
-    """Load a data set from a local file, a folder of such files or the Hub, as `datasets` does, to train on.
+    """Load a dataset for training with `datasets`, from a local file, a folder of such files, or the Hub.
 
     Raises:
-        FileNotFoundError: if `source` looks like a path and nothing is there.
-        ValueError: if a file is empty or not what its ending says.
+        FileNotFoundError: if `source` looks like a path and does not exist.
+        ValueError: if a file is empty, or its content does not match its suffix.
     """
     from datasets import load_dataset
     from datasets.exceptions import DatasetsError
@@ -98,23 +101,23 @@ def load_rows(source: str, split: str = "train", config: str | None = None, stre
         return load_dataset(builder, data_files=[str(file) for file in files], split="train", streaming=streaming)
     except DatasetsError as error:
         for file in files:
-            for _ in read_file(file):  # names the line
+            for _ in read_file(file):  # its error names the line
                 pass
-        kind = files[0].suffix[1:] if files else "data"
-        raise ValueError(f"The data {source!r} is not readable as {kind}: {error.__cause__ or error}") from error
+        file_format = files[0].suffix[1:] if files else "data"
+        raise ValueError(f"The data {source!r} is not readable as {file_format}: {error.__cause__ or error}") from error
     except RuntimeError as error:
-        # Data sets that come with a loading script: `datasets` no longer runs code from the Hub, and we never did.
+        # The dataset has a loading script, and `datasets` does not run code from the Hub.
         raise ValueError(f"The data {source!r} cannot be loaded: {error}") from error
 
 
 def read_rows(source: str, split: str = "train", config: str | None = None, streaming: bool = False) -> Iterator[dict]:
-    """Rows one by one, as Python values. Local files are never held in memory nor copied to a cache.
+    """Iterate over rows as Python values. Local files are streamed: neither loaded into memory nor copied to a cache.
 
-    Unlike `datasets`, which makes one type of a column, it leaves every value as the file has it: an answer may be 7
-    in one row and "x = 7" in the next.
+    `datasets` gives each column a single type. Here every value stays as it is in the file: an answer may be 7 in one
+    row and "x = 7" in the next.
 
     Raises:
-        FileNotFoundError, ValueError: as `load_rows`; a broken line is named.
+        FileNotFoundError, ValueError: as in `load_rows`; the message names the line that cannot be read.
     """
     files = local_files(source, split)
     if files:
@@ -123,10 +126,10 @@ def read_rows(source: str, split: str = "train", config: str | None = None, stre
 
 
 def read_file(path: Path) -> Iterator[dict[str, Any]]:
-    """Rows of one local file.
+    """Iterate over the rows of one local file.
 
     Raises:
-        ValueError: naming file and line, if it is not what its ending says.
+        ValueError: if the content does not match the suffix; the message names file and line.
     """
     readers = {".jsonl": _read_jsonl, ".json": _read_json, ".csv": _read_csv, ".parquet": _read_parquet}
     return readers[path.suffix](path)
@@ -140,7 +143,9 @@ def _read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
             try:
                 row = json.loads(line.decode("utf-8-sig"))
             except (ValueError, RecursionError) as error:
-                raise ValueError(f"{path}, line {number}, is not readable as JSON: {error}. Mend or drop it.") from None
+                raise ValueError(
+                    f"{path}, line {number}, is not readable as JSON: {error}. Fix or remove it."
+                ) from None
             if not isinstance(row, dict):
                 raise ValueError(f"{path}, line {number}: a row must be an object, got {type(row).__name__}.")
             yield row
@@ -163,14 +168,14 @@ def _read_json(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _read_csv(path: Path) -> Iterator[dict[str, Any]]:
-    csv.field_size_limit(2**31 - 1)  # by default 128 KiB, less than a long demonstration
+    csv.field_size_limit(2**31 - 1)  # the default of 128 KiB is less than a long demonstration
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, strict=True)
         try:
             for row in reader:
                 if None in row:
                     raise ValueError(
-                        f"it has more fields than the {len(reader.fieldnames or ())} columns of its header"
+                        f"it has more fields than the {len(reader.fieldnames or ())} columns of the header"
                     )
                 yield row
         except (csv.Error, ValueError) as error:

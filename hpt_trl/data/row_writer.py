@@ -1,4 +1,4 @@
-"""Rows -> a .jsonl or .parquet file, as they come, and nothing half-written if it goes wrong."""
+"""Streams rows to a .jsonl or .parquet file that appears only when it is complete."""
 
 import json
 from contextlib import ExitStack
@@ -13,10 +13,13 @@ _BUFFERED_ROWS = 256
 
 class RowWriter:
     """
-    Writes rows to a temporary file beside `path`, which takes its name when the `with` block ends without an error.
+    Writes rows to a temporary file next to `path`, and renames it to `path` if the `with` block ends without an error.
 
     Args:
-        path: ends in .jsonl or .parquet.
+        path: the file to write, .jsonl or .parquet.
+
+    Raises:
+        ValueError: for another suffix.
     """
 
     def __init__(self, path: Path) -> None:
@@ -33,7 +36,7 @@ class RowWriter:
         return self
 
     def write(self, row: dict[str, Any]) -> None:
-        """Take one row; every 256 are written out."""
+        """Add a row; rows are written in blocks of 256."""
         self._rows.append(row)
         if len(self._rows) >= _BUFFERED_ROWS:
             self._flush()
@@ -41,7 +44,7 @@ class RowWriter:
     def _flush(self) -> None:
         if self.path.suffix == ".jsonl":
             self._file = self._file or self._stack.enter_context(self._temporary.open("w", encoding="utf-8"))
-            # `default`: a column that is only passed on may hold dates.
+            # `default=str`, because extra columns may have dates.
             self._file.writelines(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in self._rows)
         else:
             self._flush_parquet()
@@ -55,7 +58,7 @@ class RowWriter:
             table = pyarrow.Table.from_pylist(self._rows, schema=self._file and self._file.schema)
         except pyarrow.ArrowException as error:
             raise ValueError(
-                f"A Parquet column has one type, and rows differ: {error}. Write .jsonl instead."
+                f"A Parquet column has one type, but these rows differ: {error}. Write .jsonl instead."
             ) from None
         if self._file is None:
             self._file = self._stack.enter_context(pyarrow.parquet.ParquetWriter(self._temporary, table.schema))

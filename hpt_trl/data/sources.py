@@ -1,4 +1,4 @@
-"""What a config names -> a model that can be loaded and rows that can be trained on."""
+"""Resolves the names in a config to a model that can be loaded and rows that can be trained on."""
 
 from functools import partial
 from pathlib import Path
@@ -18,11 +18,11 @@ def resolve_model(name: str | None) -> str:
     """Path or Hub id of a model.
 
     Raises:
-        ValueError: if there is no name.
-        FileNotFoundError: if it looks like a path and is not the folder of a model.
+        ValueError: if the name is empty.
+        FileNotFoundError: if the name looks like a path but is not the folder of a model.
     """
     if not name:
-        raise ValueError("No model was named. Set model_name_or_path to a folder, a Hub id, or 'miniature'.")
+        raise ValueError("No model was given. Set model_name_or_path to a folder, a Hub id, or 'miniature'.")
     if name == MINIATURE:
         return MODEL_PATH
     is_path = Path(name).exists() or name.startswith((".", "/", "~")) or name.count("/") > 1
@@ -37,15 +37,15 @@ def resolve_model(name: str | None) -> str:
 def resolve_rows(name: str | None, split: str, config: str | None = None, streaming: bool = False) -> Any:
     """Rows with at least `prompt` and `solution`, from a file, a folder, a Hub id or "miniature".
 
-    A known data set is converted, but unlike `hpt-trl prepare` nothing is refused: its likeliest demonstration is taken
-    unseen, and it is compared with no benchmark.
+    A known dataset is converted, but without the checks of `hpt-trl prepare`: the first candidate demonstration is used
+    unverified, and nothing is compared with the benchmarks.
 
     Raises:
-        ValueError: if there is no name, or the columns are of no known data set.
-        FileNotFoundError: if it looks like a path and nothing is there.
+        ValueError: if the name is empty, the columns are not those of a known dataset, or a row cannot be used.
+        FileNotFoundError: if the name looks like a path and does not exist.
     """
     if not name:
-        raise ValueError("No data was named. Set dataset_name to a file, a folder, a Hub id, or 'miniature'.")
+        raise ValueError("No data was given. Set dataset_name to a file, a folder, a Hub id, or 'miniature'.")
     if name == MINIATURE:
         from hpt_trl.miniature.tasks import dataset
 
@@ -66,7 +66,7 @@ def _as_row(convert: Converter, row: dict[str, Any]) -> dict[str, Any]:
         example = convert(row)
     except RefusedError as error:
         raise ValueError(
-            f"A row cannot be used ({error}). `hpt-trl prepare` leaves such rows out and counts them."
+            f"A row cannot be used ({error}). Run `hpt-trl prepare`, which skips and reports such rows."
         ) from None
     return {
         "prompt": PromptStyle().apply(example.prompt, example.is_question),

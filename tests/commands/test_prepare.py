@@ -50,14 +50,14 @@ def test_data_and_report_are_written(source, benchmark, tmp_path, monkeypatch, c
     output = tmp_path / "out" / "ready.jsonl"
     code, told, _ = call(monkeypatch, capsys, source, "--output", output, "--benchmarks", benchmark)
     assert code == 0
-    assert "14 rows came, 4 kept, 10 refused." in told
-    assert "2 of the kept have no demonstration: they stay on RL" in told
+    assert "14 rows read, 4 kept, 10 refused." in told
+    assert "2 of the kept rows have no demonstration and are trained with RL only" in told
     assert "1 refused: overlaps a benchmark (farm 1)" in told
-    assert "Not compared with gpqa: no file of that name among --benchmarks" in told
+    assert "Not compared with gpqa: no file with this name in --benchmarks" in told
     assert [row["demonstration"] for row in rows_of(output)] == ["\\boxed{2}", "", "", "now right: \\boxed{2}"]
     report = json.loads((tmp_path / "out" / "ready.jsonl.report.json").read_text())
-    assert (report["came"], report["kept"], len(report["refused"])) == (14, 4, 10)
-    assert report["came"] == report["kept"] + sum(entry["rows"] for entry in report["refused"].values())
+    assert (report["read"], report["kept"], len(report["refused"])) == (14, 4, 10)
+    assert report["read"] == report["kept"] + sum(entry["rows"] for entry in report["refused"].values())
     assert report["decontamination"]["problems_by_benchmark"] == {"farm": 1}
     assert report["settings"]["source"] == str(source)
     assert sorted(path.name for path in output.parent.iterdir()) == ["ready.jsonl", "ready.jsonl.report.json"]
@@ -114,7 +114,7 @@ def test_limit_reads_the_first_rows_only(source, tmp_path, monkeypatch, capsys):
     flags = ["--limit", 2, "--decontaminate", "false"]
     code, told, _ = call(monkeypatch, capsys, source, "--output", output, *flags)
     assert code == 0
-    assert "2 rows came, 1 kept, 1 refused." in told
+    assert "2 rows read, 1 kept, 1 refused." in told
     assert "Not compared with any benchmark: decontaminate is false" in told
 
 
@@ -125,17 +125,17 @@ BROKEN = b'{"problem": "1+1", "solution": "\\\\boxed{2}", "answer": "2"}\n' * 15
     ("content", "flags", "message"),
     [
         (BROKEN, [], "line 1501, is not readable as JSON"),
-        (b"", [], "is empty: 0 rows"),
+        (b"", [], "is empty: it has no rows"),
         (b"\n\n", [], "has no rows in split 'train'"),
-        (b'{"a": 1}\n', [], "No known data set has the columns ['a']"),
+        (b'{"a": 1}\n', [], "No known dataset has the columns ['a']"),
         (b'{"a": 1}\n', ["--prompt_column", "b"], "The data has no column 'b'; it has ['a']"),
         (
             b'{"question": "a", "answer": "b"}\n',
             [],
-            "1 rows came, 0 kept, 1 refused: 1 malformed. For example row 1: no",
+            "1 rows read, 0 kept, 1 refused: 1 malformed. For example row 1: no",
         ),
         (b'{"prompt": "a", "solution": "1"}\n', ["--limit", "0"], "limit must be at least 1"),
-        (b'{"prompt": "a", "solution": "1"}\n', ["--prompt_system", "s"], "set prompt_format to 'chat'"),
+        (b'{"prompt": "a", "solution": "1"}\n', ["--prompt_system", "s"], "Set prompt_format to 'chat'"),
         (b'{"prompt": "a", "solution": "1"}\n', ["--benchmarks", "x"], "remove one of the two options"),
         (b'{"prompt": "a", "solution": "1", "x": 1}\n{"prompt": "b", "solution": "1", "x": "y"}\n', [], "one type"),
     ],
@@ -181,7 +181,7 @@ def test_without_benchmarks_it_does_not_go_on(source, tmp_path, monkeypatch, cap
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     code, _, error = call(monkeypatch, capsys, source, "--output", tmp_path / "out.jsonl")
     assert code == 2
-    assert "Give a folder with the benchmarks as .jsonl files by --benchmarks FOLDER" in error
+    assert "Pass a folder with the benchmarks as .jsonl files as --benchmarks FOLDER" in error
     assert not (tmp_path / "out.jsonl").exists()
 
 
@@ -211,4 +211,4 @@ def test_samples_are_all_kept_through_the_command(tmp_path, monkeypatch, capsys)
         flags = ["--output", tmp_path / "out.jsonl", "--decontaminate", "false"]
         code, told, _ = call(monkeypatch, capsys, source, *flags)
         assert code == 0, name
-        assert "1 rows came, 1 kept, 0 refused." in told, name
+        assert "1 rows read, 1 kept, 0 refused." in told, name

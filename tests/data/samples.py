@@ -1,4 +1,4 @@
-"""Handmade rows in the true column layout of each known data set; every first one is right, the others are named."""
+"""Handmade rows in the real column layout of each known dataset; a demonstration is correct unless noted."""
 
 THOUGHT = "<think>\n6 times 7, I know this.\n</think>\n\n6 * 7 = \\boxed{42}."
 
@@ -25,7 +25,7 @@ GSM8K = [
     }
 ]
 
-# open-r1/OpenR1-Math-220k: of three generations the first is wrong, the second was cut, the third is right
+# open-r1/OpenR1-Math-220k: the first generation is wrong, the second truncated, the third correct
 OPENR1 = [
     {
         "problem": "What is $6 \\cdot 7$?",

@@ -1,4 +1,4 @@
-"""Each known data set, in its true column layout, becomes prompt, demonstration and solution."""
+"""Each known dataset, in its real column layout, is converted to prompt, demonstration and solution."""
 
 import math
 
@@ -14,9 +14,9 @@ from tests.data import samples
 SAMPLES = [rows[0] for name, rows in vars(samples).items() if name.isupper() and name != "THOUGHT"]
 KEYS = ["role", "content", "from", "value", "ground_truth", "tool_calls", "type", "text"]
 
-ASKED = [{"role": "user", "content": f"What is $6 \\cdot 7$?\n{INSTRUCTION}"}]
-COMPUTE = [{"role": "user", "content": f"Compute $6 \\cdot 7$.\n{INSTRUCTION}"}]
-PLAIN = [{"role": "user", "content": "What is 6*7?"}]
+PROMPT = [{"role": "user", "content": f"What is $6 \\cdot 7$?\n{INSTRUCTION}"}]
+MATH_PROMPT = [{"role": "user", "content": f"Compute $6 \\cdot 7$.\n{INSTRUCTION}"}]
+QUESTION = [{"role": "user", "content": "What is 6*7?"}]
 BOX = "It is \\boxed{42}."
 
 
@@ -30,20 +30,20 @@ BOX = "It is \\boxed{42}."
             "She pays 3*400=$1200.\nThe final answer is \\boxed{1200}.",
             "1200",
         ),
-        (samples.OPENR1, ASKED, samples.THOUGHT, "42"),
-        (samples.DEEPMATH, ASKED, samples.THOUGHT, "42"),
+        (samples.OPENR1, PROMPT, samples.THOUGHT, "42"),
+        (samples.DEEPMATH, PROMPT, samples.THOUGHT, "42"),
         (
             samples.OLYMPIAD,
             [{"role": "user", "content": f"Solve $x^2 = 9$.\n{INSTRUCTION}"}],
             "Either sign does: \\boxed{3, -3}.",
             "$3, -3$",
         ),
-        (samples.MATH, COMPUTE, "It is $\\boxed{42}$.", "42"),
-        (samples.MATH_ANSWER, COMPUTE, "It is $\\boxed{42}$.", "42"),
+        (samples.MATH, MATH_PROMPT, "It is $\\boxed{42}$.", "42"),
+        (samples.MATH_ANSWER, MATH_PROMPT, "It is $\\boxed{42}$.", "42"),
         (samples.COMPLETION, "What is 6*7?\n", BOX, "42"),
-        (samples.COMPLETION_CHAT, PLAIN, BOX, "42"),
+        (samples.COMPLETION_CHAT, QUESTION, BOX, "42"),
         (samples.CHAT, samples.CHAT[0]["messages"][:3], BOX, "42"),
-        (samples.SHAREGPT, PLAIN, BOX, "42"),
+        (samples.SHAREGPT, QUESTION, BOX, "42"),
         (samples.READY, "6*7=", "\\boxed{42}", "42"),
     ],
     ids=[
@@ -51,9 +51,9 @@ BOX = "It is \\boxed{42}."
         "chat", "sharegpt", "ready",
     ],
 )  # fmt: skip
-def test_a_known_layout_becomes_the_three_columns(rows, prompt, demonstration, solution):
+def test_known_layouts_are_converted_to_the_three_columns(rows, prompt, demonstration, solution):
     kept, report = prepare_rows(rows, rows[0])
-    assert (report.came, report.kept, report.refused.total()) == (1, 1, 0)
+    assert (report.read, report.kept, report.refused.total()) == (1, 1, 0)
     assert {name: kept[0][name] for name in ("prompt", "demonstration", "solution")} == {
         "prompt": prompt,
         "demonstration": demonstration,
@@ -61,18 +61,18 @@ def test_a_known_layout_becomes_the_three_columns(rows, prompt, demonstration, s
     }
 
 
-def test_the_first_generation_the_data_set_calls_right_is_the_likeliest():
+def test_generations_that_the_dataset_marks_as_correct_come_first():
     example = converter(samples.OPENR1[0])(samples.OPENR1[0])
-    # Flags right and complete: generation 3 both, 1 complete only, 2 neither.
+    # Correct and complete: generation 3. Complete only: generation 1. Neither: generation 2.
     assert [text[-3:] for text in example.demonstrations] == ["2}.", "41}", "mes"]
 
 
-def test_without_flags_generations_stay_in_order():
+def test_without_flags_generations_keep_their_order():
     row = samples.OPENR1[0] | {"correctness_math_verify": None, "is_reasoning_complete": None}
     assert converter(row)(row).demonstrations == tuple(samples.OPENR1[0]["generations"])
 
 
-def test_columns_a_user_names_may_hold_candidates():
+def test_a_named_column_may_have_several_candidates():
     row = {"ask": "6*7?", "tries": ["\\boxed{41}", None, " ", "\\boxed{42}"], "gold": [42]}
     example = named_converter(row, "ask", "tries", "gold")(row)
     assert example.demonstrations == ("\\boxed{41}", "\\boxed{42}")
@@ -87,12 +87,12 @@ def test_columns_a_user_names_may_hold_candidates():
         (("ask", "trys", None), r"no column 'trys'; it has \['ask', 'tries'\]"),
     ],
 )
-def test_wrong_names_are_refused(names, message):
+def test_wrong_column_names_are_errors(names, message):
     with pytest.raises(ValueError, match=message):
         named_converter(["ask", "tries"], *names)
 
 
-def test_unknown_columns_are_refused():
+def test_unknown_layouts_are_errors():
     with pytest.raises(ValueError, match=r"has the columns \['a', 'b'\]"):
         converter(["b", "a"])
 
@@ -101,7 +101,7 @@ def test_unknown_columns_are_refused():
     ("value", "text"),
     [
         (72, "72"),
-        (72.0, "72"),  # a column of integers with one missing
+        (72.0, "72"),  # from a column of integers with a missing value
         (0.5, "0.5"),
         (-3, "-3"),
         (1e300, "1e+300"),
@@ -117,7 +117,7 @@ def test_unknown_columns_are_refused():
         ("C", "C"),
     ],
 )
-def test_answers_become_text(value, text):
+def test_answers_are_converted_to_text(value, text):
     assert answer_text(value) == text
 
 
@@ -134,10 +134,10 @@ def test_answers_become_text(value, text):
         ("\ud800", Reason.MALFORMED),
     ],
 )
-def test_what_is_no_answer_is_refused(value, reason):
-    with pytest.raises(RefusedError) as caught:
+def test_missing_and_malformed_answers_are_refused(value, reason):
+    with pytest.raises(RefusedError) as error_info:
         answer_text(value)
-    assert caught.value.reason == reason
+    assert error_info.value.reason == reason
 
 
 BAD_ROWS = [
@@ -169,10 +169,10 @@ BAD_ROWS = [
 
 
 @pytest.mark.parametrize(("row", "reason"), BAD_ROWS)
-def test_bad_rows_are_refused_for_the_right_reason(row, reason):
-    with pytest.raises(RefusedError) as caught:
+def test_bad_rows_are_refused_with_the_right_reason(row, reason):
+    with pytest.raises(RefusedError) as error_info:
         converter(row)(row)
-    assert caught.value.reason == reason
+    assert error_info.value.reason == reason
 
 
 JSON = st.recursive(
@@ -184,7 +184,7 @@ JSON = st.recursive(
 
 @settings(max_examples=300)
 @given(data=st.data())
-def test_whatever_a_column_holds_a_row_is_read_or_refused(data):
+def test_any_row_is_either_converted_or_refused(data):
     row = data.draw(st.sampled_from(SAMPLES))
     changed = {name: data.draw(JSON) for name in data.draw(st.sets(st.sampled_from(sorted(row)), min_size=1))}
     try:
@@ -196,7 +196,7 @@ def test_whatever_a_column_holds_a_row_is_read_or_refused(data):
     assert example.solution.strip() == example.solution != ""
 
 
-def test_what_can_be_trained_on_as_it_is():
+def test_which_layouts_need_no_conversion():
     assert is_ready(["prompt"])
     assert is_ready(["prompt", "solution", "messages"])
     assert not is_ready(samples.LUFFY[0])

@@ -1,4 +1,4 @@
-"""Prompts that repeat a benchmark's problem are found; phrases that many problems share are no repetition."""
+"""Prompts that repeat a benchmark problem are found; phrases that many problems share do not count."""
 
 import json
 import os
@@ -15,33 +15,33 @@ from hpt_trl.data.readers import read_file
 ALPHABET = "a b c d e f g h i j k l m n o p q r s t"
 
 
-def test_words_ignore_how_a_formula_is_set():
-    one_way = "Find $\\left(\\dfrac{1}{2}\\right)^x$,\nX_1 = 5\\,\\text{cm}"
-    assert words(one_way) == words("FIND (\\frac{1} 2)^{x}; x_1 \\quad= \uff15 cm")
+def test_words_ignore_the_typesetting_of_formulas():
+    formula = "Find $\\left(\\dfrac{1}{2}\\right)^x$,\nX_1 = 5\\,\\text{cm}"
+    assert words(formula) == words("FIND (\\frac{1} 2)^{x}; x_1 \\quad= \uff15 cm")
     assert words("leftover texture dfractal") == ["leftover", "texture", "dfractal"]
 
 
-def test_the_share_is_of_the_problem_and_counted_by_hand():
+def test_the_share_is_the_covered_fraction_of_the_problem():
     overlap = Overlap({"letters": [ALPHABET]})  # 20 words
-    # 11 words in common are 4 8-grams, which cover 11 of 20 words: 55 %. 10 words: exactly half, not more.
+    # 11 common words are four 8-grams, which cover 11 of 20 words: 55%. 10 words are exactly half, which is not enough.
     assert [hit.share for hit in overlap.hits("x " + " ".join(ALPHABET.split()[:11]) + " y")] == [0.55]
     assert overlap.hits(" ".join(ALPHABET.split()[:10])) == []
-    # Seven words in a row are no 8-gram, however often.
+    # Sequences of seven words have no 8-gram.
     assert overlap.hits(" x ".join(" ".join(ALPHABET.split()[start : start + 7]) for start in (0, 7, 13))) == []
-    # The rest of the prompt does not count.
+    # The length of the prompt does not matter.
     assert overlap.hits("word " * 500 + ALPHABET)[0].share == 1.0
 
 
-def test_a_phrase_of_ten_problems_is_no_repetition():
+def test_a_phrase_that_occurs_in_ten_problems_does_not_count():
     phrase = "where m and n are relatively prime positive integers find m plus n"
     problems = [f"{phrase} case {number}" for number in range(10)]
-    # In nine problems the phrase counts: 13 of 15 words. In ten it does not, and a repetition is still found.
+    # In nine problems the phrase counts: 13 of 15 words. In ten it does not, but a repeated problem is still found.
     assert Overlap({"few": problems[:9]}).hits(f"Something else, {phrase}")[0].share == 13 / 15
     assert Overlap({"many": problems}).hits(f"Something else, {phrase}") == []
     assert [hit.number for hit in Overlap({"many": problems}).hits(problems[3])] == [4]
 
 
-def test_a_short_problem_must_be_there_whole():
+def test_a_short_problem_must_match_a_line():
     overlap = Overlap({"short": ["Simplify $\\sqrt{242}$."], "other": ["What is 1+1?"]})
     assert [hit.benchmark for hit in overlap.hits(question_text(question_prompt("Simplify $\\sqrt{242}$")))] == [
         "short"
@@ -50,7 +50,7 @@ def test_a_short_problem_must_be_there_whole():
     assert overlap.hits("") == []
 
 
-def test_one_hit_a_benchmark_the_best():
+def test_each_benchmark_has_one_hit_the_best():
     half = " ".join(ALPHABET.split()[:12])
     overlap = Overlap({"b": [half + " z" * 3, half], "a": [half]})
     assert overlap.hits(half) == [Hit("a", 1, 1.0), Hit("b", 2, 1.0)]
@@ -62,35 +62,41 @@ def write(path, *rows):
     return str(path)
 
 
-def test_benchmarks_are_named_like_their_files(tmp_path):
+def test_benchmarks_are_named_after_their_files(tmp_path):
     suite = tmp_path / "suites"
     write(suite / "aime24.jsonl", {"problem": "a", "answer": "1"}, {"problem": "b", "answer": "2"})
     write(suite / "arc_challenge" / "test.jsonl", {"problem": "Which?\n\nA) This.\nB) That.", "answer": "A"})
     write(suite / "old" / "train.jsonl", {"problem": "no benchmark"})
     test = write(tmp_path / "gsm8k" / "test.jsonl", {"question": "c", "answer": "#### 3"})
-    found = benchmark_problems([str(tmp_path / "suites"), test])
-    assert found.problems == {"aime24": ["a", "b"], "arc_challenge": ["Which?"], "gsm8k": ["c"]}
-    assert "gpqa" in found.missing
-    assert not {"aime24", "gsm8k"} & set(found.missing)
+    benchmarks = benchmark_problems([str(tmp_path / "suites"), test])
+    assert benchmarks.problems == {"aime24": ["a", "b"], "arc_challenge": ["Which?"], "gsm8k": ["c"]}
+    assert "gpqa" in benchmarks.missing
+    assert not {"aime24", "gsm8k"} & set(benchmarks.missing)
 
 
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([{"answer": "1"}], r"needs a 'problem' or 'question' text in every row, got a row with \['answer'\]"),
+        (
+            [{"answer": "1"}],
+            r"needs a text 'problem' or 'question' in every row, got a row with the columns \['answer'\]",
+        ),
         ([], "no problems"),
     ],
 )
-def test_a_benchmark_without_problems_is_refused(tmp_path, rows, message):
+def test_a_benchmark_without_problems_is_an_error(tmp_path, rows, message):
     with pytest.raises(ValueError, match=message):
         benchmark_problems([write(tmp_path / "a.jsonl", *rows)])
 
 
-def test_benchmarks_that_are_not_there_are_told(tmp_path, monkeypatch):
+def test_missing_benchmarks_are_errors(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match="There is no benchmark at"):
         benchmark_problems([str(tmp_path)])
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
-    with pytest.raises(ValueError, match=r"could not be loaded: .* Give a folder .* or take the risk with --decontam"):
+    with pytest.raises(
+        ValueError,
+        match=r"could not be loaded for decontamination: .* Pass a folder .* or skip the check with --decontam",
+    ):
         benchmark_problems(None)
 
 
@@ -98,7 +104,7 @@ def test_benchmarks_that_are_not_there_are_told(tmp_path, monkeypatch):
 def shared():
     folder = Path(os.environ.get("HPT_SHARED_DATA", Path(__file__).parents[3] / "shared/data"))
     if not (folder / "benchmarks").is_dir():
-        pytest.skip("the benchmarks are not here: point HPT_SHARED_DATA at a folder with benchmarks/ and gsm8k/")
+        pytest.skip("the benchmarks are missing: set HPT_SHARED_DATA to a folder with benchmarks/ and gsm8k/")
     return folder
 
 
@@ -112,18 +118,20 @@ def restyled(problem):
     return f"Problem 3.\n{text}"
 
 
-@pytest.mark.parametrize("asked", [lambda problem: question_text(question_prompt(problem)), restyled])
-def test_every_problem_is_found_again_in_its_own_benchmark_only(benchmarks, asked):
+@pytest.mark.parametrize("format_problem", [lambda problem: question_text(question_prompt(problem)), restyled])
+def test_every_problem_is_found_in_its_own_benchmark_only(benchmarks, format_problem):
     overlap = Overlap(benchmarks)
     problems = [(name, problem) for name, texts in benchmarks.items() for problem in texts]
-    found = sum([hit.benchmark for hit in overlap.hits(asked(problem))] == [name] for name, problem in problems)
-    assert (found, len(problems)) == (4037, 4037)
+    correct = sum(
+        [hit.benchmark for hit in overlap.hits(format_problem(problem))] == [name] for name, problem in problems
+    )
+    assert (correct, len(problems)) == (4037, 4037)
 
 
 def test_three_rows_of_gsm8k_repeat_a_test_problem_with_other_numbers(shared, benchmarks):
     overlap = Overlap(benchmarks)
     rows = list(read_file(shared / "gsm8k" / "train.jsonl"))
     hits = {number: overlap.hits(str(from_gsm8k(row).prompt)) for number, row in enumerate(rows, 1)}
-    found = {number: [hit.benchmark for hit in row_hits] for number, row_hits in hits.items() if row_hits}
-    # Bella's and Max's stamps; a train's and a plane's additional hours, twice.
-    assert found == {21: ["gsm8k"], 1315: ["gsm8k"], 5163: ["gsm8k"]}
+    benchmarks_of_rows = {number: [hit.benchmark for hit in row_hits] for number, row_hits in hits.items() if row_hits}
+    # Row 21 is about stamps; the other two are about additional hours of travel.
+    assert benchmarks_of_rows == {21: ["gsm8k"], 1315: ["gsm8k"], 5163: ["gsm8k"]}

@@ -1,4 +1,4 @@
-"""`hpt-trl prepare` by Hub id, downloaded and streamed, with the benchmarks from the Hub too: on a loopback Hub."""
+"""`hpt-trl prepare` with a Hub id, downloaded and streamed, and benchmarks from the Hub, on a local test server."""
 
 import json
 import os
@@ -54,7 +54,7 @@ def hub(tmp_path):
 
 
 def prepare(tmp_path, hub, *flags):
-    """Run the command in a process of its own, for the endpoint is read when `datasets` is imported."""
+    """Run the command in a new process, because `datasets` reads the endpoint when it is imported."""
     environment = os.environ | client_environment(hub, tmp_path / "home") | {"PYTHONPATH": str(ROOT)}
     command = [
         sys.executable,
@@ -70,7 +70,7 @@ def prepare(tmp_path, hub, *flags):
 
 
 @pytest.mark.parametrize("flags", [[], ["--streaming"]], ids=["download", "streaming"])
-def test_a_hub_id_is_prepared_against_the_benchmarks_of_the_hub(hub, tmp_path, flags):
+def test_a_hub_dataset_is_compared_with_the_benchmarks_on_the_hub(hub, tmp_path, flags):
     done = prepare(tmp_path, hub, *flags)
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
@@ -81,13 +81,13 @@ def test_a_hub_id_is_prepared_against_the_benchmarks_of_the_hub(hub, tmp_path, f
     assert report["decontamination"]["not_compared_with"].keys() == {"gpqa"}
 
 
-def test_a_hub_without_the_set_is_told_in_one_paragraph(tmp_path):
+def test_a_missing_hub_dataset_is_an_error_in_one_paragraph(tmp_path):
     (tmp_path / "hub").mkdir()
     with serve(tmp_path / "hub") as hub:
         done = prepare(tmp_path, hub, "--decontaminate", "false")
-    told = done.stderr.strip().splitlines()
+    lines = done.stderr.strip().splitlines()
     assert done.returncode == 2
-    assert told[-1].startswith("hpt-trl prepare: error: ")
-    assert "Elliott/Openr1-Math-46k-8192" in told[-1]
+    assert lines[-1].startswith("hpt-trl prepare: error: ")
+    assert "Elliott/Openr1-Math-46k-8192" in lines[-1]
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out.jsonl").exists()

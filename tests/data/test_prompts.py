@@ -1,4 +1,4 @@
-"""Prompts as conversations and as texts."""
+"""Prompts are formatted as conversations or as texts."""
 
 import pytest
 
@@ -30,11 +30,11 @@ SYSTEM = [{"role": "system", "content": "Be brief."}]
         ({"system": ""}, SYSTEM + USER, False, USER),
     ],
 )
-def test_prompts_are_written_as_asked(style, prompt, is_question, expected):
+def test_prompts_follow_the_style(style, prompt, is_question, expected):
     assert PromptStyle(**style).apply(prompt, is_question) == expected
 
 
-def test_a_template_with_braces_is_left_alone():
+def test_other_braces_in_a_template_are_kept():
     assert PromptStyle("text", "{question} \\boxed{}").apply("{a} {question}", True) == "{a} {question} \\boxed{}"
 
 
@@ -42,17 +42,17 @@ def test_a_template_with_braces_is_left_alone():
     ("style", "message"),
     [
         ({"format": "html"}, "must be 'chat' or 'text', got 'html'"),
-        ({"template": "{problem}"}, "prompt_template must have {question}"),
-        ({"format": "text", "system": "s"}, "prompt_system has no place in a text prompt"),
+        ({"template": "{problem}"}, "prompt_template must contain {question}"),
+        ({"format": "text", "system": "s"}, "prompt_system needs conversations, but prompt_format is 'text'"),
     ],
 )
-def test_styles_that_cannot_be_are_refused(style, message):
+def test_invalid_styles_are_errors(style, message):
     with pytest.raises(ValueError, match=message):
         PromptStyle(**style)
 
 
-def test_what_has_no_such_form_is_refused():
+def test_prompts_that_cannot_be_converted_are_refused():
     with pytest.raises(RefusedError, match="3 turns cannot become a text"):
         PromptStyle("text").apply(samples.CHAT[0]["messages"][:3], False)
-    with pytest.raises(ValueError, match="set prompt_format to 'chat'"):
+    with pytest.raises(ValueError, match="Set prompt_format to 'chat'"):
         PromptStyle(system="s").apply("6*7=", False)

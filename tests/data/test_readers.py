@@ -1,4 +1,4 @@
-"""Rows from files and folders; a broken line is named."""
+"""Rows from files and folders; an error names the line that cannot be read."""
 
 import json
 import math
@@ -17,7 +17,7 @@ def lines(*rows):
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-def test_jsonl_keeps_what_each_row_has(tmp_path):
+def test_jsonl_keeps_the_type_of_each_value(tmp_path):
     path = tmp_path / "a.jsonl"
     rows = [
         {"answer": 7},
@@ -67,30 +67,30 @@ def test_parquet_keeps_nested_lists(tmp_path):
         ("a.parquet", b"not parquet at all", r"a\.parquet is not readable as Parquet"),
     ],
 )
-def test_broken_files_are_named(tmp_path, name, content, message):
+def test_errors_name_the_broken_file_and_line(tmp_path, name, content, message):
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(ValueError, match=message):
         list(read_file(path))
 
 
-def test_a_broken_line_is_named_in_training_too(tmp_path):
+def test_errors_in_training_data_name_the_line_too(tmp_path):
     path = tmp_path / "broken.jsonl"
     path.write_text('{"prompt": "a"}\n{"prompt": ')
     with pytest.raises(ValueError, match=r"broken\.jsonl, line 2, is not readable as JSON"):
         load_rows(str(path))
 
 
-def test_rows_are_found_by_file_and_by_folder(tmp_path):
+def test_data_is_given_as_a_file_or_a_folder(tmp_path):
     path = tmp_path / "test.jsonl"
     path.write_text(lines(ROW))
     for read in (load_rows, read_rows):
         assert next(iter(read(str(path), "test"))) == ROW
         assert next(iter(read(str(tmp_path), "test"))) == ROW
-        with pytest.raises(ValueError, match="Split 'train' was asked for, but the data file"):
+        with pytest.raises(ValueError, match="The split is 'train', but the data file"):
             read(str(path), "train")
         with pytest.raises(
-            FileNotFoundError, match=r"has no data of split 'train' \(like train\.jsonl\), only \['test"
+            FileNotFoundError, match=r"has no data for the split 'train' \(such as train\.jsonl\), only \['test"
         ):
             read(str(tmp_path), "train")
         with pytest.raises(FileNotFoundError, match=r"does not exist\. Give a"):
@@ -109,26 +109,26 @@ def test_the_shards_of_a_hub_snapshot_are_read_in_order(tmp_path):
     assert load_rows(str(tmp_path))["problem"] == ["0", "1"]
 
 
-def test_files_of_any_name_are_one_train_split_and_reports_are_no_data(tmp_path):
+def test_files_of_any_name_form_the_train_split_and_reports_are_ignored(tmp_path):
     (tmp_path / "b.jsonl").write_text(lines(ROW))
     (tmp_path / "a.jsonl").write_text(lines(ROW, ROW))
     (tmp_path / "a.jsonl.report.json").write_text("{}")
     assert len(list(read_rows(str(tmp_path)))) == 3
     (tmp_path / "c.csv").write_text("problem,answer\na,1\n")
-    with pytest.raises(ValueError, match="files of several kinds"):
+    with pytest.raises(ValueError, match="files of several formats"):
         read_rows(str(tmp_path))
 
 
-def test_an_empty_file_and_an_unknown_ending_are_refused(tmp_path):
+def test_an_empty_file_and_an_unknown_suffix_are_errors(tmp_path):
     (tmp_path / "a.jsonl").touch()
-    with pytest.raises(ValueError, match="is empty: 0 rows"):
+    with pytest.raises(ValueError, match="is empty: it has no rows"):
         read_rows(str(tmp_path / "a.jsonl"))
     (tmp_path / "a.xlsx").write_text("x")
-    with pytest.raises(ValueError, match=r"must end in one of \.json"):
+    with pytest.raises(ValueError, match=r"must have one of the suffixes \.json"):
         read_rows(str(tmp_path / "a.xlsx"))
 
 
-def test_not_a_number_stays_one(tmp_path):
+def test_nan_stays_nan(tmp_path):
     path = tmp_path / "a.parquet"
     pyarrow.parquet.write_table(pyarrow.table({"answer": [1.0, math.nan, None]}), path)
     assert [str(row["answer"]) for row in read_file(path)] == ["1.0", "nan", "None"]
