@@ -70,7 +70,7 @@ def _be_rank(run: Callable[[], None], log: Path) -> None:
         os._exit(code)
 
 
-def exit_codes(pids: list[int], limit: float = 120.0) -> list[int]:
+def exit_codes(pids: list[int], limit: float = 600.0) -> list[int]:
     """Exit codes by rank, -9 for a process that was killed, as those are that do not end within `limit` seconds."""
     deadline, codes = time.monotonic() + limit, []
     for pid in pids:
@@ -98,7 +98,7 @@ def launch(module: str, *flags: str, limit: float) -> str:
     return printed
 
 
-def await_path(path: Path, limit: float = 120.0) -> None:
+def await_path(path: Path, limit: float = 600.0) -> None:
     """Wait until something has made this file or folder."""
     deadline = time.monotonic() + limit
     while not path.exists():

@@ -35,7 +35,7 @@ def kill_at(flags: list[str], folder: Path, size: int) -> None:
     code = "import sys; from hpt_trl.commands.evaluate import main; main(sys.argv[1:])"
     path = folder / "answers" / "data_miniature.jsonl"
     process = subprocess.Popen([sys.executable, "-c", code, *flags, "--output", str(folder)], stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not (path.exists() and path.stat().st_size >= size):
         assert process.poll() is None, process.stderr.read().decode()[-2000:]
         assert time.monotonic() < deadline

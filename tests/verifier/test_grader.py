@@ -96,7 +96,11 @@ def test_each_kind_of_verdict(completion, solution, verdict):
     assert judge([completion], [solution], QUICK) == [verdict]
 
 
-QUICK = Grader(seconds=1.0, workers=2)
+# How long an easy verdict may take on a machine that is busy with other work, in seconds: one takes milliseconds.
+PATIENCE = 3.0
+# Until something that surely happens has happened.
+DEADLINE = 300.0
+QUICK = Grader(seconds=PATIENCE, workers=2)
 
 
 def test_as_many_solutions_as_completions():
@@ -110,38 +114,41 @@ def test_impossible_limits_are_refused():
 
 
 def test_hostile_answers_cost_bounded_time_and_one_line_of_log(caplog):
-    grader = Grader(seconds=1.0, workers=2)
+    grader = Grader(seconds=PATIENCE, workers=4)
     pairs = [(text, "7") for text in HOSTILE] + [(f"{number}+1", f"{number + 1}.0") for number in range(40)]
-    start = time.monotonic()
     with caplog.at_level(logging.WARNING):
         found = grader.judge(pairs)
-    # 4 answers of at most 1 s on 2 workers, each of which is replaced: about 4 s, and hours without a limit.
-    assert time.monotonic() - start < 40
+    # Hours, each, without a limit.
+    assert grader.longest_seconds < 60
     assert found == [TIMED_OUT] * 4 + [RIGHT] * 40
     lines = [record.getMessage() for record in caplog.records if record.name == "hpt_trl.verifier.grader"]
     assert len(lines) == 1
-    assert "4 of 44 verdicts needed more than 1 s" in lines[0]
+    assert "4 of 44 verdicts needed more than 3 s" in lines[0]
     grader.close()
 
 
 def test_memory_is_bounded():
-    grader = Grader(seconds=20.0, megabytes=256, workers=1)
-    # 2^(2^34) is 2 GB of digits: too much for 256 MB, and no time is needed to find that out.
-    start = time.monotonic()
+    grader = Grader(seconds=10 * DEADLINE, megabytes=256, workers=1)
+    # 2^(2^34) is 2 GB of digits: too much for 256 MB, and found to be so long before the time is up.
     assert grader.judge([(r"2^{2^{34}}", "7"), (r"\frac{6}{3}", "2")])[1] is RIGHT
-    assert time.monotonic() - start < 19
+    assert grader.longest_seconds < DEADLINE
     assert all(psutil.Process(pid).memory_info().vms <= 256 * 2**20 for pid in grader.worker_ids())
     grader.close()
 
 
-def busy_worker(grader, thread):
-    """Id of a worker that is in the middle of a verdict."""
+def await_worker(grader, thread, condition, but=()):
+    """Id of a worker, not one of `but`, as soon as it meets the condition."""
     while thread.is_alive():
-        for pid in grader.worker_ids():
-            if psutil.Process(pid).cpu_times().user > 1.5:  # past its imports
-                return pid
-        time.sleep(0.02)
-    raise AssertionError("the batch ended before a worker was seen at work")
+        for worker in list(grader._workers):
+            if worker.process.pid not in but and condition(worker):
+                return worker.process.pid
+        time.sleep(0.001)
+    raise AssertionError("the batch ended before a worker was seen to do so")
+
+
+def is_at(pair):
+    """Whether a worker is judging this pair: the first it was given whose verdict has not come."""
+    return lambda worker: worker.is_ready and bool(worker.jobs) and worker.jobs[0].pair == pair
 
 
 def in_thread(function):
@@ -153,13 +160,16 @@ def in_thread(function):
 
 @pytest.mark.parametrize("kills", [1, 2])
 def test_a_worker_killed_from_outside_costs_one_retry(kills):
-    grader = Grader(seconds=3.0, workers=1)
+    # Killed once, it is judged again until its time is up; killed twice, it is given up.
+    grader = Grader(seconds=PATIENCE if kills == 1 else 10 * DEADLINE, workers=1)
     grader.judge([("1+1", "2.0")])
     pairs = [(f"{number}+1", f"{number + 1}.0") for number in range(5)]
     thread, found = in_thread(lambda: grader.judge([*pairs[:2], SLOW, *pairs[2:]]))
+    killed = []
     for _ in range(kills):
-        os.kill(busy_worker(grader, thread), signal.SIGKILL)
-    thread.join(15)
+        killed.append(await_worker(grader, thread, is_at(SLOW), but=killed))
+        os.kill(killed[-1], signal.SIGKILL)
+    thread.join(DEADLINE)
     assert not thread.is_alive()
     assert found == [[RIGHT, RIGHT, TIMED_OUT, RIGHT, RIGHT, RIGHT]]
     grader.close()
@@ -167,21 +177,20 @@ def test_a_worker_killed_from_outside_costs_one_retry(kills):
 
 def test_an_easy_verdict_survives_the_death_of_its_worker():
     grader = Grader(workers=1)
-    # Starting takes a third of a second: the worker dies with its answers before it, or between two of them.
     pairs = [(f"\\sqrt{{{number}}}+x", f"x+\\sqrt{{{number}}}") for number in range(2, 200)]
     thread, found = in_thread(lambda: grader.judge(pairs))
-    while not grader.worker_ids():
-        time.sleep(0.01)
-    time.sleep(0.8)
-    for pid in grader.worker_ids():
-        os.kill(pid, signal.SIGKILL)
-    thread.join(30)
+    # One worker dies while it starts, its successor with answers before it and behind it.
+    first = await_worker(grader, thread, lambda worker: not worker.is_ready)
+    os.kill(first, signal.SIGKILL)
+    second = await_worker(grader, thread, is_at(pairs[20]), but=[first])
+    os.kill(second, signal.SIGKILL)
+    thread.join(DEADLINE)
     assert found == [[RIGHT] * len(pairs)]
     grader.close()
 
 
 def test_a_worker_that_is_stopped_is_replaced():
-    grader = Grader(seconds=1.0, workers=1)
+    grader = Grader(seconds=PATIENCE, workers=1)
     grader.judge([("1+1", "2.0")])
     os.kill(grader.worker_ids()[0], signal.SIGSTOP)
     assert grader.judge([("1+2", "3.0"), ("1+3", "4.0")]) == [TIMED_OUT, RIGHT]
@@ -195,7 +204,7 @@ def test_many_threads_may_judge_at_once():
         for base in range(8)
     ]
     for thread, _ in threads:
-        thread.join(60)
+        thread.join(DEADLINE)
     assert [found for _, found in threads] == [[[RIGHT] * 10]] * 8
     assert len(grader.worker_ids()) <= 2
     grader.close()
@@ -220,12 +229,22 @@ def test_workers_are_lazy_persistent_and_closed():
 def test_known_pairs_are_not_judged_again():
     grader = Grader(seconds=1.0, workers=1)
     assert grader.judge([SLOW] * 8) == [TIMED_OUT] * 8
-    start = time.monotonic()
-    assert grader.judge([SLOW]) == [TIMED_OUT]
-    assert time.monotonic() - start < 0.9  # judging it again would take its second
     grader.close()
+    assert grader.judge([SLOW]) == [TIMED_OUT]
+    assert grader.worker_ids() == []  # judging it again would take a worker
 
 
+AT_WORK = """
+def at_work(grader, act):
+    import threading, time
+
+    def wait():
+        while not any(worker.is_ready and worker.jobs for worker in list(grader._workers)):
+            time.sleep(0.001)
+        act()
+
+    threading.Thread(target=wait, daemon=True).start()
+"""
 PROGRAMS = {
     "without a main guard": """
         from hpt_trl.verifier.verdicts import judge, shared_grader
@@ -244,8 +263,8 @@ PROGRAMS = {
             queue = context.Queue()
             ranks = [context.Process(target=rank, args=(queue,), daemon=True) for _ in range(2)]
             [each.start() for each in ranks]
-            found = [queue.get(timeout=60) for _ in ranks]
-            [each.join(60) for each in ranks]
+            found = [queue.get(timeout=300) for _ in ranks]
+            [each.join(300) for each in ranks]
             print(*{verdict for verdict, _ in found})
             print(*(pid for _, ids in found for pid in ids))
         """,
@@ -267,28 +286,28 @@ PROGRAMS = {
     "killed": """
         import os, signal
         from hpt_trl.verifier.grader import Grader
-        grader = Grader(seconds=2.0, workers=2)
+        grader = Grader(seconds=3.0, workers=2)
         print(*grader.judge([("1/4", "0.25")]), flush=True)
         print(*grader.worker_ids(), flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
         """,
     "killed in the middle of a bomb": """
-        import os, signal, threading
+        import os, signal
         from hpt_trl.verifier.grader import Grader
-        grader = Grader(seconds=2.0, workers=1)
+        grader = Grader(seconds=3.0, workers=1)
         print(*grader.judge([("1/4", "0.25")]), flush=True)
         print(*grader.worker_ids(), flush=True)
-        threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGKILL)).start()
+        at_work(grader, lambda: os.kill(os.getpid(), signal.SIGKILL))
         grader.judge([("10^{10^{10^{10}}}", "7")])
         """,
     "interrupted": """
-        import os, signal, threading
+        import os, signal
         from hpt_trl.verifier.grader import Grader
-        grader = Grader(seconds=10.0, workers=1)
+        grader = Grader(seconds=3000.0, workers=1)
         ids = []
         grader.judge([("1/4", "0.25")])
         ids += grader.worker_ids()
-        threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+        at_work(grader, lambda: os.kill(os.getpid(), signal.SIGINT))
         try:
             grader.judge([("10^{10^{10^{10}}}", "7")])
         except KeyboardInterrupt:
@@ -304,17 +323,17 @@ PROGRAMS = {
 @pytest.mark.parametrize("how", PROGRAMS)
 def test_no_process_is_left_behind(how, tmp_path):
     program = tmp_path / "program.py"
-    program.write_text(textwrap.dedent(PROGRAMS[how]))
+    program.write_text(AT_WORK + textwrap.dedent(PROGRAMS[how]))
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [sys.executable, str(program)], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
+        [sys.executable, str(program)], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=DEADLINE
     )
     assert done.returncode == (-signal.SIGKILL if "killed" in how else 0), done.stderr
     verdict, ids = done.stdout.splitlines()
     assert verdict == "right"
     workers = [int(pid) for pid in ids.split()]
     assert workers
-    deadline = time.monotonic() + 6
+    deadline = time.monotonic() + DEADLINE
     while any(map(psutil.pid_exists, workers)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(map(psutil.pid_exists, workers))
@@ -324,7 +343,7 @@ def test_standard_input_as_the_program():
     code = 'from hpt_trl.verifier.verdicts import judge; print(*judge([r"\\boxed{1/4}"], ["0.25"]))'
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [sys.executable, "-"], input=code, env=environment, capture_output=True, text=True, timeout=60
+        [sys.executable, "-"], input=code, env=environment, capture_output=True, text=True, timeout=DEADLINE
     )
     assert done.stdout.strip() == "right", done.stderr
 
@@ -364,7 +383,7 @@ def test_hundreds_of_hostile_completions():
     print(json.dumps(figures))
     assert sum(figures["verdicts"].values()) == 400
     assert figures["verdicts"]["timed out"] >= 2
-    assert figures["longest_verdict_seconds"] < 2.0
+    assert figures["longest_verdict_seconds"] < 60  # hours, if a verdict could hang
     assert figures["children_left"] == 0
     assert max(figures["largest_worker_megabytes"]) < 400
 

@@ -132,8 +132,8 @@ def test_the_gate_listens_to_accuracy_among_several():
 @pytest.mark.parametrize("filler", [" ", "*", "(", "\\boxed{", "answer ", "answer: ", "\n", "{", "C", "$"])
 def test_a_megabyte_is_read_in_one_pass(filler):
     text = "the answer" + filler * (2**20 // len(filler))
-    start = time.monotonic()
+    start = time.process_time()
     final_choice(text)
     final_answer(text)
     format_reward([text])
-    assert time.monotonic() - start < 30  # hours, if anything were read again and again
+    assert time.process_time() - start < 30  # hours, if anything were read again and again
