@@ -19,7 +19,7 @@ def two_processes(tiny_model, tmp_path_factory):
     """Results by name of one launch; a rank that waits for the other forever runs into the time limit."""
     folder = tmp_path_factory.mktemp("two")
     command = [*LAUNCH, "-m", "tests.trainer.distributed_worker", tiny_model, str(folder)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     return torch.load(folder / "results.pt")
 
@@ -52,7 +52,7 @@ def test_two_processes_train_from_the_command_line(tiny_model, tmp_path):
     }  # fmt: skip
     flags = [part for key, value in options.items() for part in (f"--{key}", str(value))]
     done = subprocess.run(
-        [*LAUNCH, "-m", "hpt_trl.train", *flags], cwd=ROOT, capture_output=True, text=True, timeout=200
+        [*LAUNCH, "-m", "hpt_trl.train", *flags], cwd=ROOT, capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr[-3000:]
     import pandas as pd
@@ -64,7 +64,7 @@ def test_bad_input_on_two_processes_is_told_once(tmp_path):
     flags = ["--model_name_or_path", "./gone", "--dataset_name", "miniature", "--use_cpu", "true", "--bf16", "false"]
     flags += ["--output_dir", str(tmp_path)]
     done = subprocess.run(
-        [*LAUNCH, "-m", "hpt_trl.train", *flags], cwd=ROOT, capture_output=True, text=True, timeout=200
+        [*LAUNCH, "-m", "hpt_trl.train", *flags], cwd=ROOT, capture_output=True, text=True, timeout=600
     )
     assert done.returncode != 0
     assert done.stderr.count("error: The model './gone'") == 1
