@@ -48,7 +48,7 @@ class LanguageModelArguments:
     The comparison on a real language model.
 
     Args:
-        output_dir (`str`): Folder of the practised model, the runs, `results.json` and `README.md`. If the command is
+        output_dir (`str`): Folder of the practiced model, the runs, `results.json` and `README.md`. If the command is
             started again, finished runs are reused and the missing ones are run.
     """
 
@@ -122,7 +122,7 @@ def chat_rows(tokenizer: Any, problems: Sequence[Mapping[str, Any]]) -> list[dic
     ]
 
 
-def practise(args: LanguageModelArguments, folder: Path) -> None:
+def practice(args: LanguageModelArguments, folder: Path) -> None:
     """Train on easy problems, save the model under `model`, and write its CPU time to `result.json`."""
     start = time.process_time()
     set_seed(0)
@@ -199,7 +199,7 @@ def evaluate(model: Any, tokenizer: Any, args: LanguageModelArguments, seed: int
 
 
 def practice_settings(args: LanguageModelArguments) -> dict[str, Any]:
-    """Settings that the practised model depends on. Only the last part of the model's path: the report is public."""
+    """Settings that the practiced model depends on. Only the last part of the model's path: the report is public."""
     names = ("practice_steps", "practice_prompts", "practice_learning_rate", "matmul_bf16")
     return {"model": Path(args.model_name_or_path).name, **{name: getattr(args, name) for name in names}}
 
@@ -253,10 +253,10 @@ def _solve_rates(folder: Path) -> list[float]:
 
 
 def compare(args: LanguageModelArguments) -> dict[str, Any]:
-    """Practise, run every method with every seed, and return all results as JSON."""
+    """Practice, run every method with every seed, and return all results as JSON."""
     output = Path(args.output_dir)
     folder = output / "practised"
-    practised = _result_of(Task("practice", folder, partial(practise, args, folder)), practice_settings(args))
+    practice_result = _result_of(Task("practice", folder, partial(practice, args, folder)), practice_settings(args))
     runs = []
     for seed in args.seeds:
         for method in args.methods:
@@ -272,7 +272,7 @@ def compare(args: LanguageModelArguments) -> dict[str, Any]:
         "settings": run_settings("hpt", 0, args) | {"seeds": args.seeds},
         "versions": {"hpt_trl": hpt_trl.__version__}
         | {name: metadata.version(name) for name in ("torch", "transformers", "trl")},
-        "practice_cpu_seconds": practised["cpu_seconds"],
+        "practice_cpu_seconds": practice_result["cpu_seconds"],
         "kinds": [problem["kind"] for problem in problems],
         "runs": runs,
     }

@@ -84,7 +84,7 @@ class Comparison:
     def _raise_if_failed(self, failed: list[Task]) -> None:
         if failed:
             raise ValueError(
-                f"{len(failed)} runs failed, the first is {failed[0].name}: see {failed[0].folder / 'log.txt'}. "
+                f"{len(failed)} of the runs failed, first {failed[0].name}: see {failed[0].folder / 'log.txt'}. "
                 "Run the command again to continue with the missing runs."
             )
 
@@ -115,7 +115,7 @@ def search_runs(args: CompareArguments, methods: list[str], rates: Rates) -> lis
 
 
 def best_rates(results: Mapping[Run, Mapping[str, Any]], methods: list[str]) -> dict[tuple[str, str], float]:
-    """The learning rate with the best final in-distribution accuracy, by size and method, mean over search seeds."""
+    """The learning rate with the best final in-distribution accuracy over the search seeds, by size and method."""
     scores: dict[tuple[str, str], dict[float, list[float]]] = {}
     for run, result in results.items():
         if run.stage == "search" and run.method in methods:
@@ -125,9 +125,9 @@ def best_rates(results: Mapping[Run, Mapping[str, Any]], methods: list[str]) -> 
 
 
 def search_score(result: Mapping[str, Any]) -> float:
-    """Mean in-distribution accuracy over the last two points of the curve; two, because the evaluation is small."""
-    last = [point["accuracy"] for point in result["curve"][-2:]]
-    return sum(accuracy[suite] for accuracy in last for suite in IN_DISTRIBUTION) / (len(last) * len(IN_DISTRIBUTION))
+    """Mean in-distribution accuracy of the last two curve points. One alone is too noisy to select a learning rate."""
+    accuracies = [point["accuracy"][suite] for point in result["curve"][-2:] for suite in IN_DISTRIBUTION]
+    return sum(accuracies) / len(accuracies)
 
 
 def main_runs(args: CompareArguments, rates: Rates) -> list[Run]:
