@@ -1,4 +1,4 @@
-"""A tiny offline default: a 0.9M-parameter language model and the arithmetic problems it was pretrained on."""
+"""A tiny offline default: a language model of 0.9M parameters and the arithmetic problems it was pretrained on."""
 
 from pathlib import Path
 

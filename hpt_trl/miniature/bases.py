@@ -1,10 +1,10 @@
-"""Base models of the comparison, made from nothing: `python -m hpt_trl.miniature.bases NAME FOLDER`.
+"""Base models of the comparison, trained from scratch: `python -m hpt_trl.miniature.bases NAME FOLDER`.
 
-As `build.py` makes the embedded model: first the skill of working an answer out, then the habit of answering at once,
-both on the easy part of each family only: a base that works everything out rightly, and fails by habit alone, is mended
-by any method within ten steps.
-How often a base solves a family when sampled follows from how often that family's answers show their steps in the
-second part: `Base.step_shares`, set for each model so that it solves between 5 and 40 % of every family.
+Pretraining has two phases, as in `build.py`: the skill phase teaches step-by-step answers, and the habit phase teaches
+the habit of answering without steps. Both use only the easy problems of each family. With hard problems, a base would
+fail by habit alone, and any method would correct that within ten steps.
+The solve rate of a base on a family depends on how often the answers of that family show their steps in the habit
+phase: `Base.step_shares`, chosen so that each model solves 5% to 40% of every family.
 """
 
 from __future__ import annotations
@@ -29,27 +29,28 @@ if TYPE_CHECKING:
 
 BATCH_SIZE = 32
 WARMUP_STEPS = 50
-MATRIX_RATE = 4e-3
-"""Of Muon, on weight matrices; half of it is left at the end."""
-OTHER_RATE = 4e-3
-"""Of AdamW, on embeddings, norms and biases."""
+MUON_LEARNING_RATE = 4e-3
+"""For weight matrices. Decays to a tenth at the end of training, like AdamW's."""
+ADAMW_LEARNING_RATE = 4e-3
+"""For embeddings, norms and biases."""
 
 SKILL_WEIGHTS = {"chain2": 1.0, "chain4": 1.5, "sum": 1.5, "product": 2.0, "remainder": 2.0, "digits": 1.5,
                  "longer": 0.7, "words": 2.0}  # fmt: skip
-"""How often each suite comes in the first part, in proportion. In the second all come alike."""
+"""Relative frequency of each suite in the skill phase. In the habit phase all suites are equally frequent."""
 
 
 @dataclass(frozen=True)
 class Base:
-    """How to make one base model.
+    """Recipe of one base model.
 
     Args:
         architecture: "qwen2" or "llama".
         hidden_size: width; the MLP is three times as wide.
         layers: depth.
-        skill_steps, habit_steps: optimizer steps of the two parts.
-        step_shares: share of answers that show their steps in the second part, by suite.
-        seed: of weights and problems.
+        skill_steps: optimizer steps of the skill phase.
+        habit_steps: optimizer steps of the habit phase.
+        step_shares: fraction of answers that show their steps in the habit phase, by suite.
+        seed: seed of weights and problems.
     """
 
     architecture: str
@@ -74,27 +75,27 @@ BASES: dict[str, Base] = {
 
 
 def fingerprint(name: str) -> str:
-    """What tells a base from one made by another recipe: its settings, and the code of problems and pretraining."""
+    """Identifies the recipe of a base: a hash of its settings and of the code of problems and pretraining."""
     paths = [str(module.__file__) for module in (tasks, families, build)] + [__file__]
     texts = [Path(path).read_text() for path in paths] + [repr(BASES[name])]
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:12]
 
 
 def base_folder(name: str, cache: Path) -> Path:
-    """Where the base is, or is to be built."""
+    """The folder where the base is, or will be, built."""
     return cache / f"{name}-{fingerprint(name)}"
 
 
 def build_base(base: Base, folder: Path) -> None:
-    """Build a base model into a folder that is there as a whole or not at all. Takes minutes on one core.
+    """Build a base model in a folder that appears only when it is complete. Takes minutes on one core.
 
     Args:
-        base: how to make it, one of `BASES` or another.
-        folder: must not exist.
+        base: the recipe, from `BASES` or another.
+        folder: the folder to create; must not exist.
     """
     import torch
 
-    # The order of floating-point sums depends on the number of threads; one thread makes a rebuild bit-identical.
+    # The order of floating-point sums depends on the number of threads; one thread makes a rebuild bitwise identical.
     torch.set_num_threads(1)
     torch.manual_seed(base.seed)
     tokenizer = build_tokenizer()
@@ -104,11 +105,11 @@ def build_base(base: Base, folder: Path) -> None:
         save(model, tokenizer, temporary)
 
 
-class Texts:
-    """Batches of prompts and answers, drawn without end.
+class BatchSampler:
+    """An endless supply of batches of prompts and answers.
 
     Args:
-        base: says how often answers show their steps.
+        base: the recipe; sets how often answers show their steps.
     """
 
     def __init__(self, base: Base) -> None:
@@ -117,19 +118,19 @@ class Texts:
         self._batches: list[list[tuple[str, str]]] = []
 
     def next(self, skill: bool) -> list[tuple[str, str]]:
-        """The next batch.
+        """Return the next batch.
 
         Args:
-            skill: whether it is of the first part, where every answer shows its steps.
+            skill: whether to sample for the skill phase, in which every answer shows its steps.
         """
         if not self._batches:
-            # Eight batches at a time, of texts of like length each: a third less padding.
-            texts = sorted((self._draw(skill) for _ in range(8 * BATCH_SIZE)), key=lambda text: len("".join(text)))
+            # Sorting the texts of eight batches by length saves a third of the padding.
+            texts = sorted((self._sample(skill) for _ in range(8 * BATCH_SIZE)), key=lambda text: len("".join(text)))
             self._batches = [texts[start : start + BATCH_SIZE] for start in range(0, len(texts), BATCH_SIZE)]
             self.generator.shuffle(self._batches)
         return self._batches.pop()
 
-    def _draw(self, skill: bool) -> tuple[str, str]:
+    def _sample(self, skill: bool) -> tuple[str, str]:
         weights = SKILL_WEIGHTS if skill else dict.fromkeys(SUITES, 1.0)
         suite = self.generator.choices(list(weights), list(weights.values()))[0]
         row = sample_row(self.generator, suite, "train", only_easy=True)
@@ -139,20 +140,20 @@ class Texts:
 
 
 def pretrain(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, base: Base) -> None:
-    """Pretrain a model in place, first on the skill and then on the habit of answering at once."""
+    """Pretrain a model in place: first the skill phase, then the habit phase."""
     import torch
 
-    texts, steps = Texts(base), base.skill_steps + base.habit_steps
+    batches, steps = BatchSampler(base), base.skill_steps + base.habit_steps
     optimizers = _optimizers(model)
 
-    def factor(step: int) -> float:
+    def learning_rate_factor(step: int) -> float:
         return min((step + 1) / WARMUP_STEPS, 0.55 + 0.45 * math.cos(math.pi * step / steps))
 
-    schedulers = [torch.optim.lr_scheduler.LambdaLR(optimizer, factor) for optimizer in optimizers]
+    schedulers = [torch.optim.lr_scheduler.LambdaLR(optimizer, learning_rate_factor) for optimizer in optimizers]
     model.train()
     for step in range(steps):
-        inputs, labels = make_batch(texts.next(skill=step < base.skill_steps), tokenizer)
-        # Right padding needs no attention mask in a causal model: no real token ever looks at the padding after it.
+        inputs, labels = make_batch(batches.next(skill=step < base.skill_steps), tokenizer)
+        # Right padding needs no attention mask: in a causal model, no token attends to the padding after it.
         loss = model(input_ids=inputs, labels=labels).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -166,25 +167,25 @@ def pretrain(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, base: B
 
 
 def _optimizers(model: PreTrainedModel) -> list[torch.optim.Optimizer]:
-    """Muon for weight matrices, which need half the steps by it, and AdamW for all else."""
+    """Muon for weight matrices, which halves the number of steps, and AdamW for all other parameters."""
     import torch
 
-    named = dict(model.named_parameters())
-    is_matrix = {name: each.ndim == 2 and "embed" not in name for name, each in named.items()}
-    matrices = [each for name, each in named.items() if is_matrix[name]]
-    others = [each for name, each in named.items() if not is_matrix[name]]
+    matrices, others = [], []
+    for name, parameter in model.named_parameters():
+        is_matrix = parameter.ndim == 2 and "embed" not in name
+        (matrices if is_matrix else others).append(parameter)
     options: dict[str, Any] = {"weight_decay": 0.01}
     return [
-        torch.optim.Muon(matrices, lr=MATRIX_RATE, adjust_lr_fn="match_rms_adamw", **options),
-        torch.optim.AdamW(others, lr=OTHER_RATE, betas=(0.9, 0.98), **options),
+        torch.optim.Muon(matrices, lr=MUON_LEARNING_RATE, adjust_lr_fn="match_rms_adamw", **options),
+        torch.optim.AdamW(others, lr=ADAMW_LEARNING_RATE, betas=(0.9, 0.98), **options),
     ]
 
 
 def main() -> None:
-    """Parse the command line, and build one base."""
+    """Parse the command line and build one base."""
     parser = argparse.ArgumentParser(description="Pretrain a base model of the comparison from scratch, on one core.")
-    parser.add_argument("name", choices=BASES, help="which one")
-    parser.add_argument("folder", type=Path, help="where to; must not exist")
+    parser.add_argument("name", choices=BASES, help="which base model")
+    parser.add_argument("folder", type=Path, help="folder to create; must not exist")
     arguments = parser.parse_args()
     build_base(BASES[arguments.name], arguments.folder)
 

@@ -23,12 +23,12 @@ BATCH_SIZE = 32
 LEARNING_RATE = 3e-3
 WARMUP_STEPS = 50
 
-# The first part of the pretraining teaches calculating line by line. It has few of the longest chains, so that
-# demonstrations still have something to teach once a model has learned to show its steps.
-SKILL_PART = 0.7
+# The skill phase of pretraining teaches step-by-step calculation. It has few of the longest chains, so that
+# demonstrations remain useful after a model has learned to show its steps.
+SKILL_FRACTION = 0.7
 SKILL_LENGTH_WEIGHTS = {1: 4, 2: 6, 3: 6, 4: 1}
-# The second part makes answering at once, without steps, the habit. The share of step-by-step answers falls with the
-# length, so that 8 samples usually solve a short chain and often miss a long one, but no chain is out of reach.
+# The habit phase makes the model answer without steps by default. The fraction of step-by-step answers decreases with
+# the length, so that 8 samples usually solve a short chain and often miss a long one, but can solve every chain.
 HABIT_STEP_SHARES = {1: 0.5, 2: 0.1, 3: 0.04, 4: 0.015}
 
 
@@ -36,7 +36,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     """Return a byte-level tokenizer, one token per ASCII character, in which `\\boxed{` is a single token.
 
     transformers rebuilds the tokenizer of every Qwen2 model as a byte-level BPE from its vocabulary and merges alone,
-    so this has to be one as well, with no merges, for `AutoTokenizer` to load what was saved.
+    so for `AutoTokenizer` to load it, this tokenizer has to be one too, without merges.
     """
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
@@ -50,7 +50,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         tokenizer_object=tokenizer,
         pad_token=PAD_TOKEN,
         eos_token=EOS_TOKEN,
-        # Named only because the Qwen2 class defaults to a token of its own, which would grow the vocabulary.
+        # Set only because the default of the Qwen2 class would add a token to the vocabulary.
         unk_token=EOS_TOKEN,
         padding_side="left",
         model_max_length=256,
@@ -62,13 +62,13 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 def build_model(
     tokenizer: PreTrainedTokenizerFast, architecture: str = "qwen2", hidden_size: int = 128, layers: int = 4
 ) -> PreTrainedModel:
-    """Return a randomly initialised model, by default with about 0.9M parameters.
+    """Return a randomly initialized model, by default with about 0.9M parameters.
 
     Args:
-        tokenizer: Its tokenizer.
+        tokenizer: Tokenizer of the model.
         architecture: A `model_type` of transformers.
-        hidden_size: Its width; the MLP is three times as wide.
-        layers: Its depth.
+        hidden_size: Width of the model; the MLP is three times as wide.
+        layers: Number of layers.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -91,14 +91,14 @@ def build_model(
 
 
 def sample_text(generator: random.Random, skill: bool) -> tuple[str, str]:
-    """Draw one prompt and answer from the training problems.
+    """Sample a prompt and an answer from the training problems.
 
     Args:
         generator: Source of randomness.
-        skill: Whether to draw from the first part of the pretraining, where every answer shows its steps.
+        skill: Whether to sample for the skill phase, in which every answer shows its steps.
 
     Returns:
-        The prompt and the answer, step by step or only the boxed result.
+        The prompt, and the answer with its steps or only the boxed result.
     """
     weights = SKILL_LENGTH_WEIGHTS if skill else dict.fromkeys(HABIT_STEP_SHARES, 1)
     length = generator.choices(list(weights), list(weights.values()))[0]
@@ -129,7 +129,7 @@ def make_batch(
 
 
 def pretrain(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, steps: int, seed: int) -> None:
-    """Pretrain the model in place, first on the skill and then on the habit of answering at once."""
+    """Pretrain the model in place: first the skill phase, then the habit phase."""
     import torch
     from tqdm import tqdm
 
@@ -141,9 +141,9 @@ def pretrain(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, steps: 
     model.train()
     progress = tqdm(range(steps), desc="Pretraining the miniature model")
     for step in progress:
-        skill = step < SKILL_PART * steps
+        skill = step < SKILL_FRACTION * steps
         inputs, labels = make_batch([sample_text(generator, skill) for _ in range(BATCH_SIZE)], tokenizer)
-        # Right padding needs no attention mask in a causal model: no real token ever looks at the padding after it.
+        # Right padding needs no attention mask: in a causal model, no token attends to the padding after it.
         loss = model(input_ids=inputs, labels=labels).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -171,7 +171,7 @@ def main() -> None:
 
     import torch
 
-    # The order of floating-point sums depends on the number of threads; one thread makes a rebuild bit-identical.
+    # The order of floating-point sums depends on the number of threads; one thread makes a rebuild bitwise identical.
     torch.set_num_threads(1)
     torch.manual_seed(arguments.seed)
     tokenizer = build_tokenizer()

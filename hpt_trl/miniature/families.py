@@ -1,10 +1,10 @@
-"""Eight suites of arithmetic over characters: six families to train on, and two suites out of their distribution.
+"""Eight suites of character-level arithmetic: six families for training, and two out-of-distribution suites.
 
-Every question has one answer, an integer, and a demonstration that works it out line by line and boxes it. A problem
-belongs to train or test by a hash of its question, whatever the seed, and keeps its side when it is asked in words.
+Every question has an integer answer, and a demonstration that derives it line by line and boxes it. A hash of the
+question assigns a problem to train or test, independently of the seed and of whether it is asked in words.
 
-Each family has an easy part, which pretraining holds, and a hard part, which it does not: there a base model finds next
-to nothing by itself, as a language model finds nothing in problems beyond what it has read.
+Each family has easy problems, which are in the pretraining data, and hard problems, which are not. A base model solves
+almost none of the hard problems, just as a language model rarely solves problems far beyond its pretraining data.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from hpt_trl.miniature.tasks import LARGEST_OPERAND, LARGEST_START, LARGEST_VALU
 Numbers = Sequence[int]
 
 LARGEST_EASY_OPERAND = 7
-LARGE_SUMMAND = 6
+LARGE_DIGIT = 6
 LARGEST_EASY_FACTOR = 6
 LARGEST_EASY_DIVISOR = 6
 LARGEST_EASY_DIGIT = 8
@@ -33,15 +33,15 @@ LONGER = "longer"
 
 @dataclass(frozen=True)
 class Family:
-    """One kind of question.
+    """One kind of problem.
 
     Args:
-        title: for tables.
-        draw: numbers of a random problem.
-        question: the numbers as a formula.
-        words: the same question in words.
-        steps: the lines of the way, and the answer.
-        is_easy: whether pretraining holds such problems.
+        title: name in tables.
+        draw: samples the numbers of a problem.
+        question: formats the numbers as a formula.
+        words: formats the numbers as a question in words.
+        steps: the lines of the derivation, and the answer.
+        is_easy: whether such problems are in the pretraining data.
     """
 
     title: str
@@ -53,7 +53,7 @@ class Family:
 
 
 def _draw_chain(generator: random.Random, length: int) -> Numbers:
-    """A start and signed operands that keep every running value between 0 and `LARGEST_VALUE`."""
+    """Sample a start and signed operands that keep every partial result between 0 and `LARGEST_VALUE`."""
     numbers = [generator.randint(1, LARGEST_START)]
     while len(numbers) <= length:
         operand = generator.choice((-1, 1)) * generator.randint(1, LARGEST_OPERAND)
@@ -87,7 +87,7 @@ def _chain(length: int) -> Family:
 
 
 def _sum_steps(numbers: Numbers) -> tuple[list[str], int]:
-    """Column by column from the right, with the carry as a third summand."""
+    """Column by column from the right, with the carry as a third addend."""
     lines, carry = [], 0
     for place in (1, 10, 100):
         digits = [number // place % 10 for number in numbers]
@@ -110,14 +110,14 @@ def _product_steps(numbers: Numbers) -> tuple[list[str], int]:
 
 
 def _remainder_steps(numbers: Numbers) -> tuple[list[str], int]:
-    """Digit by digit from the left: what is left over goes before the next digit."""
+    """Digit by digit from the left; each remainder becomes the leading digit of the next step."""
     number, divisor = numbers
-    lines, left = [], 0
+    lines, remainder = [], 0
     for digit in str(number):
-        value = int(f"{left}{digit}")
-        left = value % divisor
-        lines.append(f"{value}%{divisor}={left}")
-    return lines, left
+        value = int(f"{remainder}{digit}")
+        remainder = value % divisor
+        lines.append(f"{value}%{divisor}={remainder}")
+    return lines, remainder
 
 
 def _digit_sum_steps(digits: Numbers) -> tuple[list[str], int]:
@@ -138,9 +138,9 @@ FAMILIES: dict[str, Family] = {
         lambda numbers: "{}+{}".format(*numbers),
         lambda numbers: "{} and {} together".format(*numbers),
         _sum_steps,
-        # No column adds two digits of which both are large.
+        # No column has two large digits.
         lambda numbers: all(
-            min(digits) < LARGE_SUMMAND for digits in zip(*(map(int, str(number)) for number in numbers))
+            min(digits) < LARGE_DIGIT for digits in zip(*(map(int, str(number)) for number in numbers))
         ),
     ),
     "product": Family(
@@ -168,7 +168,7 @@ FAMILIES: dict[str, Family] = {
         lambda numbers: max(numbers) <= LARGEST_EASY_DIGIT,
     ),
 }
-"""What is trained on."""
+"""The families for training."""
 
 LONGER_FAMILY = _chain(LONGER_CHAIN)
 SUITES: dict[str, str] = {
@@ -182,22 +182,22 @@ OUT_OF_DISTRIBUTION = (LONGER, IN_WORDS)
 
 
 def sample_row(generator: random.Random, suite: str, split: Split, only_easy: bool = False) -> dict[str, Any]:
-    """Draw one problem of a suite.
+    """Sample one problem of a suite.
 
     Args:
         generator: source of randomness.
-        suite: of `SUITES`.
+        suite: a key of `SUITES`.
         split: `"train"` or `"test"`.
-        only_easy: leave out the hard part.
+        only_easy: exclude hard problems.
 
     Returns:
-        `prompt`, `demonstration`, `solution` (digits only) and `suite`, all text; and `is_easy`.
+        A row with the texts `prompt`, `demonstration`, `solution` (digits only) and `suite`, and the flag `is_easy`.
 
     Raises:
         ValueError: if there is no such suite.
     """
     if suite not in SUITES:
-        raise ValueError(f"There is no suite {suite!r} of the miniature: choose one of {', '.join(SUITES)}.")
+        raise ValueError(f"The miniature has no suite {suite!r}: choose one of {', '.join(SUITES)}.")
     while True:
         family = LONGER_FAMILY if suite == LONGER else FAMILIES.get(suite) or generator.choice(list(FAMILIES.values()))
         numbers = family.draw(generator)
@@ -205,10 +205,10 @@ def sample_row(generator: random.Random, suite: str, split: Split, only_easy: bo
         if only_easy and not is_easy:
             continue
         if split_of(family.question(numbers)) == split:
-            ask = family.words if suite == IN_WORDS else family.question
+            format_question = family.words if suite == IN_WORDS else family.question
             lines, answer = family.steps(numbers)
             return {
-                "prompt": f"{ask(numbers)}=?\n",
+                "prompt": f"{format_question(numbers)}=?\n",
                 "demonstration": "\n".join([*lines, f"\\boxed{{{answer}}}"]),
                 "solution": str(answer),
                 "suite": suite,
@@ -227,16 +227,16 @@ def suite_rows(suite: str, count: int, seed: int, split: Split) -> list[dict[str
 
 
 def training_rows(count: int, seed: int, textbook: bool = False) -> list[dict[str, Any]]:
-    """`count` training problems, as even over the six families as they go, in a random order.
+    """Training problems in random order, divided as evenly as possible among the six families.
 
     Args:
-        count: how many.
-        seed: which, and their order.
-        textbook: demonstrations work the hard problems out and give of the easy ones the bare answer.
+        count: number of problems.
+        seed: selects the problems and their order.
+        textbook: keep the steps in the demonstrations of hard problems only; those of easy ones are the bare answer.
     """
     families = list(FAMILIES)
-    shares = [count // len(families) + (place < count % len(families)) for place in range(len(families))]
-    rows = [row for name, share in zip(families, shares) if share for row in suite_rows(name, share, seed, "train")]
+    counts = [count // len(families) + (index < count % len(families)) for index in range(len(families))]
+    rows = [row for name, size in zip(families, counts) if size for row in suite_rows(name, size, seed, "train")]
     random.Random(seed).shuffle(rows)
     for row in rows:
         if textbook and row["is_easy"]:

@@ -1,4 +1,4 @@
-"""Procedural chains of additions and subtractions, with step-by-step demonstrations."""
+"""Procedurally generated chains of additions and subtractions, with step-by-step demonstrations."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TEST_PERCENT = 20
 def split_of(problem: str) -> Split:
     """Return the split a problem belongs to, from a stable hash of its text.
 
-    Hashing the text, rather than shuffling with a seed, keeps train and test disjoint whatever seeds are used.
+    Hashing the text, instead of shuffling with a seed, keeps train and test disjoint for all seeds.
     """
     return "test" if zlib.crc32(problem.encode()) % 100 < TEST_PERCENT else "train"
 
@@ -33,7 +33,7 @@ def problems(count: int, seed: int, split: Split) -> list[dict[str, str]]:
     Args:
         count: Number of rows, at least 1.
         seed: Seed of the generator; the same arguments always give the same rows.
-        split: `"train"` or `"test"`; no problem is in both, whatever the seeds.
+        split: `"train"` or `"test"`; they are disjoint for all seeds.
 
     Returns:
         Rows with the keys `prompt`, `demonstration` and `solution`, all plain text.
@@ -46,24 +46,24 @@ def problems(count: int, seed: int, split: Split) -> list[dict[str, str]]:
         ['49+1=50', '50+9=59', '59+7=66', '\\\\boxed{66}']
     """
     if split not in ("train", "test"):
-        raise ValueError(f"Unknown split {split!r} of the arithmetic problems: choose 'train' or 'test'.")
+        raise ValueError(f"The arithmetic problems have no split {split!r}: choose 'train' or 'test'.")
     generator = random.Random(seed)
     return unique(count, "prompt", lambda: sample_problem(generator, generator.choice(CHAIN_LENGTHS), split))
 
 
 def unique(count: int, key: str, draw: Callable[[], dict[str, Any]]) -> list[dict[str, Any]]:
-    """Draw rows until there are `count` that differ in one column; of equal ones the first stays.
+    """Sample rows until `count` of them have distinct values in one column.
 
     Args:
         count: Number of rows, at least 1.
         key: The column.
-        draw: Draws one row.
+        draw: Samples one row.
 
     Raises:
         ValueError: If `count` is below 1.
     """
     if count < 1:
-        raise ValueError(f"Cannot make {count} problems: ask for at least 1.")
+        raise ValueError(f"The number of problems must be at least 1, got {count}.")
     rows: dict[str, dict[str, Any]] = {}
     while len(rows) < count:
         row = draw()
@@ -79,7 +79,7 @@ def dataset(count: int, seed: int, split: Split) -> Dataset:
 
 
 def sample_problem(generator: random.Random, length: int, split: Split) -> dict[str, str]:
-    """Draw one problem of a split, with `length` additions or subtractions."""
+    """Sample one problem of a split, with `length` additions or subtractions."""
     while True:
         start, operations = _sample_chain(generator, length)
         row = _row(start, operations)
@@ -88,7 +88,7 @@ def sample_problem(generator: random.Random, length: int, split: Split) -> dict[
 
 
 def _sample_chain(generator: random.Random, length: int) -> tuple[int, list[int]]:
-    """Draw a start and `length` signed operands that keep every running value between 0 and `LARGEST_VALUE`."""
+    """Sample a start and `length` signed operands that keep every partial result between 0 and `LARGEST_VALUE`."""
     start = value = generator.randint(1, LARGEST_START)
     operations: list[int] = []
     while len(operations) < length:
@@ -100,7 +100,7 @@ def _sample_chain(generator: random.Random, length: int) -> tuple[int, list[int]
 
 
 def _row(start: int, operations: Sequence[int]) -> dict[str, str]:
-    """Write a chain as a prompt, a demonstration with one line per operation, and a gold solution."""
+    """Format a chain as a prompt, a demonstration with one line per operation, and a gold solution."""
     value = start
     lines = []
     for operand in operations:

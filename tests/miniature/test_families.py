@@ -11,24 +11,22 @@ from hpt_trl.miniature.tasks import split_of
 from hpt_trl.verifier.verdicts import judge
 
 
-def test_no_question_is_trained_on_and_asked():
-    trained_on = {
-        row["prompt"] for suite in SUITES for seed in range(3) for row in suite_rows(suite, 150, seed, "train")
-    }
-    asked = {row["prompt"] for suite in SUITES for row in suite_rows(suite, 150, 9, "test")}
-    assert not trained_on & asked
+def test_train_and_test_questions_are_disjoint():
+    train = {row["prompt"] for suite in SUITES for seed in range(3) for row in suite_rows(suite, 150, seed, "train")}
+    test = {row["prompt"] for suite in SUITES for row in suite_rows(suite, 150, 9, "test")}
+    assert not train & test
 
 
-def test_a_problem_keeps_its_side_when_it_is_asked_in_words():
+def test_a_problem_in_words_is_in_the_same_split():
     generator = random.Random(0)
     for name, family in FAMILIES.items():
-        drawn = [family.draw(generator) for _ in range(4000)]
-        trained_on = {family.words(numbers) for numbers in drawn if split_of(family.question(numbers)) == "train"}
-        assert trained_on, name
-        assert not trained_on & {row["prompt"].removesuffix("=?\n") for row in suite_rows("words", 400, 9, "test")}
+        samples = [family.draw(generator) for _ in range(4000)]
+        train = {family.words(numbers) for numbers in samples if split_of(family.question(numbers)) == "train"}
+        assert train, name
+        assert not train & {row["prompt"].removesuffix("=?\n") for row in suite_rows("words", 400, 9, "test")}
 
 
-def test_demonstrations_are_right_by_the_verifier_and_by_arithmetic():
+def test_demonstrations_are_correct_by_the_verifier_and_by_arithmetic():
     for suite in SUITES:
         rows = suite_rows(suite, 60, 4, "train")
         verdicts = judge([row["demonstration"] for row in rows], [row["solution"] for row in rows])
@@ -44,7 +42,7 @@ def test_demonstrations_are_right_by_the_verifier_and_by_arithmetic():
     assert all(sum(map(int, re.findall(r"\d", row["prompt"]))) == int(row["solution"]) for row in digits)
 
 
-def test_training_rows_are_even_over_families_and_fit_the_longest_answer():
+def test_training_rows_are_balanced_over_families_and_fit_the_token_limit():
     rows = training_rows(32, 1)
     counts = [sum(row["suite"] == name for row in rows) for name in IN_DISTRIBUTION]
     # 32 = 6 * 5 + 2
@@ -55,7 +53,7 @@ def test_training_rows_are_even_over_families_and_fit_the_longest_answer():
     assert longest - 6 + 1 <= MAX_COMPLETION_LENGTH
 
 
-def test_hard_problems_are_never_pretrained_on_and_are_about_half():
+def test_hard_problems_are_not_in_pretraining_and_are_about_half():
     generator = random.Random(0)
     assert all(sample_row(generator, suite, "train", only_easy=True)["is_easy"] for suite in SUITES for _ in range(20))
     for suite in IN_DISTRIBUTION:
@@ -63,14 +61,14 @@ def test_hard_problems_are_never_pretrained_on_and_are_about_half():
         assert 0.3 * 300 < easy < 0.7 * 300, suite
 
 
-def test_a_textbook_works_out_the_hard_problems_only():
+def test_textbook_demonstrations_have_steps_for_hard_problems_only():
     full, textbook = training_rows(60, 3), training_rows(60, 3, textbook=True)
-    for worked, printed in zip(full, textbook):
-        lines = worked["demonstration"].splitlines()
-        assert printed["demonstration"].splitlines() == (lines[-1:] if worked["is_easy"] else lines)
+    for full_row, textbook_row in zip(full, textbook):
+        lines = full_row["demonstration"].splitlines()
+        assert textbook_row["demonstration"].splitlines() == (lines[-1:] if full_row["is_easy"] else lines)
 
 
-def test_a_base_is_built_alike_twice_and_loads_in_either_architecture(tmp_path):
+def test_a_rebuilt_base_is_identical_and_loads_for_both_architectures(tmp_path):
     for architecture in ("qwen2", "llama"):
         base = Base(architecture, 16, 1, 2, 1, dict.fromkeys(SUITES, 0.5))
         for name in ("one", "two"):

@@ -11,18 +11,18 @@ from hpt_trl.miniature.tasks import problems
 from hpt_trl.verifier.verdicts import accuracy_reward
 
 
-def test_train_and_test_are_disjoint_whatever_the_seed():
+def test_train_and_test_are_disjoint_for_all_seeds():
     train = {row["prompt"] for seed in range(3) for row in problems(500, seed, "train")}
     test = {row["prompt"] for seed in range(3) for row in problems(200, seed, "test")}
     assert not train & test
 
 
-def test_the_verifier_accepts_every_demonstration_and_no_other_answer():
+def test_the_verifier_accepts_demonstrations_and_rejects_wrong_answers():
     rows = problems(300, 5, "train")
     solutions = [row["solution"] for row in rows]
     assert accuracy_reward([row["demonstration"] for row in rows], solutions) == [1.0] * 300
-    other = [f"\\boxed{{{int(solution.strip('$')) + 1}}}" for solution in solutions]
-    assert accuracy_reward(other, solutions) == [0.0] * 300
+    wrong = [f"\\boxed{{{int(solution.strip('$')) + 1}}}" for solution in solutions]
+    assert accuracy_reward(wrong, solutions) == [0.0] * 300
 
 
 def test_the_model_is_small_and_round_trips_text():
@@ -32,7 +32,7 @@ def test_the_model_is_small_and_round_trips_text():
     assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
 
 
-def test_the_base_solves_some_problems_but_few():
+def test_the_model_solves_a_few_problems():
     args = EvaluateArguments("miniature", "miniature", limit=200, temperature=1.0, top_p=1.0, max_new_tokens=48)
     (score,) = evaluate(args).scores.values()
     assert 0.05 < score.average.value < 0.4
