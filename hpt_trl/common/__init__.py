@@ -1,1 +1,1 @@
-"""What every folder may import: errors, atomic files, secrets, versions, command lines."""
+"""Helpers that every folder may import: errors, atomic files, masking of secrets, versions, command lines."""

@@ -1,4 +1,4 @@
-"""Command lines on TRL's parser, and errors as one paragraph instead of a traceback."""
+"""Command-line parsing with TRL's parser, and errors as one paragraph instead of a traceback."""
 
 import os
 import sys
@@ -18,7 +18,7 @@ USER_ERRORS = (ValueError, TypeError, OSError, ImportError)
 
 
 class Parser(TrlParser):
-    """TRL's parser, whose errors are raised instead of printed behind three hundred lines of usage."""
+    """TRL's parser, but it raises errors instead of printing them after hundreds of lines of usage."""
 
     def error(self, message: str) -> NoReturn:
         raise ValueError(f"{message}. See `{self.prog} --help`.")
@@ -27,17 +27,17 @@ class Parser(TrlParser):
 def parse(
     dataclass_types: Sequence[Any], argv: Sequence[str], prog: str, first_option: str | None = None
 ) -> tuple[Any, ...]:
-    """Parse flags, and the YAML file named by `--config`, into dataclasses; flags win over the file.
+    """Parse flags, and the YAML file given as `--config`, into dataclasses; flags override the file.
 
     Args:
-        dataclass_types: what to make.
-        argv: what stood behind the command.
+        dataclass_types: the dataclasses to fill.
+        argv: the arguments of the command.
         prog: the command, for messages.
-        first_option: the option that values before the first flag belong to.
+        first_option: the option that receives the values before the first flag.
 
     Raises:
-        ValueError: for an unknown key, a value of the wrong type, or a file that is not a YAML mapping or sets the
-            environment.
+        ValueError: for an unknown key, a value of the wrong type, a file that is not a YAML mapping, or a file that
+            sets environment variables.
         FileNotFoundError: if the file does not exist.
     """
     if first_option and argv and not argv[0].startswith("-"):
@@ -53,37 +53,34 @@ def _check_yaml(path: Path) -> None:
     try:
         content = yaml.safe_load(path.read_text())
     except yaml.MarkedYAMLError as error:
-        # Without the line itself, which may hold a token.
-        place = (
-            f" in line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}"
-            if error.problem_mark
-            else ""
-        )
+        # Without the line itself, which may contain a token.
+        mark = error.problem_mark
+        location = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise ValueError(
-            f"The config file {str(path)!r} is not readable as YAML: {error.problem}{place}. Mend that place."
+            f"The config file {str(path)!r} is not readable as YAML: {error.problem}{location}. Fix that line."
         ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"The config file {str(path)!r} is not readable as YAML: {error}. Mend that place.") from None
+        raise ValueError(f"The config file {str(path)!r} is not readable as YAML: {error}. Fix the file.") from None
     if not isinstance(content, dict):
         raise ValueError(
-            f"The config file {str(path)!r} must hold `key: value` lines, got {type(content).__name__}: "
+            f"The config file {str(path)!r} must consist of `key: value` lines, got {type(content).__name__}: "
             f"{str(content)[:80]!r}."
         )
     if "env" in content:
         raise ValueError(
-            f"The config file {str(path)!r} sets environment variables by `env`, and some of them name programs to "
-            "run. Remove it and set them in the shell."
+            f"The config file {str(path)!r} sets environment variables with `env`, some of which name programs to run. "
+            "Remove `env` and set the variables in the shell."
         )
 
 
 def _one_paragraph(error: Exception) -> str:
-    # A misspelt `--hub_token` is quoted with what stood behind it, and a reward function may quote anything.
+    # An error may quote the value of a misspelled `--hub_token`, and that of a reward function may quote anything.
     return mask_tokens(" ".join(str(error).split()))
 
 
 @contextmanager
 def run_errors(prog: str) -> Iterator[None]:
-    """Turn a fault that a user can mend into one paragraph on stderr and exit code 1. HPT_TRACEBACK=1 shows it all."""
+    """Print a `RunError` as one paragraph on stderr and exit with code 1; with HPT_TRACEBACK=1, raise it."""
     try:
         yield
     except RunError as error:
@@ -96,17 +93,17 @@ def run_errors(prog: str) -> Iterator[None]:
 
 @contextmanager
 def user_errors(prog: str) -> Iterator[None]:
-    """Turn what a user can mend into one paragraph on stderr and exit code 2. Set HPT_TRACEBACK=1 to see it all."""
-    # TRL 1.16 still calls what transformers 5.23 renamed: nothing a user could do about it.
+    """Print one of `USER_ERRORS` as one paragraph on stderr and exit with code 2; with HPT_TRACEBACK=1, raise it."""
+    # TRL 1.16 uses names that transformers 5.23 has deprecated; users cannot do anything about it.
     warnings.filterwarnings("ignore", message=r".*deprecated and will be removed in v6.*", category=FutureWarning)
-    # Part of what a model learned from, and no data set.
+    # gate.parquet belongs to the model's training record; it is not a dataset.
     warnings.filterwarnings("ignore", message=r".*about to commit a data file \(\S*gate\.parquet\)")
     try:
         yield
     except USER_ERRORS as error:
         if os.environ.get("HPT_TRACEBACK"):
             raise
-        # Once a machine: what is missing on one node need not be missing on another.
+        # Once per machine, because a file that is missing on one node may exist on another.
         if os.environ.get("LOCAL_RANK", "0") == "0":
             print(f"{prog}: error: {_one_paragraph(error)}", file=sys.stderr)
         raise SystemExit(2) from None

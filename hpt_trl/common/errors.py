@@ -2,8 +2,8 @@
 
 
 class RunError(RuntimeError):
-    """A fault that ends a run and that the user can fix; the message is one paragraph that says how."""
+    """An error that ends a run and that the user can fix; the message is one paragraph that says how."""
 
 
 class LocalRunError(RunError):
-    """A fault that only this process knows of."""
+    """A `RunError` that the other processes do not know about."""

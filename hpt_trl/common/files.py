@@ -1,4 +1,4 @@
-"""Files that appear complete or not at all, whenever the process is killed."""
+"""Atomic writing: files appear complete or not at all, even if the process is killed."""
 
 import errno
 import os
@@ -13,16 +13,17 @@ UNFINISHED = ".unfinished"
 
 @contextmanager
 def atomic_path(path: Path, durable: bool = True, per_process: bool = False) -> Iterator[Path]:
-    """Yield a temporary path beside `path`, and give it that name when the block ends without an error.
+    """Yield a temporary path next to `path`, and rename it to `path` if the block ends without an error.
 
     Args:
-        path: the file, or the folder that must not exist yet. Missing parent folders are created.
-        durable: flush the bytes and the folder's entry to the disk, so that they survive a loss of power.
-        per_process: use a temporary name of this process's own, where two processes may write the same path at once.
-            A killed process leaves that file behind; without the option, the next writer replaces it.
+        path: the file to write, or a folder that must not exist yet. Missing parent folders are created.
+        durable: flush the content and the directory entry to disk, so that they survive a power failure.
+        per_process: include the process id in the temporary name, in case two processes write the same path
+            concurrently. A killed process leaves its temporary file behind; without this option, the next writer
+            replaces it.
     """
     process = f".{os.getpid()}" if per_process else ""
-    # Hidden, and with the suffix kept: readers of a folder skip it, and writers that choose a format by suffix work.
+    # Hidden, so that readers of the folder skip it; with the suffix, because some writers choose the format by it.
     temporary = path.with_name(f".{path.stem}{process}{UNFINISHED}{path.suffix}")
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove(temporary)
@@ -38,13 +39,13 @@ def atomic_path(path: Path, durable: bool = True, per_process: bool = False) -> 
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a text file that is there completely or not at all."""
+    """Write a text file that appears complete or not at all."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def flush(path: Path) -> None:
-    """Make sure that a file's bytes, or a folder's entries, survive a loss of power."""
+    """Make sure that a file's content, or a folder's entries, survive a power failure."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

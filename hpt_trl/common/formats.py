@@ -1,4 +1,4 @@
-"""Markers of the form of an answer."""
+"""Markers in completions: thinking tags and the box of the answer."""
 
 THINK, END_OF_THINK = "<think>", "</think>"
 BOXED = "\\boxed{"

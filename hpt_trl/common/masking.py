@@ -1,4 +1,4 @@
-"""Tokens and other secrets, and the home folder, kept out of what is shown or written."""
+"""Removal of secrets and of the home folder from everything that is displayed or saved."""
 
 import re
 import shlex
@@ -11,12 +11,12 @@ _HUB_TOKEN = re.compile(r"hf_\w{20,}")
 
 
 def mask_tokens(text: str) -> str:
-    """The text without tokens of the Hub."""
+    """The text with Hub tokens masked."""
     return _HUB_TOKEN.sub("hf_***", text)
 
 
 def safe_command(prog: str, argv: Sequence[str]) -> str:
-    """A command line without secrets, and with the home folder as `~`."""
+    """The command line without secrets, and with the home folder as `~`."""
     words, is_value = [], False
     for word in argv:
         option = word.partition("=")[0]
@@ -28,7 +28,7 @@ def safe_command(prog: str, argv: Sequence[str]) -> str:
 
 
 def without_secrets(content: Any) -> Any:
-    """A configuration without the values of keys that name secrets, and without tokens anywhere."""
+    """The configuration without keys that name secrets, and with tokens masked in all values."""
     if isinstance(content, Mapping):
         return {key: without_secrets(value) for key, value in content.items() if not _SECRET_NAME.search(str(key))}
     if isinstance(content, list):

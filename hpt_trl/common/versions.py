@@ -1,4 +1,4 @@
-"""Versions of what takes part in a run or an evaluation."""
+"""Versions of the packages that a run or an evaluation uses."""
 
 import platform
 from collections.abc import Iterable
@@ -11,16 +11,16 @@ def versions_of(packages: Iterable[str]) -> dict[str, str]:
     """Versions of hpt_trl, of Python, and of those packages that are installed.
 
     Args:
-        packages: names to import them by, or of their distributions.
+        packages: import names or distribution names.
     """
-    found = {name: version for name in packages if (version := _version(name)) is not None}
-    return {"hpt_trl": hpt_trl.__version__, **found, "python": platform.python_version()}
+    installed = {name: version for name in packages if (version := _version(name)) is not None}
+    return {"hpt_trl": hpt_trl.__version__, **installed, "python": platform.python_version()}
 
 
 def _version(package: str) -> str | None:
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
-        # vLLM's distribution has another name for a CPU.
+        # The CPU build of vLLM has another distribution name.
         distributions = metadata.packages_distributions().get(package, [])
         return metadata.version(distributions[0]) if distributions else None

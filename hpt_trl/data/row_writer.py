@@ -68,7 +68,7 @@ class RowWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is None:
-            # Entered first: the flush may open the file, which must be closed before it takes its name.
+            # Inside the stack, because the flush may open the file, which must be closed before it is renamed.
             with self._stack:
                 self._flush()
         else:

@@ -170,7 +170,8 @@ def _optimizers(model: PreTrainedModel) -> list[torch.optim.Optimizer]:
     """Muon for weight matrices, which halves the number of steps, and AdamW for all other parameters."""
     import torch
 
-    matrices, others = [], []
+    matrices: list[torch.nn.Parameter] = []
+    others: list[torch.nn.Parameter] = []
     for name, parameter in model.named_parameters():
         is_matrix = parameter.ndim == 2 and "embed" not in name
         (matrices if is_matrix else others).append(parameter)

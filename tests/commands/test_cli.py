@@ -101,7 +101,7 @@ def test_bad_input_is_told_in_one_paragraph(config, tmp_path, monkeypatch, capsy
     ("content", "message"),
     [
         ("a: [1,", "is not readable as YAML"),
-        ("just words", "must hold `key: value` lines, got str"),
+        ("just words", "must consist of `key: value` lines, got str"),
         (None, "not exist"),
     ],
 )
