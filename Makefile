@@ -6,7 +6,14 @@ VLLM_BIN := $(VLLM_VENV)/bin
 TRACKERS_VENV ?= .venv-trackers
 TRACKERS_BIN := $(TRACKERS_VENV)/bin
 
-.PHONY: install quickstart test test-distributed docs format hooks vllm-cpu test-vllm test-trackers extras audit
+# Processes that run tests side by side; 0: this one alone.
+WORKERS ?= logical
+# Milliseconds each: no trainer, no subprocess.
+TENSOR_TESTS = tests/algorithm tests/common tests/project/test_layout.py tests/trainer/test_demonstrations.py \
+	tests/trainer/test_row_packing.py
+
+.PHONY: install quickstart check lint test test-distributed mutants docs format hooks vllm-cpu test-vllm \
+	test-trackers extras audit
 
 install: $(VENV)/installed
 
@@ -20,17 +27,31 @@ $(VENV)/installed: pyproject.toml constraints.txt
 quickstart: install
 	$(BIN)/hpt-trl quickstart
 
-test: export HF_HUB_OFFLINE = 1
-test: export HPT_SMALL = 1
-test: install
+# The inner loop, under a minute.
+check: export HF_HUB_OFFLINE = 1
+check: lint
+	$(BIN)/python -m pytest $(TENSOR_TESTS)
+
+lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest --nbmake tests notebooks
 
+# Tests of one file stay on one worker as long as there is other work: they share what the file has set up.
+test: export HF_HUB_OFFLINE = 1
+test: export HPT_SMALL = 1
+test: lint
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations=20 --nbmake tests notebooks
+
+# One after another: each takes several processes.
 test-distributed: export HF_HUB_OFFLINE = 1
 test-distributed: install
 	$(BIN)/python -m pytest -m distributed --durations=10 tests
+
+# Changes one line of the core at a time: a mutation that no test notices is an error.
+mutants: export HF_HUB_OFFLINE = 1
+mutants: install
+	$(BIN)/python -m tests.mutants
 
 # Warnings are errors. Fresh every time: the list of modules decides which pages there are.
 docs: install
