@@ -74,9 +74,8 @@ def test_imports_have_no_cycles_within_a_folder():
 
 
 def test_tests_mirror_the_folders():
-    assert {folder for folder in ORDER if (PACKAGE / folder).is_dir()} - {"common"} <= {
-        path.name for path in (ROOT / "tests").iterdir() if path.is_dir()
-    }
+    folders = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir()}
+    assert {folder for folder in ORDER if (PACKAGE / folder).is_dir()} <= folders
 
 
 def test_private_names_of_trl_stay_in_the_trainers_folder():
@@ -96,12 +95,23 @@ def test_import_is_light():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
-def test_functions_stay_small():
-    for name, path in MODULES.items():
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.FunctionDef):
-                lines = node.end_lineno - node.body[0].lineno + 1
-                assert lines <= 40, f"{name}.{node.name} has {lines} lines"
+# Ruff's C901 bounds functions. Of files and classes: what may be longer, and why.
+LONG_FILES = {
+    "algorithm/estimator.py": "to be divided into parts and presets",
+    "trainer/hpt.py": "to be divided into the algorithm and what saves and resumes it",
+}
+LONG_CLASSES = {"HPTTrainer": "to be divided into the algorithm and what saves and resumes it"}
+
+
+def test_files_and_classes_stay_small():
+    long_files, long_classes = set(), set()
+    for path in [PACKAGE / "__init__.py", *MODULES.values()]:
+        text = path.read_text()
+        if len(text.splitlines()) > 400:
+            long_files.add(path.relative_to(PACKAGE).as_posix())
+        classes = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ClassDef)]
+        long_classes |= {node.name for node in classes if node.end_lineno - node.lineno + 1 > 350}
+    assert (long_files, long_classes) == (set(LONG_FILES), set(LONG_CLASSES))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: "/".join(path.with_suffix("").parts[-2:]))
