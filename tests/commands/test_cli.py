@@ -79,7 +79,7 @@ NO_DEMONSTRATION = [{"prompt": "a", "solution": "1"}, {"prompt": "b", "solution"
         ({"dataset_name": []}, "empty"),
         ({"per_device_train_batch_size": 256}, "no step could be made"),
         ({"resume_from_checkpoint": "./nowhere"}, "resume_from_checkpoint is not a folder: './nowhere'"),
-        ({"eval_strategy": "steps", "eval_steps": 1}, "dataset_name is one file"),
+        ({"eval_strategy": "steps", "eval_steps": 1}, "dataset_name is a single file"),
         ({"output_dir": "/proc/nowhere"}, "/proc/nowhere"),
         ({"model_name_or_path": "miniature", "dataset_name": CHAT}, "no chat template"),
     ],
