@@ -3,6 +3,7 @@ import torch
 
 from hpt_trl.algorithm.gate import (
     GateWeights,
+    annealed_gate,
     gate_weights,
     is_shut,
     linear_gate,
@@ -133,3 +134,16 @@ def test_an_off_policy_weight_beside_the_rollouts_is_not_plain_grpo():
     assert is_shut(GateWeights(one_P, zero_P, zero_P))
     assert not is_shut(GateWeights(one_P, zero_P, torch.tensor([0.5])))
     assert not is_shut(GateWeights(one_P, torch.tensor([0.5]), zero_P))
+
+
+def test_a_solve_rate_above_1_is_no_share_either():
+    with pytest.raises(ValueError, match=r"got \[0.5, 1.5\]"):
+        linear_gate(torch.tensor([0.5, 1.5]), 0)
+
+
+def test_the_annealed_gate_falls_to_its_end_and_stays_there():
+    # 0.05 + 0.85 * (1 - step / 4): 0.9, 0.6875, 0.475, 0.2625, and 0.05 from step 4 on.
+    for step, mu in enumerate((0.9, 0.6875, 0.475, 0.2625, 0.05, 0.05, 0.05)):
+        weights = annealed_gate(torch.tensor([0.0, 1.0]), step, steps=4)
+        assert weights.demonstration_P.tolist() == pytest.approx([mu, mu])
+        assert weights.rollouts_P.tolist() == pytest.approx([1 - mu, 1 - mu])
