@@ -175,7 +175,7 @@ def intro_of(facts: RunFacts) -> str:
         "merged": " It was trained as an adapter, which has been merged into the weights.",
     }[facts.form]
     tools = "using [TRL](https://github.com/huggingface/trl) and hpt_trl"
-    return f"This model is a fine-tuned version of {base}. It was trained with {_method_title(facts)}, {tools}.{form}"
+    return f"This model is a fine-tuned version of {base}. It was trained with {_method_title(facts)} {tools}.{form}"
 
 
 def _method_title(facts: RunFacts) -> str:

@@ -1,1 +1,1 @@
-"""A run's folder, read and explained: figures, findings in words, and one page."""
+"""Reads the folder of a run, diagnoses it, and renders an HTML report with charts."""

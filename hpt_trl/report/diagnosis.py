@@ -1,12 +1,10 @@
-"""What stands out in a run, in words: each finding with its numbers and what to do.
+"""Findings on a run in words, each with its numbers and a recommendation.
 
 from hpt_trl.report.diagnosis import diagnose
 from hpt_trl.report.run_folder import read_run
 
 for finding in diagnose(read_run("runs/quickstart")):
     print(finding)
-
-One file over 300 lines: the checks are one list, read in its order.
 """
 
 import math
@@ -18,7 +16,7 @@ import pandas as pd
 
 from hpt_trl.report.run_folder import Run, early, late
 
-_FEWEST_STEPS = 5
+_MIN_STEPS = 5
 
 
 class Kind(StrEnum):
@@ -26,30 +24,30 @@ class Kind(StrEnum):
 
     EQUAL_REWARDS = "equal rewards"
     VERIFIER = "verifier"
-    GATE_ALL = "gate stuck at all"
-    GATE_NONE = "gate stuck at none"
-    ENTROPY = "collapsed entropy"
+    GATE_ALL = "nearly all prompts on demonstrations"
+    GATE_NONE = "nearly no prompts on demonstrations"
+    ENTROPY = "entropy collapse"
     FALLING_REWARD = "falling reward"
-    FORGOTTEN = "demonstrations forgotten"
+    FORGOTTEN = "forgotten demonstrations"
     SKIPPED_STEPS = "skipped steps"
-    LENGTH = "lengths at the limit"
-    CUT_DEMONSTRATIONS = "cut demonstrations"
-    SLOW_VERDICTS = "slow verdicts"
-    TOO_SHORT = "too short"
-    NOTHING = "nothing stands out"
+    LENGTH = "completions at the length limit"
+    CUT_DEMONSTRATIONS = "truncated demonstrations"
+    SLOW_REWARDS = "slow reward functions"
+    TOO_SHORT = "too few steps"
+    NOTHING = "no issues"
 
 
 @dataclass(frozen=True)
 class Finding:
     """
-    One thing that stands out.
+    One finding.
 
     Args:
         kind: what it is about.
-        title: a few words.
-        text: what was seen, with its numbers.
-        advice: what to do; empty where nothing is to be done.
-        is_problem: False for what only wants to be known.
+        title: title of a few words.
+        text: the observation, with its numbers.
+        advice: what to do; empty if nothing needs to be done.
+        is_problem: False if it is only informative.
     """
 
     kind: Kind
@@ -63,24 +61,24 @@ class Finding:
 
 
 def diagnose(run: Run) -> list[Finding]:
-    """What stands out in a run, problems first; never empty.
+    """Examine a run and return the findings, problems first; never empty.
 
-    "Late" in the texts is the last quarter of the logged steps, "early" the first tenth.
+    In the texts, "early" is the first tenth of the logged steps and "late" the last quarter.
 
     Args:
-        run: from [`~hpt_trl.runs.read_run`].
+        run: run from [`~hpt_trl.runs.read_run`].
 
     Returns:
-        Findings. One of kind `TOO_SHORT` alone where fewer than 5 steps were logged, one of kind `NOTHING` alone where
-        nothing stands out.
+        Findings. A single one of kind `TOO_SHORT` if fewer than 5 steps were logged, a single one of kind `NOTHING` if
+        no check found anything.
     """
-    if len(run.log) < _FEWEST_STEPS:
-        text = f"{_count(len(run.log), 'step')} logged: too few to judge."
-        return [Finding(Kind.TOO_SHORT, "Too short to judge", text, is_problem=False)]
-    found = [finding for check in _CHECKS if (finding := check(run)) is not None]
-    if not found:
-        return [Finding(Kind.NOTHING, "Nothing stands out", _summary(run), is_problem=False)]
-    return sorted(found, key=lambda finding: not finding.is_problem)
+    if len(run.log) < _MIN_STEPS:
+        text = f"Only {_count(len(run.log), 'step')} logged; at least {_MIN_STEPS} are needed for a diagnosis."
+        return [Finding(Kind.TOO_SHORT, "Too few steps to diagnose", text, is_problem=False)]
+    findings = [finding for check in _CHECKS if (finding := check(run)) is not None]
+    if not findings:
+        return [Finding(Kind.NOTHING, "No issues found", _summary(run), is_problem=False)]
+    return sorted(findings, key=lambda finding: not finding.is_problem)
 
 
 def _count(number: float, noun: str) -> str:
@@ -88,17 +86,19 @@ def _count(number: float, noun: str) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %" if share >= 0.01 or share == 0 else f"{100 * share:.1f} %"
+    return f"{share:.0%}" if share >= 0.01 or share == 0 else f"{share:.1%}"
 
 
 def _summary(run: Run) -> str:
-    solved, reward = run.series("hpt/solve_rate"), run.series("reward")
-    if len(solved):
-        return f"The solve rate went from {_percent(early(solved))} early to {_percent(late(solved))} late."
+    solve_rate, reward = run.series("hpt/solve_rate"), run.series("reward")
+    if len(solve_rate):
+        return f"The solve rate went from {_percent(early(solve_rate))} early to {_percent(late(solve_rate))} late."
     if len(reward):
         return f"The mean reward went from {early(reward):.3g} early to {late(reward):.3g} late."
     nll = run.series("demonstrations/nll")
-    return f"The demonstrations' NLL went from {early(nll):.3g} to {late(nll):.3g} nats a token." if len(nll) else ""
+    if len(nll):
+        return f"The NLL of the demonstrations went from {early(nll):.3g} to {late(nll):.3g} nats per token."
+    return ""
 
 
 def _equal_rewards(run: Run) -> Finding | None:
@@ -107,31 +107,34 @@ def _equal_rewards(run: Run) -> Finding | None:
     if not len(equal) or share < 0.8:
         return None
     functions = ", ".join(run.facts.get("reward_functions", [])) or "the reward function"
-    solved = late(run.series("hpt/solve_rate"))
-    # What solves nearly everything and what accepts nearly everything look the same from here.
-    doubt = (
-        f"Judge a few samples below by hand. If some are wrong, {functions} accepts too much; if all are right, take "
-        "harder questions, or stop here."
+    solve_rate = late(run.series("hpt/solve_rate"))
+    # A policy that solves nearly everything and a verifier that accepts nearly everything look the same here.
+    check_acceptance = (
+        f"Check a few of the samples by hand. If some are wrong, {functions} is too lenient; if all are correct, use "
+        "harder prompts or stop training."
     )
     if equal.min() == 1 and reward.max() - reward.min() < 1e-9:
+        check_rejection = (
+            f"Check a few of the samples by hand. If some are correct, {functions} or the solutions are wrong; if none "
+            "are, the policy needs demonstrations, easier prompts or longer completions."
+        )
         return Finding(
             Kind.EQUAL_REWARDS,
             f"Every reward was {reward.mean():.3g}",
-            f"Over {_count(len(reward), 'logged step')} no rollout got another reward, so rollouts gave no gradient.",
-            doubt
-            if solved > 0.5
-            else f"Judge a few samples below by hand. If some are right, {functions} or the solutions are at fault; if "
-            "none is, the policy needs demonstrations, easier questions or longer completions.",
+            f"In {_count(len(reward), 'logged step')}, every rollout got the same reward, so the rollouts provided no "
+            "gradient.",
+            check_acceptance if solve_rate > 0.5 else check_rejection,
         )
-    advice = "Take questions that it solves sometimes, or more rollouts a prompt (num_generations)."
-    if not math.isnan(solved):
-        easier = "take easier questions, or more rollouts a prompt (num_generations)."
-        advice = f"It solves {_percent(solved)}{f'. {doubt}' if solved > 0.5 else f': {easier}'}"
+    if math.isnan(solve_rate):
+        advice = "Use prompts that the policy solves sometimes, or more rollouts per prompt (num_generations)."
+    else:
+        easier = "Use easier prompts, or more rollouts per prompt (num_generations)."
+        advice = f"The solve rate is {_percent(solve_rate)}. {check_acceptance if solve_rate > 0.5 else easier}"
     return Finding(
         Kind.EQUAL_REWARDS,
         "Most groups have equal rewards",
-        f"Late in the run all rollouts of a prompt got the same reward for {_percent(share)} of the prompts, and gave "
-        "no policy gradient.",
+        f"Late in the run, all rollouts of a prompt got the same reward for {_percent(share)} of the prompts, so they "
+        "provided no policy gradient.",
         advice,
     )
 
@@ -139,28 +142,35 @@ def _equal_rewards(run: Run) -> Finding | None:
 def _verifier(run: Run) -> Finding | None:
     limits = {"unparseable_gold": 0.05, "timed_out": 0.02, "unparseable_answer": 0.5}
     causes = {
-        "unparseable_gold": ("solutions that it cannot read", "Mend the solutions; `hpt-trl prepare` names them."),
-        "timed_out": ("verdicts that took too long", "Look at the answers: they may be huge numbers."),
-        "unparseable_answer": (
-            "completions without a readable answer",
-            "Ask for a box in the prompt, and see whether completions are cut before they get there.",
+        "unparseable_gold": (
+            "had a solution that the verifier cannot parse",
+            "Fix the solutions; `hpt-trl prepare` lists them.",
         ),
-    }  # fmt: skip
-    first = early(run.series("verdicts/unparseable_answer"))
-    if first < 0.1:
+        "timed_out": (
+            "took the verifier too long",
+            "Inspect the answers; they may contain huge numbers.",
+        ),
+        "unparseable_answer": (
+            "had no answer that the verifier can parse",
+            "Ask for a boxed answer in the prompt, and check whether completions are truncated before they reach it.",
+        ),
+    }
+    initial = early(run.series("verdicts/unparseable_answer"))
+    if initial < 0.1:
         causes["unparseable_answer"] = (
-            f"completions without a readable answer (early: {_percent(first)})",
-            "The policy knew how to answer and has lost it: go back to a checkpoint, with a lower learning_rate.",
+            f"had no answer that the verifier can parse (early: {_percent(initial)})",
+            "The policy has unlearned the answer format: go back to an earlier checkpoint and lower learning_rate.",
         )
     shares = {name: late(run.series(f"verdicts/{name}")) for name in limits}
-    over = [name for name, limit in limits.items() if shares[name] >= limit]
-    if not over:
+    exceeded = [name for name, limit in limits.items() if shares[name] >= limit]
+    if not exceeded:
         return None
+    observations = [f"{_percent(shares[name])} of the rollouts {causes[name][0]}" for name in exceeded]
     return Finding(
         Kind.VERIFIER,
-        "The verifier cannot judge many answers",
-        "Late in the run " + " and ".join(f"{_percent(shares[name])} were {causes[name][0]}" for name in over) + ".",
-        " ".join(causes[name][1] for name in over),
+        "The verifier cannot judge many rollouts",
+        f"Late in the run, {' and '.join(observations)}.",
+        " ".join(causes[name][1] for name in exceeded),
     )
 
 
@@ -168,77 +178,88 @@ def _gate_stuck(run: Run) -> Finding | None:
     share = run.series("hpt/demonstration_share")
     if not run.has_gate or not len(share):
         return None
-    threshold = run.config.get("gate_threshold")
     if late(share) >= 0.95:
-        solved, nll = late(run.series("hpt/solve_rate")), run.series("demonstrations/nll")
-        known = f" Their NLL went from {early(nll):.3g} to {late(nll):.3g} nats a token." if len(nll) else ""
-        return Finding(
-            Kind.GATE_ALL,
-            "The gate is stuck at demonstrations",
-            f"Late in the run {_percent(late(share))} of the prompts learned from their demonstration, for the policy "
-            f"solved {_percent(solved)} of the rollouts: this was SFT.{known}",
-            "If the samples below hold right answers, mend the verifier or the solutions. If the NLL has come down and "
-            "still nothing is solved, see that the verifier accepts the demonstrations themselves. Else train "
-            "longer, or on easier questions.",
-        )
-    if late(share) <= 0.01:
-        missing = run.series("demonstrations/missing").sum()
-        cause = f" {_count(missing, 'prompt')} had none." if missing else ""
-        return Finding(
-            Kind.GATE_NONE,
-            "The gate is stuck at rollouts" if share.max() <= 0.01 else "The gate has closed",
-            f"Late in the run {_percent(late(share))} of the prompts learned from their demonstration, and at most "
-            f"{_percent(share.max())} in any logged step: from there on it is GRPO.{cause}",
-            "That is as it should be if the policy solves nearly every prompt at least once, and if samples below that "
-            "the verifier accepts are right."
-            + (
-                f" Demonstrations come in up to a solve rate of {threshold:g} (gate_threshold)."
-                if threshold is not None
-                else ""
-            ),
-            is_problem=share.max() <= 0.01,
-        )
-    return None
+        return _only_demonstrations(run, share)
+    return _only_rollouts(run, share) if late(share) <= 0.01 else None
+
+
+def _only_demonstrations(run: Run, share: pd.Series) -> Finding:
+    solve_rate, nll = late(run.series("hpt/solve_rate")), run.series("demonstrations/nll")
+    nll_change = f" Their NLL went from {early(nll):.3g} to {late(nll):.3g} nats per token." if len(nll) else ""
+    return Finding(
+        Kind.GATE_ALL,
+        "The run trains on demonstrations only",
+        f"Late in the run, {_percent(late(share))} of the prompts were trained on their demonstration, because the "
+        f"policy solved {_percent(solve_rate)} of the rollouts. This is SFT.{nll_change}",
+        "If some samples are correct, fix the verifier or the solutions. If the NLL has dropped and still no prompt is "
+        "solved, check that the verifier accepts the demonstrations. Otherwise, train longer or on easier prompts.",
+    )
+
+
+def _only_rollouts(run: Run, share: pd.Series) -> Finding:
+    never_used = bool(share.max() <= 0.01)
+    missing = run.series("demonstrations/missing").sum()
+    cause = f" {_count(missing, 'prompt')} had no demonstration." if missing else ""
+    advice = (
+        "This is as intended if the policy solves nearly every prompt at least once and the samples that the verifier "
+        "accepts are correct."
+    )
+    threshold = run.config.get("gate_threshold")
+    if threshold is not None:
+        advice += f" Prompts with a solve rate of at most {threshold:g} (gate_threshold) use their demonstration."
+    return Finding(
+        Kind.GATE_NONE,
+        "The run trains on rollouts only" if never_used else "The run now trains on rollouts only",
+        f"Late in the run, {_percent(late(share))} of the prompts were trained on their demonstration, and at most "
+        f"{_percent(share.max())} in any logged step. This is GRPO.{cause}",
+        advice,
+        is_problem=never_used,
+    )
 
 
 def _entropy(run: Run) -> Finding | None:
     entropy = run.series("entropy")
-    # Their highest: a fast fall is over within the first tenth.
+    # The maximum, because a fast drop can be over within the first tenth.
     start = entropy.iloc[: max(1, len(entropy) // 10)].max()
     if not (late(entropy) < 0.1 and late(entropy) < 0.25 * start):
         return None
-    solved, failed = late(run.series("hpt/solve_rate")), late(run.series("hpt/none_solved"))
-    # Rollouts that are alike and right are what training is for: only those that are alike and wrong are stuck.
-    is_problem = not solved > 0.9 if math.isnan(failed) else failed >= 0.25
-    outcome = f", and {_percent(solved)} of them solve it."
-    if is_problem:
-        outcome = f", and for {_percent(failed)} of the prompts all of them fail."
-        if math.isnan(failed):
-            outcome = ", so little is left to learn from them."
+    change = (
+        f"Entropy went from {start:.3g} to {late(entropy):.2g} nats per token: the rollouts of a prompt are nearly "
+    )
+    solve_rate, unsolved = late(run.series("hpt/solve_rate")), late(run.series("hpt/none_solved"))
+    # Similar rollouts that are correct are the aim of training; similar rollouts that are wrong are a dead end.
+    is_problem = not solve_rate > 0.9 if math.isnan(unsolved) else unsolved >= 0.25
+    if not is_problem:
+        return Finding(
+            Kind.ENTROPY,
+            "Entropy is low",
+            f"{change}identical, and {_percent(solve_rate)} of them solve it.",
+            "No action is needed as long as the solve rate keeps rising; after that, stop or use harder prompts.",
+            is_problem=False,
+        )
+    outcome = ", so there is little left to learn from them."
+    if not math.isnan(unsolved):
+        outcome = f", and for {_percent(unsolved)} of the prompts, all rollouts fail."
     return Finding(
         Kind.ENTROPY,
-        "Entropy has collapsed" if is_problem else "Entropy is low",
-        f"It went from {start:.3g} to {late(entropy):.2g} nats a token: rollouts of a prompt are nearly alike{outcome}",
-        "Go back to a checkpoint before the fall with a lower learning_rate, or with TRL's entropy_coef or "
-        "epsilon_high above their defaults."
-        if is_problem
-        else "Nothing to mend while that holds; when it no longer rises, stop, or take harder questions.",
-        is_problem=is_problem,
+        "Entropy has collapsed",
+        f"{change}identical{outcome}",
+        "Go back to a checkpoint before the drop and lower learning_rate, or raise TRL's entropy_coef or epsilon_high.",
     )
 
 
 def _forgotten(run: Run) -> Finding | None:
     nll, share = run.series("demonstrations/nll"), run.series("hpt/demonstration_share")
-    # Where few prompts learn from theirs, the NLL is of the hardest, and rises as they get fewer.
+    # With few prompts on demonstrations, the NLL is that of the hardest ones, and rises as they become fewer.
     if not len(nll) or late(share) < 0.5 or late(nll) < max(3 * nll.min(), nll.min() + 0.3):
         return None
     return Finding(
         Kind.FORGOTTEN,
-        "Demonstrations have become unlikely",
-        f"Their NLL was {nll.min():.3g} nats a token at step {nll.idxmin()}, {late(nll):.3g} late: training has "
-        "damaged the policy.",
-        "Go back to a checkpoint before the rise, with a lower learning_rate, or a skip_grad_norm_above below the "
-        "norms of that time.",
+        "The policy is forgetting the demonstrations",
+        f"The NLL rose from {nll.min():.3g} nats per token at step {nll.idxmin()} to {late(nll):.3g} late in the run: "
+        "training has damaged the policy.",
+        "Go back to a checkpoint before the rise and lower learning_rate, or set skip_grad_norm_above below the "
+        "gradient norms at that time.",
     )
 
 
@@ -246,16 +267,17 @@ def _falling_reward(run: Run) -> Finding | None:
     reward = run.series("reward")
     window = max(1, len(reward) // 10)
     smooth = reward.rolling(window, min_periods=window).mean().dropna()
-    if len(smooth) < _FEWEST_STEPS:
+    if len(smooth) < _MIN_STEPS:
         return None
     peak, end = float(smooth.max()), late(reward)
     if peak - end < 0.1 or end > 0.7 * peak:
         return None
     return Finding(
         Kind.FALLING_REWARD,
-        "The reward fell",
-        f"It was {peak:.3g} around step {smooth.idxmax()} (mean of {_count(window, 'logged step')}), {end:.3g} late.",
-        "Take the checkpoint nearest to the peak; lower learning_rate or sft_weight for another run.",
+        "The reward dropped",
+        f"The mean reward fell from {peak:.3g} around step {smooth.idxmax()} (mean of {_count(window, 'logged step')}) "
+        f"to {end:.3g} late in the run.",
+        "Use the checkpoint closest to the peak; for another run, lower learning_rate or sft_weight.",
     )
 
 
@@ -266,13 +288,14 @@ def _skipped_steps(run: Run) -> Finding | None:
     if not count:
         return None
     limit = run.config.get("skip_grad_norm_above")
-    reason = f"the gradient norm was above {limit:g} or not finite" if limit else "the gradient norm was not finite"
+    reason = f"above {limit:g} or not finite" if limit else "not finite"
     return Finding(
         Kind.SKIPPED_STEPS,
         f"{_count(count, 'optimizer step')} skipped",
-        f"Of {run.steps:,} steps {count:,.0f} changed nothing, for {reason}; its median is {norms.median():.3g}.",
-        "A few are nothing to worry about. Many: lower learning_rate or sft_weight; if it is not finite, train in "
-        "bf16 or fp32 instead of fp16.",
+        f"{count:,.0f} of {run.steps:,} steps did not update the model because the gradient norm was {reason}; the "
+        f"median norm is {norms.median():.3g}.",
+        "A few skipped steps are harmless. If there are many, lower learning_rate or sft_weight; if the norm is not "
+        "finite, train in bf16 or fp32 instead of fp16.",
         is_problem=count > 0.02 * run.steps,
     )
 
@@ -282,47 +305,47 @@ def _length(run: Run) -> Finding | None:
     if not len(clipped) or late(clipped) < 0.2:
         return None
     limit = run.config.get("max_completion_length")
-    told = f"max_completion_length ({limit})" if limit else "max_completion_length"
+    option = f"max_completion_length ({limit})" if limit else "max_completion_length"
     return Finding(
         Kind.LENGTH,
-        "Completions run into the length limit",
-        f"Late in the run {_percent(late(clipped))} of the rollouts were cut at {told}; early it was "
-        f"{_percent(early(clipped))}. What is cut has no answer.",
-        f"Raise {told}, or see in the samples below whether they repeat themselves.",
+        "Many completions reach the length limit",
+        f"Late in the run, {_percent(late(clipped))} of the rollouts were truncated at {option}; early in the run, "
+        f"{_percent(early(clipped))}. A truncated completion has no final answer.",
+        f"Raise {option}, or check in the samples whether completions repeat themselves.",
     )
 
 
 def _cut_demonstrations(run: Run) -> Finding | None:
-    cut, refused = (run.series(f"demonstrations/{name}").mean() for name in ("cut", "refused"))
+    truncated, refused = (run.series(f"demonstrations/{name}").mean() for name in ("cut", "refused"))
     prompts = math.nan if run.gate is None or run.gate.empty else run.gate.groupby("step").size().mean()
-    share = (cut + refused) / prompts
+    share = (truncated + refused) / prompts
     if math.isnan(share) or share < 0.05:
         return None
     limit = run.config.get("max_demonstration_length") or run.config.get("max_completion_length")
     return Finding(
         Kind.CUT_DEMONSTRATIONS,
-        "Demonstrations do not fit",
-        f"Of {prompts:.3g} demonstrations a generation {cut:.2g} were cut and {refused:.2g} refused"
-        + (f" at {limit} tokens" if limit else "") + ". One that is cut ends in the middle and teaches no end.",
-        "Raise max_demonstration_length, or take shorter demonstrations.",
-    )  # fmt: skip
+        "Demonstrations are too long",
+        f"Of {prompts:.3g} demonstrations per generation, {truncated:.2g} were truncated and {refused:.2g} refused"
+        f"{f' at {limit} tokens' if limit else ''}. A truncated demonstration does not teach the policy how to end.",
+        "Raise max_demonstration_length, or use shorter demonstrations.",
+    )
 
 
-def _slow_verdicts(run: Run) -> Finding | None:
-    verdicts, step = run.series("time/verdicts").mean(), run.series("step_time").mean()
-    if math.isnan(verdicts) or verdicts < 0.25 * step or verdicts < 1:
+def _slow_rewards(run: Run) -> Finding | None:
+    rewards, step = run.series("time/verdicts").mean(), run.series("step_time").mean()
+    if math.isnan(rewards) or rewards < 0.25 * step or rewards < 1:
         return None
     return Finding(
-        Kind.SLOW_VERDICTS,
-        "Verdicts take much of the time",
-        f"{verdicts:.3g} s of a step's {step:.3g} s went into reward functions.",
-        "Make them faster, or async so that TRL runs several at once.",
+        Kind.SLOW_REWARDS,
+        "Reward functions are slow",
+        f"Reward functions took {rewards:.3g} s of {step:.3g} s per step.",
+        "Make them faster, or make them async so that TRL runs several of them concurrently.",
         is_problem=False,
     )
 
 
 _CHECKS: tuple[Callable[[Run], Finding | None], ...] = (
-    # Causes before what comes of them.
+    # Causes before their consequences.
     _skipped_steps,
     _forgotten,
     _verifier,
@@ -332,5 +355,5 @@ _CHECKS: tuple[Callable[[Run], Finding | None], ...] = (
     _equal_rewards,
     _entropy,
     _falling_reward,
-    _slow_verdicts,
+    _slow_rewards,
 )

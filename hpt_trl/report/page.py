@@ -1,4 +1,4 @@
-"""Runs -> one HTML page that needs no network and no script."""
+"""Renders one or two runs as a single HTML page that needs no network and no scripts."""
 
 import math
 from collections.abc import Sequence
@@ -16,61 +16,61 @@ from hpt_trl.report.render import panel_svgs
 from hpt_trl.report.run_folder import Run, early, late
 
 _SECTIONS = {
-    "What it solves": ("reward", "groups", "verdicts"),
-    "What it learns from": ("sources", "gate_solve_rate", "gate_sources", "questions_solve_rate", "questions_sources"),
-    "How it learns": ("nll", "entropy", "lengths", "gradient", "time"),
+    "Rewards": ("reward", "groups", "verdicts"),
+    "Gate": ("sources", "gate_solve_rate", "gate_sources", "questions_solve_rate", "questions_sources"),
+    "Training": ("nll", "entropy", "lengths", "gradient", "time"),
 }
-_NUMBERS = (
+_METRICS = (
     ("solve rate", "hpt/solve_rate", "{:.1%}"),
     ("mean reward", "reward", "{:.3f}"),
     ("prompts on demonstrations", "hpt/demonstration_share", "{:.1%}"),
-    ("rollouts that carry signal", "hpt/signal_share", "{:.1%}"),
-    ("demonstrations' NLL, nats per token", "demonstrations/nll", "{:.3f}"),
-    ("entropy, nats per token", "entropy", "{:.3f}"),
-    ("completion, tokens", "completions/mean_length", "{:.1f}"),
-    ("completions cut at the limit", "completions/clipped_ratio", "{:.1%}"),
+    ("rollouts with a non-zero gradient", "hpt/signal_share", "{:.1%}"),
+    ("NLL of the demonstrations (nats per token)", "demonstrations/nll", "{:.3f}"),
+    ("entropy (nats per token)", "entropy", "{:.3f}"),
+    ("completion length (tokens)", "completions/mean_length", "{:.1f}"),
+    ("completions truncated at the limit", "completions/clipped_ratio", "{:.1%}"),
     ("gradient norm", "grad_norm", "{:.3g}"),
-    ("step, seconds", "step_time", "{:.3g}"),
+    ("time per step (seconds)", "step_time", "{:.3g}"),
 )
-# What a run is known by; what else differs between two runs is added.
+# Always shown; for two runs, other options that differ are added.
 _SETTINGS = (
     "algorithm", "gate", "gate_threshold", "sft_weight", "num_generations", "generation_batch_size", "temperature",
     "learning_rate", "loss_type", "max_completion_length", "seed",
 )  # fmt: skip
-# Of no consequence for what a run learned.
-_PLACES = {"output_dir", "logging_dir", "run_name", "report_to", "hub_token"}
-_MOMENTS = 4
+# Options that have no effect on training.
+_IGNORED_SETTINGS = {"output_dir", "logging_dir", "run_name", "report_to", "hub_token"}
+_SAMPLED_STEPS = 4
 
 
 def render(runs: Sequence[Run]) -> str:
-    """The page of one run, or of two side by side on the same scales.
+    """Render the page of one run, or of two runs side by side on the same scales.
 
-    Texts of the runs are escaped, and the page allows itself neither scripts nor anything from elsewhere.
+    Texts from the runs are escaped, and the page's security policy forbids scripts and external resources.
 
     Args:
-        runs: one or two, from [`~hpt_trl.runs.read_run`].
+        runs: one or two runs from [`~hpt_trl.runs.read_run`].
     """
     environment = Environment(
         loader=PackageLoader("hpt_trl.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     return environment.get_template("report.html.jinja").render(
         title=" and ".join(run.name for run in runs),
-        runs=[_told(run) for run in runs],
-        numbers=_numbers(runs),
+        runs=[_describe_run(run) for run in runs],
+        metrics=_metrics(runs),
         sections=[_section(title, names, runs) for title, names in _SECTIONS.items()],
         settings=_settings(runs),
         version=hpt_trl.__version__,
     )
 
 
-def _told(run: Run) -> dict[str, Any]:
-    """What the page says of one run."""
+def _describe_run(run: Run) -> dict[str, Any]:
+    """The values that the template shows for one run."""
     return {
         "name": run.name,
         "status": _status(run),
         "about": _about(run),
         "findings": diagnose(run),
-        "samples": [_sample(sample) for sample in chosen(run.samples)],
+        "samples": [_sample(sample) for sample in selected_samples(run.samples)],
         "options": sorted((name, _plain(value)) for name, value in run.config.items() if value is not None),
         "notes": run.notes,
         "origin": f"read from {run.source.relative_to(run.folder)}." if run.source else "no log.",
@@ -78,65 +78,67 @@ def _told(run: Run) -> dict[str, Any]:
 
 
 def _status(run: Run) -> str:
-    of_all = f" of {run.max_steps:,}" if run.max_steps else ""
+    steps = f"{run.steps:,} of {run.max_steps:,}" if run.max_steps else f"{run.steps:,}"
     if run.is_finished:
-        return f"Finished: {run.steps:,}{of_all} optimizer steps."
-    when = ""
+        return f"Finished: {steps} optimizer steps."
+    last_update = ""
     if run.source is not None:
         written = datetime.fromtimestamp(run.source.stat().st_mtime, UTC)
-        when = f" Last written {written:%Y-%m-%d %H:%M} UTC."
-    return f"Not finished: {run.steps:,}{of_all} optimizer steps. It is still going on, or was stopped.{when}"
+        last_update = f" Last updated {written:%Y-%m-%d %H:%M} UTC."
+    return f"Not finished: {steps} optimizer steps. The run is still in progress or was stopped.{last_update}"
 
 
 def _about(run: Run) -> str:
     facts = run.facts
-    versions = facts.get("versions", {})
-    parts = {
-        facts.get("trainer"): "trainer" in facts,
-        f"model {facts.get('model')}": bool(facts.get("model")),
-        f"rewards {', '.join(facts.get('reward_functions', []))}": bool(facts.get("reward_functions")),
-        f"{facts.get('processes')} process{'' if facts.get('processes') == 1 else 'es'}": "processes" in facts,
-        ", ".join(f"{name} {number}" for name, number in versions.items()): bool(versions),
-    }
-    return " · ".join(str(part) for part, is_known in parts.items() if is_known)
+    parts = [str(facts["trainer"])] if "trainer" in facts else []
+    if facts.get("model"):
+        parts.append(f"model {facts['model']}")
+    if facts.get("reward_functions"):
+        parts.append(f"rewards {', '.join(facts['reward_functions'])}")
+    if "processes" in facts:
+        parts.append("1 process" if facts["processes"] == 1 else f"{facts['processes']} processes")
+    if facts.get("versions"):
+        parts.append(", ".join(f"{name} {version}" for name, version in facts["versions"].items()))
+    return " · ".join(parts)
 
 
-def _numbers(runs: Sequence[Run]) -> list[dict[str, Any]]:
+def _metrics(runs: Sequence[Run]) -> list[dict[str, Any]]:
     rows = []
-    for label, name, form in _NUMBERS:
-        found = [run.series(name) for run in runs]
-        if any(len(values) for values in found):
-            pairs = [tuple(_formatted(form, mean(values)) for mean in (early, late)) for values in found]
+    for label, name, template in _METRICS:
+        series = [run.series(name) for run in runs]
+        if any(len(values) for values in series):
+            pairs = [(_formatted(template, early(values)), _formatted(template, late(values))) for values in series]
             rows.append({"label": label, "pairs": pairs})
     return rows
 
 
-def _formatted(form: str, value: float) -> str | None:
-    return None if math.isnan(value) else form.format(value).replace("%", " %")
+def _formatted(template: str, value: float) -> str | None:
+    return None if math.isnan(value) else template.format(value)
 
 
 def _section(title: str, names: Sequence[str], runs: Sequence[Run]) -> dict[str, Any]:
-    shown, absent = [], []
-    for panel in (panel for name in names for panel in PANELS if panel.name == name):
-        pictures = panel_svgs(panel, runs)
-        if any(pictures):
-            shown.append(_panel(panel, pictures))
-        elif panel.missing not in absent:
-            absent.append(panel.missing)
-    return {"title": title, "panels": shown, "absent": absent}
+    by_name = {panel.name: panel for panel in PANELS}
+    panels, missing = [], []
+    for panel in (by_name[name] for name in names):
+        figures = panel_svgs(panel, runs)
+        if any(figures):
+            panels.append(_panel(panel, figures))
+        elif panel.missing not in missing:
+            missing.append(panel.missing)
+    return {"title": title, "panels": panels, "missing": missing}
 
 
-def _panel(panel: Panel, pictures: Sequence[str | None]) -> dict[str, Any]:
-    # Drawn by us, from numbers: the only part of the page that is not escaped.
-    safe = [None if picture is None else Markup(picture) for picture in pictures]
-    return {"title": panel.title, "caption": panel.caption, "missing": panel.missing, "pictures": safe}
+def _panel(panel: Panel, figures: Sequence[str | None]) -> dict[str, Any]:
+    # The figures are the only part of the page that is not escaped: they are drawn from numbers only.
+    safe = [None if figure is None else Markup(figure) for figure in figures]
+    return {"title": panel.title, "caption": panel.caption, "missing": panel.missing, "figures": safe}
 
 
-def chosen(samples: Sequence[Sample]) -> list[Sample]:
-    """Samples of the first and the last step there are, and of some between, evenly spread."""
+def selected_samples(samples: Sequence[Sample]) -> list[Sample]:
+    """Samples of the first step, of the last step, and of evenly spaced steps in between."""
     steps = sorted({sample.step for sample in samples})
-    if len(steps) > _MOMENTS:
-        steps = [steps[round(i * (len(steps) - 1) / (_MOMENTS - 1))] for i in range(_MOMENTS)]
+    if len(steps) > _SAMPLED_STEPS:
+        steps = [steps[round(i * (len(steps) - 1) / (_SAMPLED_STEPS - 1))] for i in range(_SAMPLED_STEPS)]
     return [sample for sample in samples if sample.step in steps]
 
 
@@ -147,9 +149,9 @@ def _sample(sample: Sample) -> dict[str, Any]:
     rewards = [f"{name} {'none' if value is None else f'{value:g}'}" for name, value in sample.rewards.items()]
     facts = [*notes, *rewards]
     if sample.solve_rate is not None:
-        facts.append(f"{100 * sample.solve_rate:.0f} % of the prompt's rollouts solve it")
+        facts.append(f"solve rate {sample.solve_rate:.0%}")
     if sample.learned_from is not None:
-        facts.append(f"it learned from {sample.learned_from}")
+        facts.append(f"prompt trained on {sample.learned_from}")
     return {
         "step": sample.step,
         "prompt": sample.prompt,
@@ -165,17 +167,17 @@ def _plain(value: Any) -> str:
 
 
 def _settings(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    options = [run.config | {name: run.facts[name] for name in ("gate", "algorithm", "model") if name in run.facts}
-               for run in runs]  # fmt: skip
+    facts = ("gate", "algorithm", "model")
+    options = [run.config | {name: run.facts[name] for name in facts if name in run.facts} for run in runs]
     if not any(options):
         return []
     names = list(_SETTINGS)
     if len(runs) > 1:
-        others = {name for each in options for name in each} - {*names, *_PLACES}
-        names += sorted(name for name in others if len({str(each.get(name)) for each in options}) > 1)
-    rows = [{"name": name, "texts": [_known(each, name) for each in options]} for name in names]
-    return [row for row in rows if any(value is not None for value in row["texts"])]
+        other_names = {name for values in options for name in values} - {*names, *_IGNORED_SETTINGS}
+        names += sorted(name for name in other_names if len({str(values.get(name)) for values in options}) > 1)
+    rows = [{"name": name, "texts": [_option_text(values, name) for values in options]} for name in names]
+    return [row for row in rows if any(text is not None for text in row["texts"])]
 
 
-def _known(options: dict[str, Any], name: str) -> str | None:
+def _option_text(options: dict[str, Any], name: str) -> str | None:
     return None if options.get(name) is None else _plain(options[name])

@@ -1,4 +1,4 @@
-"""Panels of runs -> SVG for a page that is light or dark, and PNG files."""
+"""Draws panels as SVG, for a page that can be light or dark, and as PNG files."""
 
 import io
 import re
@@ -11,12 +11,12 @@ from hpt_trl.report.charts import BLUE, GREEN, GREY, ORANGE, PANELS, PINK, SKY, 
 from hpt_trl.report.run_folder import Run, read_run
 
 INK, MUTED, GRID = "#1B1F24", "#57606A", "#DDE1E6"
-# What a page may show in another colour when it is dark; its style sheet says which.
+# Colours that the style sheet of the page can replace in dark mode.
 _VARIABLES = {
     INK: "ink", MUTED: "muted", GRID: "grid", BLUE: "blue", ORANGE: "orange", GREEN: "green", VERMILLION: "vermillion",
     PINK: "pink", SKY: "sky", GREY: "grey",
 }  # fmt: skip
-# As wide as a phone's page, so that letters keep their size there.
+# In inches; as wide as the page on a phone, so that text keeps its size there.
 _WIDTH, _HEIGHT = 4.1, 2.7
 
 
@@ -35,13 +35,13 @@ def _style(salt: str) -> AbstractContextManager[None]:
 
 
 def _draw(panel: Panel, axes: Any, run: Run) -> bool:
-    """Draw a panel with its axis and legend; False, and empty axes, if the run has nothing for it."""
+    """Draw a panel with its axis and legend; return False and hide the axes if the run has no data for it."""
     if not panel.draw(axes, run):
         axes.set_axis_off()
         return False
     axes.set_xlabel("optimizer step")
     if len(run.log) > 1 and not axes.images:
-        # All steps, also where a metric was logged in few of them.
+        # Show all steps, even if the metric was logged in only a few of them.
         axes.update_datalim([(step, axes.dataLim.y0) for step in (run.log.index.min(), run.log.index.max())])
         axes.autoscale_view(scaley=False)
     axes.xaxis.get_major_locator().set_params(integer=True)
@@ -49,7 +49,7 @@ def _draw(panel: Panel, axes: Any, run: Run) -> bool:
         axes.grid(False)
     labels = axes.get_legend_handles_labels()[1]
     if labels:
-        # Above the axes, where no data can be.
+        # Above the axes, where it cannot cover the data.
         axes.legend(
             loc="lower left", bbox_to_anchor=(-0.02, 1.01), ncols=min(4, len(labels)), frameon=False, handlelength=1.4,
             columnspacing=1.1, handletextpad=0.5, borderaxespad=0.1,
@@ -59,27 +59,27 @@ def _draw(panel: Panel, axes: Any, run: Run) -> bool:
 
 def _share_axes(axes: Sequence[Any]) -> None:
     """Give the same panel of several runs the same scales."""
-    if len({each.get_yscale() for each in axes}) > 1:
-        # One of them has a zero, which a logarithmic scale cannot show.
-        for each in axes:
-            each.set_yscale("linear")
-            each.set_ylim(bottom=0)
-    lows, highs = zip(*(each.get_ylim() for each in axes))
-    lefts, rights = zip(*(each.get_xlim() for each in axes))
-    for each in axes:
-        each.set_xlim(min(lefts), max(rights))
-        if not each.images:
-            each.set_ylim(min(lows), max(highs))
+    if len({plot.get_yscale() for plot in axes}) > 1:
+        # One of them contains a zero, which a logarithmic scale cannot show.
+        for plot in axes:
+            plot.set_yscale("linear")
+            plot.set_ylim(bottom=0)
+    lows, highs = zip(*(plot.get_ylim() for plot in axes))
+    lefts, rights = zip(*(plot.get_xlim() for plot in axes))
+    for plot in axes:
+        plot.set_xlim(min(lefts), max(rights))
+        if not plot.images:
+            plot.set_ylim(min(lows), max(highs))
 
 
 def panel_svgs(panel: Panel, runs: Sequence[Run]) -> list[str | None]:
-    """One `<svg>` a run, on the same scales; None for a run that has nothing for it.
+    """Draw one `<svg>` per run, on the same scales; None for a run without data.
 
     Colours are variables of the page's style sheet: `--ink`, `--muted`, `--grid` and those of the curves.
     """
     from matplotlib.figure import Figure
 
-    found: list[str | None] = [None] * len(runs)
+    svgs: list[str | None] = [None] * len(runs)
     drawn = {}
     for number, run in enumerate(runs):
         with _style(f"{panel.name}{number}"):
@@ -91,8 +91,8 @@ def panel_svgs(panel: Panel, runs: Sequence[Run]) -> list[str | None]:
         _share_axes([axes for _, axes in drawn.values()])
     for number, (figure, _) in drawn.items():
         with _style(f"{panel.name}{number}"):
-            found[number] = _svg(figure, f"{panel.name}{number}", panel.title)
-    return found
+            svgs[number] = _svg(figure, f"{panel.name}{number}", panel.title)
+    return svgs
 
 
 def _svg(figure: Any, name: str, title: str) -> str:
@@ -103,22 +103,22 @@ def _svg(figure: Any, name: str, title: str) -> str:
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     for colour, variable in _VARIABLES.items():
         text = re.sub(colour, f"var(--{variable})", text, flags=re.IGNORECASE)
-    # Names are unique in a page, and each picture calls its first figure, axes and text by the same ones.
+    # Ids must be unique in a page, but matplotlib uses the same ids in every figure.
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = re.sub(r'(href="#|url\(#)', rf"\1{name}-", text)
-    # In a page, names of schemas are not needed, and nothing in it shall look like an address.
+    # Inline SVG needs no namespaces, and the page should not contain any URL.
     text = re.sub(r' xmlns(:xlink)?="[^"]*"', "", text)
-    # A size of its own would keep it from shrinking with a narrow page.
+    # A fixed size would keep the figure from shrinking on a narrow page.
     text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', rf'\1 role="img" aria-label="{title}"', text, count=1)
     return text
 
 
 def write_png(panels: Sequence[Panel], runs: Sequence[Run], path: str | Path) -> bool:
-    """Draw one panel of one or more runs, or several panels of one run, in a line, into a PNG of 150 dots per inch.
+    """Draw one panel of several runs, or several panels of one run, side by side as a PNG file with 150 dpi.
 
     Returns:
-        Whether there was something to draw; if not, no file is written.
+        Whether there was data to draw; if not, no file is written.
     """
     from matplotlib.figure import Figure
 
@@ -141,11 +141,11 @@ def write_png(panels: Sequence[Panel], runs: Sequence[Run], path: str | Path) ->
     return True
 
 
-def plot_run(run_dir: str | Path, picture: str | Path) -> None:
-    """Draw reward and solve rate, what prompts learned from, and NLL over optimizer steps into one PNG.
+def plot_run(run_dir: str | Path, path: str | Path) -> None:
+    """Plot reward and solve rate, demonstration share, and NLL of a run over optimizer steps as one PNG file.
 
     Raises:
-        FileNotFoundError: if the folder is not a run's.
+        FileNotFoundError: if `run_dir` is not a run folder.
     """
     overview = [panel for panel in PANELS if panel.name in ("reward", "sources", "nll")]
-    write_png(overview, [read_run(run_dir)], picture)
+    write_png(overview, [read_run(run_dir)], path)

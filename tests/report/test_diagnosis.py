@@ -1,4 +1,4 @@
-"""Findings on runs whose numbers are written out."""
+"""Findings on runs whose numbers are written out in the tests."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ FACTS = {
     "reward_functions": ["accuracy_reward"],
     "config": {"max_completion_length": 48, "gate_threshold": 0.0, "skip_grad_norm_above": 5.0},
 }
-# 8 prompts a step.
+# 8 prompts per step.
 GATE = pd.DataFrame({"step": sorted([step - 1 for step in STEPS] * 8), "prompt_id": "p"})
 HEALTHY = {
     "loss": 0.1,
@@ -41,14 +41,14 @@ HEALTHY = {
 
 
 def run_of(facts=FACTS, steps=STEPS, **changes):
-    """A healthy run, changed: `/` in names is written `__`."""
+    """A healthy run with changed columns; `__` in their names stands for `/`."""
     columns = HEALTHY | {name.replace("__", "/"): values for name, values in changes.items()}
     log = pd.DataFrame(columns, index=pd.Index(steps, name="step"))
-    nothing = pd.DataFrame(index=pd.Index([], name="step"))
-    return Run(Path("runs/x"), log, nothing, gate=GATE, facts=facts)
+    no_evaluations = pd.DataFrame(index=pd.Index([], name="step"))
+    return Run(Path("runs/x"), log, no_evaluations, gate=GATE, facts=facts)
 
 
-def falling(start, end):
+def linear(start, end):
     """A straight line over the steps."""
     return [start + (end - start) * (step - 1) / (len(STEPS) - 1) for step in STEPS]
 
@@ -59,11 +59,11 @@ def test_early_and_late():
     assert late(values) == 17.0  # of 15 to 19
 
 
-def test_of_a_healthy_run_nothing_stands_out():
+def test_a_healthy_run_has_no_issues():
     (finding,) = diagnose(run_of())
     assert finding.kind == Kind.NOTHING
     # (0.22 + 0.24) / 2 and (0.52 + 0.54 + 0.56 + 0.58 + 0.60) / 5
-    assert finding.text == "The solve rate went from 23 % early to 56 % late."
+    assert finding.text == "The solve rate went from 23% early to 56% late."
     assert not finding.is_problem
 
 
@@ -74,58 +74,70 @@ def test_of_a_healthy_run_nothing_stands_out():
         (
             {"frac_reward_zero_std": 1.0, "reward": 1.0, "hpt__solve_rate": 1.0},
             Kind.EQUAL_REWARDS,
-            ["Every reward was 1", "If some are wrong, accuracy_reward accepts too much"],
+            ["Every reward was 1", "If some are wrong, accuracy_reward is too lenient"],
         ),
         (
             {"frac_reward_zero_std": 0.9},
             Kind.EQUAL_REWARDS,
-            ["90 % of the prompts", "solves 56 %. Judge", "accepts too much", "take harder"],
+            ["90% of the prompts", "solve rate is 56%. Check", "is too lenient", "use harder"],
         ),
-        ({"frac_reward_zero_std": 0.9, "hpt__solve_rate": 0.1}, Kind.EQUAL_REWARDS, ["solves 10 %: take easier"]),
-        ({"verdicts__unparseable_gold": 0.2}, Kind.VERIFIER, ["20 % were solutions that it cannot read"]),
-        ({"verdicts__unparseable_answer": 0.7}, Kind.VERIFIER, ["70 % were completions without a readable answer."]),
+        ({"frac_reward_zero_std": 0.9, "hpt__solve_rate": 0.1}, Kind.EQUAL_REWARDS, ["solve rate is 10%. Use easier"]),
+        ({"verdicts__unparseable_gold": 0.2}, Kind.VERIFIER, ["20% of the rollouts had a solution that the verifier"]),
+        ({"verdicts__unparseable_answer": 0.7}, Kind.VERIFIER, ["70% of the rollouts had no answer that the verifier"]),
         (
-            {"verdicts__unparseable_answer": falling(0.0, 1.0)},
+            {"verdicts__unparseable_answer": linear(0.0, 1.0)},
             Kind.VERIFIER,
-            ["89 % were", "(early: 3 %)", "has lost it"],
+            ["89% of the rollouts", "(early: 3%)", "has unlearned the answer format"],
         ),
         (
-            {"hpt__demonstration_share": 1.0, "hpt__solve_rate": 0.001, "demonstrations__nll": falling(1.0, 0.1)},
+            {"hpt__demonstration_share": 1.0, "hpt__solve_rate": 0.001, "demonstrations__nll": linear(1.0, 0.1)},
             Kind.GATE_ALL,
-            ["100 % of the prompts", "solved 0.1 %", "from 0.976 to 0.195 nats"],
+            ["100% of the prompts", "solved 0.1%", "from 0.976 to 0.195 nats"],
         ),
-        ({"hpt__demonstration_share": 0.0}, Kind.GATE_NONE, ["stuck at rollouts", "GRPO", "solve rate of 0"]),
+        (
+            {"hpt__demonstration_share": 0.0},
+            Kind.GATE_NONE,
+            ["The run trains on rollouts only", "GRPO", "solve rate of at most 0"],
+        ),
         (
             {"hpt__demonstration_share": 0.0, "demonstrations__missing": 8.0},
             Kind.GATE_NONE,
-            ["160 prompts had none"],
+            ["160 prompts had no demonstration"],
         ),
-        ({"hpt__demonstration_share": [0.5] * 10 + [0.0] * 10}, Kind.GATE_NONE, ["has closed", "at most 50 %"]),
+        (
+            {"hpt__demonstration_share": [0.5] * 10 + [0.0] * 10},
+            Kind.GATE_NONE,
+            ["now trains on rollouts only", "at most 50%"],
+        ),
         ({"entropy": [1.0] * 5 + [0.01] * 15}, Kind.ENTROPY, ["from 1 to 0.01 nats", "entropy_coef"]),
         (
-            # A fall within the first tenth.
+            # A drop within the first tenth.
             {"entropy": [0.5] + [0.06] * 19, "hpt__none_solved": 0.5},
             Kind.ENTROPY,
-            ["has collapsed", "from 0.5 to 0.06 nats", "for 50 % of the prompts all of them fail"],
+            ["has collapsed", "from 0.5 to 0.06 nats", "for 50% of the prompts, all rollouts fail"],
         ),
         (
-            {"hpt__demonstration_share": 0.6, "demonstrations__nll": falling(0.1, 2.0)},
+            {"hpt__demonstration_share": 0.6, "demonstrations__nll": linear(0.1, 2.0)},
             Kind.FORGOTTEN,
-            ["0.1 nats a token at step 1, 1.8 late", "learning_rate"],
+            ["0.1 nats per token at step 1 to 1.8 late", "learning_rate"],
         ),
-        ({"reward": [0.1] * 5 + [0.8] * 5 + [0.2] * 10}, Kind.FALLING_REWARD, ["It was 0.8 around step 7", "0.2 late"]),
+        ({"reward": [0.1] * 5 + [0.8] * 5 + [0.2] * 10}, Kind.FALLING_REWARD, ["0.8 around step 7", "to 0.2 late"]),
         (
             {"hpt__skipped_steps": [0.0] * 10 + [4.0] * 10},
             Kind.SKIPPED_STEPS,
-            ["4 optimizer steps skipped", "above 5 or not finite", "median is 0.5"],
+            ["4 optimizer steps skipped", "above 5 or not finite", "median norm is 0.5"],
         ),
-        ({"completions__clipped_ratio": 0.5}, Kind.LENGTH, ["50 % of the rollouts", "max_completion_length (48)"]),
-        ({"demonstrations__cut": 2.0}, Kind.CUT_DEMONSTRATIONS, ["Of 8 demonstrations a generation 2 were cut"]),
-        ({"time__verdicts": 4.0}, Kind.SLOW_VERDICTS, ["4 s of a step's 10 s"]),
+        ({"completions__clipped_ratio": 0.5}, Kind.LENGTH, ["50% of the rollouts", "max_completion_length (48)"]),
+        (
+            {"demonstrations__cut": 2.0},
+            Kind.CUT_DEMONSTRATIONS,
+            ["Of 8 demonstrations per generation, 2 were truncated"],
+        ),
+        ({"time__verdicts": 4.0}, Kind.SLOW_REWARDS, ["4 s of 10 s per step"]),
     ],
     ids=lambda value: value.replace(" ", "_") if isinstance(value, Kind) else "",
 )
-def test_what_stands_out_is_told_with_its_numbers(changes, kind, words):
+def test_findings_contain_their_numbers(changes, kind, words):
     (finding,) = diagnose(run_of(**changes))
     assert finding.kind == kind
     for word in words:
@@ -133,42 +145,42 @@ def test_what_stands_out_is_told_with_its_numbers(changes, kind, words):
 
 
 def test_problems_come_first():
-    found = diagnose(run_of(time__verdicts=4.0, completions__clipped_ratio=0.5))
-    assert [finding.is_problem for finding in found] == [True, False]
+    findings = diagnose(run_of(time__verdicts=4.0, completions__clipped_ratio=0.5))
+    assert [finding.is_problem for finding in findings] == [True, False]
 
 
 @pytest.mark.parametrize("known", [{"hpt__none_solved": 0.1}, {"hpt__solve_rate": 0.95}], ids=["failing", "solving"])
-def test_low_entropy_is_no_problem_of_a_policy_that_solves(known):
+def test_low_entropy_is_no_problem_if_the_policy_solves_the_prompts(known):
     (finding,) = diagnose(run_of(entropy=[1.0] * 5 + [0.01] * 15, **known))
     assert (finding.kind, finding.is_problem) == (Kind.ENTROPY, False)
     assert "of them solve it" in finding.text
-    assert "Nothing to mend" in finding.advice
+    assert "No action is needed" in finding.advice
 
 
 def test_the_nll_of_a_few_hard_prompts_may_rise():
-    (finding,) = diagnose(run_of(demonstrations__nll=falling(0.1, 2.0)))  # late, a quarter of the prompts or fewer
+    (finding,) = diagnose(run_of(demonstrations__nll=linear(0.1, 2.0)))  # late, a quarter of the prompts or fewer
     assert finding.kind == Kind.NOTHING
 
 
-def test_grpo_is_not_blamed_for_its_gate():
+def test_grpo_has_no_finding_about_the_gate():
     (finding,) = diagnose(run_of(facts=FACTS | {"gate": "off"}, hpt__demonstration_share=0.0))
     assert finding.kind == Kind.NOTHING
 
 
-def test_a_norm_that_is_not_finite_counts_where_skips_were_not_logged():
+def test_a_norm_that_is_not_finite_counts_if_skipped_steps_were_not_logged():
     run = run_of(grad_norm=[0.5] * 18 + [float("nan"), float("inf")])
     del run.log["hpt/skipped_steps"]
     (finding,) = diagnose(run)
     assert finding.title == "2 optimizer steps skipped"
 
 
-def test_few_steps_are_not_judged():
+def test_few_steps_are_not_diagnosed():
     (finding,) = diagnose(run_of(steps=range(1, 4), **{"reward": 0, "hpt/solve_rate": 0, "hpt/demonstration_share": 0}))
     assert finding.kind == Kind.TOO_SHORT
-    assert finding.text == "3 steps logged: too few to judge."
+    assert finding.text == "Only 3 steps logged; at least 5 are needed for a diagnosis."
 
 
-def test_a_run_that_logged_nothing_else_is_judged_too():
+def test_a_run_that_logged_only_the_loss_is_diagnosed_too():
     run = run_of()
     run.log.drop(columns=[name for name in run.log if name != "loss"], inplace=True)
     (finding,) = diagnose(run)

@@ -1,4 +1,4 @@
-"""The page of real runs: one, two, killed, another trainer's; whatever texts are in them."""
+"""The page of real runs: one run, two runs, a killed run, another trainer's run, and runs with hostile texts."""
 
 import re
 import shutil
@@ -21,7 +21,7 @@ VOID = {"meta", "link", "br", "hr", "img", "input"}
 
 
 class Page(HTMLParser):
-    """Tags, attributes and text of a page whose tags are closed in the order they were opened."""
+    """Tags, attributes and text of a page; checks that tags are nested correctly."""
 
     def __init__(self, text):
         super().__init__()
@@ -53,7 +53,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def runs(tiny_model, tmp_path_factory):
-    """Folders of a run of HPT, one of GRPO by the same trainer, and one of TRL's trainer."""
+    """Folders of an HPT run, of a GRPO run with the same trainer, and of a run with TRL's trainer."""
     place = tmp_path_factory.mktemp("runs")
     folders = {"hpt": {}, "grpo": {"gate": "off", "skip_grad_norm_above": 0.01}, "trl": {"hpt": False}}
     for name, options in folders.items():
@@ -64,7 +64,7 @@ def runs(tiny_model, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def written(runs, tmp_path_factory):
-    """The report of the run of HPT, with a sample that a web page should better not believe."""
+    """The report of the HPT run, with a sample that attempts HTML injection."""
     folder = shutil.copytree(runs / "hpt", tmp_path_factory.mktemp("evil") / "hpt & <b>more")
     samples = SampleLog()
     samples.latest = [Sample(5, EVIL, EVIL, {"parity_reward": 1.0}, {"verdict": EVIL, "answer": EVIL})]
@@ -77,22 +77,22 @@ def page(written):
     return written.read_text()
 
 
-def test_the_page_holds_what_a_reader_wants(page):
-    found = Page(page)
+def test_the_page_has_all_sections_and_panels(page):
+    parsed = Page(page)
     headings = [panel.title for panel in PANELS if panel.name != "verdicts"]
-    for heading in ("What stands out", "In numbers", "Samples", "Settings", *headings):
-        assert heading in found.text
-    assert "Finished: 6 of 6 optimizer steps." in found.text
-    assert found.tags.count("svg") == len(headings) == 12
-    assert "accuracy_reward was not among the reward functions" in found.text
-    for unit in ("nats per token", "seconds a step", "optimizer step"):
-        assert unit in found.text
+    for heading in ("Findings", "Key metrics", "Samples", "Settings", *headings):
+        assert heading in parsed.text
+    assert "Finished: 6 of 6 optimizer steps." in parsed.text
+    assert parsed.tags.count("svg") == len(headings) == 12
+    assert "accuracy_reward was not among the reward functions" in parsed.text
+    for unit in ("nats per token", "seconds per step", "optimizer step"):
+        assert unit in parsed.text
 
 
-def test_the_page_asks_nothing_of_the_network(page):
-    found = Page(page)
-    assert not {"script", "iframe", "object", "embed", "base", "form", "link"} & set(found.tags)
-    for tag, name, value in found.attributes:
+def test_the_page_makes_no_network_request(page):
+    parsed = Page(page)
+    assert not {"script", "iframe", "object", "embed", "base", "form", "link"} & set(parsed.tags)
+    for tag, name, value in parsed.attributes:
         assert not name.startswith("on"), (tag, name)
         if name in ("src", "href", "xlink:href", "srcset", "style", "action", "data"):
             assert not re.search(r"https?:|//", value.replace("data:image/png;base64", "").partition(",")[0]), value
@@ -101,38 +101,38 @@ def test_the_page_asks_nothing_of_the_network(page):
     assert "default-src 'none'" in page
 
 
-def test_texts_of_a_run_are_shown_and_not_obeyed(page):
-    found = Page(page)
-    assert found.texts.count(EVIL) == 2  # prompt and completion, letter by letter
-    assert "img" not in found.tags
-    assert "49" not in found.text.split("{{ 7 *")[1][:20]
-    assert "hpt & <b>more" in found.texts
+def test_texts_of_a_run_are_escaped(page):
+    parsed = Page(page)
+    assert parsed.texts.count(EVIL) == 2  # prompt and completion, character by character
+    assert "img" not in parsed.tags
+    assert "49" not in parsed.text.split("{{ 7 *")[1][:20]
+    assert "hpt & <b>more" in parsed.texts
 
 
-def test_ids_in_the_page_are_unique_and_known(page):
-    found = Page(page)
-    ids = [value for _, name, value in found.attributes if name == "id"]
+def test_ids_in_the_page_are_unique_and_defined(page):
+    parsed = Page(page)
+    ids = [value for _, name, value in parsed.attributes if name == "id"]
     assert len(ids) == len(set(ids))
-    used = {value[1:] for _, name, value in found.attributes if name == "xlink:href" and value.startswith("#")}
-    used |= {each for _, _, value in found.attributes for each in re.findall(r"url\(#([^)]+)\)", value)}
+    used = {value[1:] for _, name, value in parsed.attributes if name == "xlink:href" and value.startswith("#")}
+    used |= {target for _, _, value in parsed.attributes for target in re.findall(r"url\(#([^)]+)\)", value)}
     assert used
     assert used <= set(ids)
 
 
-def test_the_page_is_readable_light_and_dark(page):
+def test_the_page_is_readable_in_light_and_dark_mode(page):
     root, dark = re.findall(r":root \{(.*?)\}", page, flags=re.DOTALL)
     names = set(re.findall(r"(--[\w-]+):", root))
     assert names <= set(re.findall(r"(--[\w-]+):", dark)) | {"--page", "--card"}
     assert set(re.findall(r"var\((--[\w-]+)\)", page)) <= names
-    # WCAG's contrast of texts: 4.5 and more.
+    # WCAG requires a contrast of at least 4.5 for text.
     for scheme in (root, dark):
         colours = dict(re.findall(r"(--[\w-]+): (#\w{6})", scheme))
         for text in ("--ink", "--muted"):
-            for ground in ("--page", "--card"):
-                assert contrast(colours[text], colours[ground]) >= 4.5, (text, ground)
+            for background in ("--page", "--card"):
+                assert contrast(colours[text], colours[background]) >= 4.5, (text, background)
 
 
-def contrast(one, other):
+def contrast(first, second):
     def luminance(colour):
         linear = [
             value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4
@@ -140,27 +140,27 @@ def contrast(one, other):
         ]
         return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
-    high, low = sorted((luminance(one), luminance(other)), reverse=True)
+    high, low = sorted((luminance(first), luminance(second)), reverse=True)
     return (high + 0.05) / (low + 0.05)
 
 
-def test_the_pictures_are_not_blank(written):
-    pictures = list(written.parent.glob("*.png"))
-    assert len(pictures) == 12
-    for path in pictures:
+def test_the_figures_are_not_blank(written):
+    figures = list(written.parent.glob("*.png"))
+    assert len(figures) == 12
+    for path in figures:
         pixels = np.asarray(Image.open(path).convert("RGB"))[::5, ::5].reshape(-1, 3)
         assert len(np.unique(pixels, axis=0)) > 20, path
         assert (pixels < 250).any(axis=1).mean() > 0.02, path
 
 
-def test_two_runs_stand_side_by_side_on_the_same_scales(runs, tmp_path):
+def test_two_runs_are_shown_side_by_side_on_the_same_scales(runs, tmp_path):
     both = [read_run(runs / name) for name in ("hpt", "grpo")]
     page = render(both)
-    found = Page(page)
-    assert found.tags.count("svg") == 2 * 12 - 1  # demonstrations' NLL of the one alone
-    assert "No step learned from a demonstration." in found.text
-    # What tells the runs apart is among the settings; where they were written is not.
-    settings = found.text.split("Settings")[1].split("All options")[0]
+    parsed = Page(page)
+    assert parsed.tags.count("svg") == 2 * 12 - 1  # only one run has an NLL of demonstrations
+    assert "No step was trained on a demonstration." in parsed.text
+    # The settings contain the options that differ between the runs, but not their output folders.
+    settings = parsed.text.split("Settings")[1].split("All options")[0]
     assert "gate switch off" in settings
     assert "skip_grad_norm_above \N{EN DASH} 0.01" in settings
     assert "output_dir" not in settings
@@ -169,56 +169,56 @@ def test_two_runs_stand_side_by_side_on_the_same_scales(runs, tmp_path):
     write_png(PANELS[:1], both, tmp_path / "two.png")
     plot_run(runs / "hpt", tmp_path / "overview.png")
     two, overview = (Image.open(tmp_path / name).width for name in ("two.png", "overview.png"))
-    assert two * 3 == overview * 2  # two pictures in a line, and three
+    assert two * 3 == overview * 2  # two figures side by side, and three
 
 
-def test_skipped_steps_are_told_and_drawn(runs):
-    found = Page(render([read_run(runs / "grpo")]))
-    assert re.search(r"\d optimizer steps? skipped", found.text)
-    assert "step skipped" in found.text
+def test_skipped_steps_are_reported_and_drawn(runs):
+    parsed = Page(render([read_run(runs / "grpo")]))
+    assert re.search(r"\d optimizer steps? skipped", parsed.text)
+    assert "step skipped" in parsed.text
 
 
-def test_what_a_run_of_trl_did_not_record_is_said(runs):
-    found = Page(render([read_run(runs / "trl")]))
-    assert "Reward and solve rate" in found.text
+def test_the_page_says_what_a_run_of_trl_did_not_record(runs):
+    parsed = Page(render([read_run(runs / "trl")]))
+    assert "Reward and solve rate" in parsed.text
     for sentence in (
         "No gate.parquet",
         "No configuration was recorded",
         "no _record/run.json",
         "recorded no completions",
     ):
-        assert sentence in found.text
-    assert "None" not in found.text
-    assert "nan" not in found.text.lower().split()
+        assert sentence in parsed.text
+    assert "None" not in parsed.text
+    assert "nan" not in parsed.text.lower().split()
 
 
-def test_a_run_that_was_killed_before_its_first_log_has_a_page(runs, tmp_path):
+def test_a_run_that_was_killed_before_its_first_log_entry_has_a_page(runs, tmp_path):
     folder = tmp_path / "early"
     folder.mkdir()
     shutil.copy(runs / "hpt" / "gate.parquet", folder)
-    found = Page(render([read_run(folder)]))
-    assert "Not finished: 5 optimizer steps." in found.text
-    assert "Gate: solve rates, step by step" in found.text
-    assert "0 steps logged: too few to judge." in found.text
+    parsed = Page(render([read_run(folder)]))
+    assert "Not finished: 5 optimizer steps." in parsed.text
+    assert "Gate: solve rate by step" in parsed.text
+    assert "Only 0 steps logged" in parsed.text
 
 
-def test_a_folder_that_is_no_run_ends_in_one_paragraph(tmp_path, capsys):
+def test_a_folder_that_is_not_a_run_is_reported_in_one_paragraph(tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         main([str(tmp_path)])
     assert stop.value.code == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"hpt-trl report: error: '{tmp_path}' is not the folder of a run")
+    assert line.startswith(f"hpt-trl report: error: '{tmp_path}' is not a run folder")
 
 
 @pytest.mark.parametrize("argv", [[], ["a", "b", "c"], ["a", "--colour", "red"]])
-def test_a_command_that_cannot_be_meant_is_told(argv, capsys):
+def test_invalid_arguments_are_reported(argv, capsys):
     with pytest.raises(SystemExit) as stop:
         main(argv)
     assert stop.value.code == 2
     assert capsys.readouterr().err.startswith("hpt-trl report: error: ")
 
 
-def test_a_folder_that_cannot_be_written_is_told(runs, tmp_path, capsys):
+def test_a_folder_that_cannot_be_written_is_reported(runs, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     with pytest.raises(SystemExit) as stop:
         main([str(runs / "hpt"), "--output", str(tmp_path / "file")])
@@ -226,8 +226,8 @@ def test_a_folder_that_cannot_be_written_is_told(runs, tmp_path, capsys):
     assert "file" in capsys.readouterr().err
 
 
-def test_the_command_says_where_the_page_is(runs, tmp_path, capsys):
+def test_the_command_prints_the_path_of_the_page(runs, tmp_path, capsys):
     (tmp_path / "run").mkdir()
-    shutil.copy(runs / "hpt" / "gate.parquet", tmp_path / "run")  # the least there is to draw
+    shutil.copy(runs / "hpt" / "gate.parquet", tmp_path / "run")  # the smallest set of files that can be drawn
     main([str(tmp_path / "run"), "--output", str(tmp_path / "new" / "folder")])
     assert capsys.readouterr().out.strip() == f"Report written to {tmp_path / 'new' / 'folder' / 'report.html'}."

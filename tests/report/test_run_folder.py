@@ -1,4 +1,4 @@
-"""What a run writes of itself, and what is read of it: finished, resumed, killed, or another trainer's."""
+"""What a run records and what is read from it: a finished, resumed or killed run, and a run of another trainer."""
 
 import json
 import shutil
@@ -10,13 +10,13 @@ from transformers import TrainerCallback
 from hpt_trl.common.errors import LocalRunError
 from hpt_trl.monitoring.run_log import LOG_NAME, RUN_NAME
 from hpt_trl.monitoring.samples import FILE_NAME, Sample, SampleLog, best_and_worst, read_samples, shortened, text_of
-from hpt_trl.report.gate_maps import gate_share, question_map, step_map
+from hpt_trl.report.gate_maps import gate_share, prompt_map, step_map
 from hpt_trl.report.run_folder import read_run
 from tests.tiny import make_trainer, open_gate, parity_reward
 
 
 class Stop(TrainerCallback):
-    """Ends a run as a signal would, in the middle of a step."""
+    """Ends a run in the middle of a step, as a signal would."""
 
     def on_step_begin(self, args, state, control, **kwargs):
         if state.global_step == 3:
@@ -36,7 +36,7 @@ def killed(tiny_model, tmp_path_factory):
     return folder
 
 
-def test_a_killed_run_is_read_to_its_last_log(killed):
+def test_a_killed_run_is_read_up_to_its_last_log_entry(killed):
     run = read_run(killed)
     assert list(run.log.index) == [1, 2, 3]
     assert not run.is_finished
@@ -51,7 +51,7 @@ def test_no_token_is_recorded(killed):
     assert "hf_secret" not in (killed / RUN_NAME).read_text()
 
 
-def test_a_line_cut_short_is_passed_over(killed, tmp_path):
+def test_an_incomplete_line_is_ignored(killed, tmp_path):
     folder = shutil.copytree(killed, tmp_path / "run")
     for name in (LOG_NAME, FILE_NAME):
         path = folder / name
@@ -61,7 +61,7 @@ def test_a_line_cut_short_is_passed_over(killed, tmp_path):
     assert run.samples[-1].step == 2 or len(run.samples) < len(read_run(killed).samples)
 
 
-def test_without_live_files_the_newest_readable_checkpoint_is_read(killed, tmp_path):
+def test_without_live_files_the_latest_readable_checkpoint_is_read(killed, tmp_path):
     folder = shutil.copytree(killed, tmp_path / "run")
     shutil.rmtree(folder / "_record")
     (folder / "gate.parquet").unlink()
@@ -73,10 +73,10 @@ def test_without_live_files_the_newest_readable_checkpoint_is_read(killed, tmp_p
     assert not run.is_finished
     assert run.gate is None
     assert run.samples == []
-    told = " ".join(run.notes)
-    assert "checkpoint-10/trainer_state.json is cut short" in told
-    assert "no gate.parquet" in told
-    assert "no _record/run.json" in told
+    notes = " ".join(run.notes)
+    assert "checkpoint-10/trainer_state.json is incomplete" in notes
+    assert "no gate.parquet" in notes
+    assert "no _record/run.json" in notes
 
 
 def test_a_resumed_run_has_each_step_once(killed, tiny_model, tmp_path):
@@ -89,7 +89,7 @@ def test_a_resumed_run_has_each_step_once(killed, tiny_model, tmp_path):
     steps = [sample.step for sample in run.samples]
     assert steps == sorted(steps)
     assert set(steps) == {0, 1, 2, 3, 4, 5}
-    # At most the best and the worst of each step: none of a step that was done twice.
+    # At most the best and the worst rollout of each step, also for steps that were trained twice.
     assert max(steps.count(step) for step in steps) == 2
 
 
@@ -100,14 +100,14 @@ def test_the_parts_of_a_step_are_timed(killed):
     assert (log["time/generation"] + log["time/verdicts"] < log["step_time"]).all()
 
 
-def test_rollouts_that_are_used_again_cost_nothing_the_second_time(tiny_model, tmp_path):
+def test_reused_rollouts_take_no_generation_time(tiny_model, tmp_path):
     make_trainer(tiny_model, tmp_path, max_steps=2, steps_per_generation=8).train()
     generation = read_run(tmp_path).series("time/generation")
     assert generation[1] > 0
     assert generation[2] == 0
 
 
-def test_samples_say_what_their_prompt_learned_from(killed):
+def test_samples_record_what_their_prompt_was_trained_on(killed):
     run = read_run(killed)
     gate = run.gate.groupby("step")
     for sample in run.samples:
@@ -122,7 +122,7 @@ def other_reward(completions, **kwargs):
 
 
 def test_a_run_without_verdicts_has_samples_too(tiny_model, tmp_path):
-    rewards = [parity_reward, other_reward]  # no gate, so nobody must say which of them it would listen to
+    rewards = [parity_reward, other_reward]  # with the gate off, gate_reward need not be set
     make_trainer(tiny_model, tmp_path, max_steps=1, gate="off", reward=rewards).train()
     run = read_run(tmp_path)
     assert not run.has_gate
@@ -131,14 +131,14 @@ def test_a_run_without_verdicts_has_samples_too(tiny_model, tmp_path):
     assert set(run.samples[0].rewards) == {"parity_reward", "other_reward"}
 
 
-def test_a_gate_of_the_users_is_noted(tiny_model, tmp_path):
+def test_a_custom_gate_is_recorded(tiny_model, tmp_path):
     make_trainer(tiny_model, tmp_path, max_steps=1, trainer={"gate": open_gate}).train()
     assert read_run(tmp_path).facts["gate"] == "a callable of the user's"
 
 
 @pytest.fixture(scope="module")
 def grpo(tiny_model, tmp_path_factory):
-    """A run of TRL's own trainer, with its table of completions."""
+    """A run of TRL's trainer, with its completion tables."""
     folder = tmp_path_factory.mktemp("grpo") / "run"
     make_trainer(
         tiny_model, folder, hpt=False, max_steps=6, save_strategy="steps", save_steps=6, log_completions=True
@@ -146,7 +146,7 @@ def grpo(tiny_model, tmp_path_factory):
     return folder
 
 
-def test_trls_own_run_is_read_from_its_checkpoint_and_table(grpo):
+def test_a_run_of_trl_is_read_from_its_checkpoint_and_tables(grpo):
     run = read_run(grpo)
     assert list(run.log.index) == [1, 2, 3, 4, 5, 6]
     assert run.series("reward").notna().all()
@@ -157,16 +157,16 @@ def test_trls_own_run_is_read_from_its_checkpoint_and_table(grpo):
     assert {sample.completion for sample in first} <= set(table["completion"])
 
 
-def test_a_folder_that_is_no_run_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="is not the folder of a run"):
+def test_a_folder_that_is_not_a_run_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="is not a run folder"):
         read_run(tmp_path)
-    with pytest.raises(FileNotFoundError, match="no folder"):
-        read_run(tmp_path / "gone")
+    with pytest.raises(FileNotFoundError, match=r"folder .* does not exist"):
+        read_run(tmp_path / "missing")
 
 
 @pytest.mark.parametrize("name", [LOG_NAME, FILE_NAME])
 @pytest.mark.parametrize("text", ["hello\n", "[1]\n", "7\n", '{"other": 1}\n'])
-def test_another_file_by_the_name_of_ours_is_refused(killed, tmp_path, name, text):
+def test_files_that_a_run_did_not_write_are_refused(killed, tmp_path, name, text):
     folder = shutil.copytree(killed, tmp_path / "run")
     (folder / name).write_text(text)
     with pytest.raises(ValueError, match=f"{name}' was not written by a run: .* Restore or delete it"):
@@ -190,13 +190,13 @@ ROLLOUTS = {
 
 
 def test_the_best_and_the_worst_rollout_are_the_samples():
-    # Sums 1, 0.5, 2; the last is unscorable.
+    # Totals 1, 0.5, 2; the last rollout could not be scored.
     assert best_and_worst(ROLLOUTS, 7) == {
         1: Sample(7, "p", "b", {"one": 0.0, "two": 0.5}, {"answer": "2"}),
         2: Sample(7, "user: q", "c", {"one": 1.0, "two": 1.0}, {"answer": "3"}),
     }
-    nothing = ROLLOUTS | {"rewards": {"one": [float("nan")] * 4}}
-    assert best_and_worst(nothing, 7) == {}
+    unscored = ROLLOUTS | {"rewards": {"one": [float("nan")] * 4}}
+    assert best_and_worst(unscored, 7) == {}
 
 
 def test_long_texts_keep_their_ends():
@@ -204,14 +204,14 @@ def test_long_texts_keep_their_ends():
     assert shortened("abcd", 4) == "abcd"
 
 
-def test_parts_of_messages_that_are_no_text_are_left_out():
+def test_non_text_parts_of_messages_are_left_out():
     parts = [{"type": "image", "image": object()}, {"type": "text", "text": "what is it?"}]
     assert text_of([{"role": "user", "content": parts}, {"role": "assistant", "content": None}]) == (
         "user: what is it?\n"
     )
 
 
-def test_samples_survive_their_file(tmp_path):
+def test_samples_are_written_and_read_back(tmp_path):
     log = SampleLog()
     log.begin(tmp_path, 0)
     log.note(ROLLOUTS, 0, 4)
@@ -232,15 +232,15 @@ GATE = pd.DataFrame(
 )
 
 
-def test_the_gate_is_drawn_question_by_question():
+def test_the_gate_is_drawn_prompt_by_prompt():
     nan = float("nan")
     share = gate_share(GATE)
     pd.testing.assert_series_equal(share, pd.Series([1.0, 0.0, 0.0, 0.5, nan]))
-    # A column a step, the hardest first; the third step has one question only.
-    picture, steps = step_map(GATE, GATE["solve_rate"])
+    # One column per step, the hardest prompt first; the third step has a single prompt.
+    matrix, steps = step_map(GATE, GATE["solve_rate"])
     assert steps == [0, 1, 2]
-    pd.testing.assert_frame_equal(pd.DataFrame(picture), pd.DataFrame([[0.0, 0.25, 0.75], [0.5, 1.0, nan]]))
-    # Means 0.375 (a), 0.75 (b), 0.25 (c): rows c, a, b, each value held until the next visit.
-    picture, steps = question_map(GATE, GATE["solve_rate"])
+    pd.testing.assert_frame_equal(pd.DataFrame(matrix), pd.DataFrame([[0.0, 0.25, 0.75], [0.5, 1.0, nan]]))
+    # Means 0.375 (a), 0.75 (b), 0.25 (c): rows c, a, b; each value is held until the prompt is sampled again.
+    matrix, steps = prompt_map(GATE, GATE["solve_rate"])
     expected = [[nan, 0.25, 0.25], [0.0, 0.0, 0.75], [0.5, 1.0, 1.0]]
-    pd.testing.assert_frame_equal(pd.DataFrame(picture), pd.DataFrame(expected))
+    pd.testing.assert_frame_equal(pd.DataFrame(matrix), pd.DataFrame(expected))
