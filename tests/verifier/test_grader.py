@@ -1,7 +1,4 @@
-"""The verifier: what a mathematician would say, within bounded time and memory, with no process left behind.
-
-Over 300 lines, for the tests share a judge and its helpers.
-"""
+"""The verifier agrees with a mathematician, within bounded time and memory, and leaves no process behind."""
 
 import json
 import logging
@@ -28,7 +25,7 @@ CASES = Path(__file__).parents[1] / "fixtures" / "grader_cases.jsonl"
 RIGHT, WRONG, TIMED_OUT = Verdict.RIGHT, Verdict.WRONG, Verdict.TIMED_OUT
 UNPARSEABLE_ANSWER, UNPARSEABLE_GOLD = Verdict.UNPARSEABLE_ANSWER, Verdict.UNPARSEABLE_GOLD
 
-# No alarm reaches these: the first two are single calls into C.
+# An alarm cannot interrupt these: the first two are single calls into C.
 HOSTILE = [r"10^{10^{10^{10}}}", r"2^{2^{2^{2^{2^{2}}}}}", r"\prod_{k=1}^{10^{8}} k", r"(10^{8})!"]
 SLOW = (r"10^{10^{10^{10}}}", "7")
 
@@ -38,14 +35,14 @@ def read_cases(path):
 
 
 EXTRA = [Path(name) for name in [os.environ.get("HPT_GRADER_CASES")] if name]
-"""A file of cases of your own: lines of `{"answer": gold, "completion": text, "expected": true or false}`."""
+"""A file of additional cases: lines of `{"answer": gold, "completion": text, "expected": true or false}`."""
 
 ALL_CASES = {path: read_cases(path) for path in [CASES, *EXTRA]}
 
 
 @pytest.fixture(scope="module")
 def verdicts():
-    """Verdicts on all cases of a file, judged in one batch, by path."""
+    """Verdicts on all cases of each file, graded in one batch, by path."""
     return {
         path: judge([case["completion"] for case in cases], [case["answer"] for case in cases])
         for path, cases in ALL_CASES.items()
@@ -61,12 +58,12 @@ def parameters():
 
 
 @pytest.mark.parametrize(("path", "number"), parameters())
-def test_what_a_mathematician_says(verdicts, path, number):
+def test_verdicts_agree_with_a_mathematician(verdicts, path, number):
     case = ALL_CASES[path][number]
     assert (verdicts[path][number] is RIGHT) == case["expected"], (case, verdicts[path][number])
 
 
-def test_there_are_at_least_300_cases_of_either_kind():
+def test_there_are_300_cases_and_enough_of_each_kind():
     cases = read_cases(CASES)
     right = sum(case["expected"] for case in cases)
     assert len(cases) >= 300
@@ -82,7 +79,7 @@ def test_there_are_at_least_300_cases_of_either_kind():
         ("4", "4", UNPARSEABLE_ANSWER),  # no box
         (r"\boxed{}", "4", UNPARSEABLE_ANSWER),
         (r"\boxed{\int\int}", "4", UNPARSEABLE_ANSWER),
-        (r"\boxed{" + "7" * 20_000 + "}", "4", UNPARSEABLE_ANSWER),  # too long to be read
+        (r"\boxed{" + "7" * 20_000 + "}", "4", UNPARSEABLE_ANSWER),  # too long to be parsed
         (r"\boxed{4}", "", UNPARSEABLE_GOLD),
         (r"\boxed{4}", None, UNPARSEABLE_GOLD),
         (r"\boxed{4}", math.nan, UNPARSEABLE_GOLD),
@@ -96,31 +93,31 @@ def test_each_kind_of_verdict(completion, solution, verdict):
     assert judge([completion], [solution], QUICK) == [verdict]
 
 
-# How long an easy verdict may take on a machine that is busy with other work, in seconds: one takes milliseconds.
+# Time limit in seconds for an easy verdict, which takes milliseconds, on a busy machine.
 PATIENCE = 3.0
-# Until something that surely happens has happened.
+# Time limit in seconds for an event that is certain to happen.
 DEADLINE = 300.0
 QUICK = Grader(seconds=PATIENCE, workers=2)
 
 
-def test_as_many_solutions_as_completions():
+def test_the_numbers_of_completions_and_solutions_must_match():
     with pytest.raises(ValueError, match="one solution per completion, got 1 completions and 2 solutions"):
         judge(["4"], ["4", "4"])
 
 
-def test_impossible_limits_are_refused():
+def test_impossible_limits_are_errors():
     with pytest.raises(ValueError, match="megabytes of at least 256"):
         Grader(megabytes=10)
 
 
-def test_hostile_answers_cost_bounded_time_and_one_line_of_log(caplog):
+def test_hostile_answers_take_bounded_time_and_log_one_line(caplog):
     grader = Grader(seconds=PATIENCE, workers=4)
     pairs = [(text, "7") for text in HOSTILE] + [(f"{number}+1", f"{number + 1}.0") for number in range(40)]
     with caplog.at_level(logging.WARNING):
-        found = grader.judge(pairs)
-    # Hours, each, without a limit.
+        verdicts = grader.judge(pairs)
+    # Without a limit, each would take hours.
     assert grader.longest_seconds < 60
-    assert found == [TIMED_OUT] * 4 + [RIGHT] * 40
+    assert verdicts == [TIMED_OUT] * 4 + [RIGHT] * 40
     lines = [record.getMessage() for record in caplog.records if record.name == "hpt_trl.verifier.grader"]
     assert len(lines) == 1
     assert "4 of 44 verdicts needed more than 3 s" in lines[0]
@@ -129,7 +126,7 @@ def test_hostile_answers_cost_bounded_time_and_one_line_of_log(caplog):
 
 def test_memory_is_bounded():
     grader = Grader(seconds=10 * DEADLINE, megabytes=256, workers=1)
-    # 2^(2^34) is 2 GB of digits: too much for 256 MB, and found to be so long before the time is up.
+    # 2^(2^34) has 2 GB of digits: it exceeds 256 MB long before the time limit.
     assert grader.judge([(r"2^{2^{34}}", "7"), (r"\frac{6}{3}", "2")])[1] is RIGHT
     assert grader.longest_seconds < DEADLINE
     assert all(psutil.Process(pid).memory_info().vms <= 256 * 2**20 for pid in grader.worker_ids())
@@ -137,55 +134,55 @@ def test_memory_is_bounded():
 
 
 def await_worker(grader, thread, condition, but=()):
-    """Id of a worker, not one of `but`, as soon as it meets the condition."""
+    """Wait for a worker, other than those in `but`, that meets the condition; return its process id."""
     while thread.is_alive():
         for worker in list(grader._workers):
             if worker.process.pid not in but and condition(worker):
                 return worker.process.pid
         time.sleep(0.001)
-    raise AssertionError("the batch ended before a worker was seen to do so")
+    raise AssertionError("the batch ended before any worker met the condition")
 
 
 def is_at(pair):
-    """Whether a worker is judging this pair: the first it was given whose verdict has not come."""
+    """A condition on a worker: it is grading this pair, the first of its jobs without a verdict."""
     return lambda worker: worker.is_ready and bool(worker.jobs) and worker.jobs[0].pair == pair
 
 
 def in_thread(function):
-    found = []
-    thread = threading.Thread(target=lambda: found.append(function()))
+    results = []
+    thread = threading.Thread(target=lambda: results.append(function()))
     thread.start()
-    return thread, found
+    return thread, results
 
 
 @pytest.mark.parametrize("kills", [1, 2])
 def test_a_worker_killed_from_outside_costs_one_retry(kills):
-    # Killed once, it is judged again until its time is up; killed twice, it is given up.
+    # After one kill, the pair is graded again until the time limit; after two kills, it counts as timed out.
     grader = Grader(seconds=PATIENCE if kills == 1 else 10 * DEADLINE, workers=1)
     grader.judge([("1+1", "2.0")])
     pairs = [(f"{number}+1", f"{number + 1}.0") for number in range(5)]
-    thread, found = in_thread(lambda: grader.judge([*pairs[:2], SLOW, *pairs[2:]]))
+    thread, results = in_thread(lambda: grader.judge([*pairs[:2], SLOW, *pairs[2:]]))
     killed = []
     for _ in range(kills):
         killed.append(await_worker(grader, thread, is_at(SLOW), but=killed))
         os.kill(killed[-1], signal.SIGKILL)
     thread.join(DEADLINE)
     assert not thread.is_alive()
-    assert found == [[RIGHT, RIGHT, TIMED_OUT, RIGHT, RIGHT, RIGHT]]
+    assert results == [[RIGHT, RIGHT, TIMED_OUT, RIGHT, RIGHT, RIGHT]]
     grader.close()
 
 
 def test_an_easy_verdict_survives_the_death_of_its_worker():
     grader = Grader(workers=1)
     pairs = [(f"\\sqrt{{{number}}}+x", f"x+\\sqrt{{{number}}}") for number in range(2, 200)]
-    thread, found = in_thread(lambda: grader.judge(pairs))
-    # One worker dies while it starts, its successor with answers before it and behind it.
+    thread, results = in_thread(lambda: grader.judge(pairs))
+    # One worker dies during start-up, and its successor in the middle of its answers.
     first = await_worker(grader, thread, lambda worker: not worker.is_ready)
     os.kill(first, signal.SIGKILL)
     second = await_worker(grader, thread, is_at(pairs[20]), but=[first])
     os.kill(second, signal.SIGKILL)
     thread.join(DEADLINE)
-    assert found == [[RIGHT] * len(pairs)]
+    assert results == [[RIGHT] * len(pairs)]
     grader.close()
 
 
@@ -197,7 +194,7 @@ def test_a_worker_that_is_stopped_is_replaced():
     grader.close()
 
 
-def test_many_threads_may_judge_at_once():
+def test_threads_can_judge_concurrently():
     grader = Grader(workers=2)
     threads = [
         in_thread(lambda base=base: grader.judge([(f"{base}+{step}", f"{base + step}.0") for step in range(10)]))
@@ -205,15 +202,15 @@ def test_many_threads_may_judge_at_once():
     ]
     for thread, _ in threads:
         thread.join(DEADLINE)
-    assert [found for _, found in threads] == [[[RIGHT] * 10]] * 8
+    assert [results for _, results in threads] == [[[RIGHT] * 10]] * 8
     assert len(grader.worker_ids()) <= 2
     grader.close()
 
 
-def test_workers_are_lazy_persistent_and_closed():
+def test_workers_start_on_first_use_persist_and_close():
     grader = Grader(workers=1)
     assert grader.judge([("12", "12"), ("12", "13")]) == [RIGHT, WRONG]
-    assert grader.worker_ids() == []  # plain integers need none
+    assert grader.worker_ids() == []  # plain integers need no worker
     grader.judge([("1+1", "2.0")])
     before = grader.worker_ids()
     grader.judge([("1+2", "3.0")])
@@ -222,16 +219,16 @@ def test_workers_are_lazy_persistent_and_closed():
     grader.close()
     assert grader.worker_ids() == []
     assert not psutil.pid_exists(before[0])
-    assert grader.judge([("1+3", "4.0")]) == [RIGHT]  # and again
+    assert grader.judge([("1+3", "4.0")]) == [RIGHT]  # restarts a worker
     grader.close()
 
 
-def test_known_pairs_are_not_judged_again():
+def test_verdicts_are_cached():
     grader = Grader(seconds=1.0, workers=1)
     assert grader.judge([SLOW] * 8) == [TIMED_OUT] * 8
     grader.close()
     assert grader.judge([SLOW]) == [TIMED_OUT]
-    assert grader.worker_ids() == []  # judging it again would take a worker
+    assert grader.worker_ids() == []  # grading it again would start a worker
 
 
 AT_WORK = """
@@ -262,11 +259,11 @@ PROGRAMS = {
             context = multiprocessing.get_context("spawn")
             queue = context.Queue()
             ranks = [context.Process(target=rank, args=(queue,), daemon=True) for _ in range(2)]
-            [each.start() for each in ranks]
-            found = [queue.get(timeout=300) for _ in ranks]
-            [each.join(300) for each in ranks]
-            print(*{verdict for verdict, _ in found})
-            print(*(pid for _, ids in found for pid in ids))
+            [process.start() for process in ranks]
+            results = [queue.get(timeout=300) for _ in ranks]
+            [process.join(300) for process in ranks]
+            print(*{verdict for verdict, _ in results})
+            print(*(pid for _, ids in results for pid in ids))
         """,
     "after a fork": """
         import os
@@ -275,7 +272,7 @@ PROGRAMS = {
         ids = shared_grader().worker_ids()
         child = os.fork()
         if child == 0:
-            # the parent's worker is not the child's
+            # the child has a worker of its own
             assert judge([r"\\boxed{2/4}"], ["0.5"]) == ["right"] and shared_grader().worker_ids() != ids
             raise SystemExit(0)
         assert os.waitpid(child, 0)[1] == 0
@@ -312,7 +309,7 @@ PROGRAMS = {
             grader.judge([("10^{10^{10^{10}}}", "7")])
         except KeyboardInterrupt:
             pass
-        assert grader.worker_ids() == []  # it was in the middle of something
+        assert grader.worker_ids() == []  # the busy worker was killed
         print(*grader.judge([("1/2", "0.5")]))
         ids += grader.worker_ids()
         print(*ids)
@@ -339,7 +336,7 @@ def test_no_process_is_left_behind(how, tmp_path):
     assert not any(map(psutil.pid_exists, workers))
 
 
-def test_standard_input_as_the_program():
+def test_a_program_from_standard_input_can_judge():
     code = 'from hpt_trl.verifier.verdicts import judge; print(*judge([r"\\boxed{1/4}"], ["0.25"]))'
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
@@ -348,13 +345,13 @@ def test_standard_input_as_the_program():
     assert done.stdout.strip() == "right", done.stderr
 
 
-def test_a_worker_that_cannot_start_says_so(monkeypatch, capfd):
+def test_a_worker_that_cannot_start_is_an_error(monkeypatch, capfd):
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(RuntimeError, match=r"3 grading workers exited during start-up.*'/bin/false'"):
         Grader(workers=1).judge([("1+1", "2.0")])
 
 
-def test_the_share_of_cores_is_a_ranks(monkeypatch):
+def test_each_rank_uses_its_share_of_the_cores(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)))
     assert Grader().workers == 8
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "16")
@@ -372,9 +369,9 @@ def test_every_gold_answer_of_the_benchmarks_is_accepted():
     assert committed["accepted"] >= 0.99 * committed["golds"]
     assert len(committed["suites"]) == 7
     for name, suite in committed["suites"].items():
-        found = measure_golds(BENCHMARKS / f"{name}.jsonl")
-        assert found["accepted"] == suite["accepted"]
-        assert found["accepted_respelled"] == suite["accepted_respelled"]
+        measured = measure_golds(BENCHMARKS / f"{name}.jsonl")
+        assert measured["accepted"] == suite["accepted"]
+        assert measured["accepted_respelled"] == suite["accepted_respelled"]
 
 
 def test_hundreds_of_hostile_completions():
@@ -383,12 +380,12 @@ def test_hundreds_of_hostile_completions():
     print(json.dumps(figures))
     assert sum(figures["verdicts"].values()) == 400
     assert figures["verdicts"]["timed out"] >= 2
-    assert figures["longest_verdict_seconds"] < 60  # hours, if a verdict could hang
+    assert figures["longest_verdict_seconds"] < 60  # hours without a limit
     assert figures["children_left"] == 0
     assert max(figures["largest_worker_megabytes"]) < 400
 
 
-def test_the_committed_figures_of_the_long_run():
+def test_the_committed_results_of_the_stress_test():
     figures = json.loads((ROOT / "notebooks" / "results" / "grader" / "stress.json").read_text())
     assert figures["completions"] == sum(figures["verdicts"].values()) == 10_000
     assert figures["longest_verdict_seconds"] < figures["limit_seconds"] + 1
@@ -398,7 +395,7 @@ def test_the_committed_figures_of_the_long_run():
         assert sum(sizes[-quarter:]) < 1.5 * sum(sizes[:quarter])
 
 
-def test_the_committed_figures_of_speed():
+def test_the_committed_results_of_the_speed_test():
     for figure in json.loads((ROOT / "notebooks" / "results" / "grader" / "speed.json").read_text()).values():
         assert figure["pairs"] == 512
         assert figure["median_ratio"] >= 1

@@ -11,15 +11,15 @@ from hpt_trl.verifier.verdicts import accuracy_reward, final_answer, final_choic
     ("text", "answer"),
     [
         (r"so \boxed{33}", "33"),
-        (r"\boxed{1} no, \boxed{2}", "2"),  # the last box decides
+        (r"\boxed{1} no, \boxed{2}", "2"),  # the last box counts
         (r"\boxed{\frac{1}{2}}.", r"\frac{1}{2}"),
-        (r"\boxed{3} and \boxed{4", "3"),  # cut off: the last closed one
+        (r"\boxed{3} and \boxed{4", "3"),  # truncated: the last closed box counts
         ("33", None),
         ("", None),
         (r"<think>\boxed{1}</think> \boxed{2}", "2"),
         (r"<think>\boxed{1}</think> I forgot", None),
-        (r"<think> \boxed{1}", None),  # never closed: no answer
-        (r"\boxed{1}</think>\boxed{2}", "2"),  # the generation prompt opened it
+        (r"<think> \boxed{1}", None),  # never closed, so there is no answer
+        (r"\boxed{1}</think>\boxed{2}", "2"),  # the generation prompt has the opening tag
     ],
 )
 def test_final_answer(text, answer):
@@ -30,11 +30,11 @@ def test_last_boxed_of_nested_boxes_is_the_inner_one():
     assert last_boxed(r"\boxed{a \boxed{b}}") == "b"
 
 
-def test_ten_thousand_opened_boxes_are_read_in_one_pass():
-    assert last_boxed(r"\boxed{" * 10_000) is None  # minutes, if each opening were read to the end
+def test_ten_thousand_opening_boxes_are_parsed_in_one_pass():
+    assert last_boxed(r"\boxed{" * 10_000) is None  # minutes, if each box were scanned to the end
 
 
-def test_reward_takes_texts_and_conversations():
+def test_accuracy_reward_accepts_texts_and_conversations():
     texts = [r"\boxed{0.5}", r"\boxed{7}", "no box", r"\boxed{18}"]
     solutions = [r"$\frac{1}{2}$", "8", "3", "18"]
     assert accuracy_reward(texts, solutions) == [1.0, 0.0, 0.0, 1.0]
@@ -42,25 +42,25 @@ def test_reward_takes_texts_and_conversations():
     assert accuracy_reward(chats, solutions) == [1.0, 0.0, 0.0, 1.0]
 
 
-def test_an_unreadable_solution_is_unscorable():
+def test_an_unparseable_solution_has_no_reward():
     assert accuracy_reward([r"\boxed{1}"], [""]) == [None]
 
 
-def test_verdicts_hold_off_the_main_thread_where_alarms_do_not_work():
-    found = []
-    worker = threading.Thread(target=lambda: found.extend(accuracy_reward([r"\boxed{1/4}"], ["0.25"])))
+def test_accuracy_reward_works_outside_the_main_thread_where_alarms_do_not():
+    rewards = []
+    worker = threading.Thread(target=lambda: rewards.extend(accuracy_reward([r"\boxed{1/4}"], ["0.25"])))
     worker.start()
     worker.join()
-    assert found == [1.0]
+    assert rewards == [1.0]
 
 
-def test_answers_are_logged_beside_the_completions():
+def test_answers_and_verdicts_are_logged_with_the_completions():
     columns = {}
     accuracy_reward([r"\boxed{1}", "?"], ["1", "1"], log_extra=lambda name, values: columns.update({name: values}))
     assert columns == {"answer": ["1", ""], "solution": ["1", "1"], "verdict": ["right", "unparseable answer"]}
 
 
-def test_the_kinds_of_verdicts_are_logged_as_shares():
+def test_the_fraction_of_each_verdict_is_logged():
     logged = {}
     texts = [r"\boxed{1}", r"\boxed{2}", "?", r"\boxed{4}"]
     assert accuracy_reward(texts, ["1", "1", "1", ""], log_metric=logged.__setitem__) == [1.0, 0.0, 0.0, None]
@@ -70,7 +70,7 @@ def test_the_kinds_of_verdicts_are_logged_as_shares():
     }  # fmt: skip
 
 
-def test_contents_in_parts_and_empty_completions_are_read():
+def test_contents_in_parts_and_empty_completions_are_accepted():
     parts = [{"role": "assistant", "content": [{"type": "text", "text": r"\boxed"}, {"type": "text", "text": "{1/2}"}]}]
     assert accuracy_reward([parts, [], [{"role": "assistant", "content": None}]], ["0.5"] * 3) == [1.0, 0.0, 0.0]
 
@@ -94,7 +94,7 @@ def test_final_choice(text, letter):
     assert final_choice(text) == letter
 
 
-def test_a_letter_is_asked_for_only_where_the_gold_is_one():
+def test_stated_letters_count_only_if_the_gold_answer_is_a_letter():
     texts = ["The answer is (C).", "The answer is 7.", r"\boxed{C}"]
     assert accuracy_reward(texts, ["C", "7", "c+1"]) == [1.0, 0.0, 0.0]
 
@@ -104,7 +104,7 @@ def test_a_letter_is_asked_for_only_where_the_gold_is_one():
     [
         (r"\boxed{1}", 1.0),
         (r"<think>a</think> \boxed{1}", 1.0),
-        (r"a</think> \boxed{1}", 1.0),  # the generation prompt opened it
+        (r"a</think> \boxed{1}", 1.0),  # the generation prompt has the opening tag
         (r"<think>a \boxed{1}</think> \boxed{2}", 1.0),
         ("1", 0.0),
         (r"\boxed{}", 0.0),
@@ -121,7 +121,7 @@ def test_format_reward(text, reward):
     assert format_reward([[{"role": "assistant", "content": text}]]) == [reward]
 
 
-def test_the_gate_listens_to_accuracy_among_several():
+def test_the_gate_uses_accuracy_reward_among_several():
     names = ["format_reward", "accuracy_reward", "soft_overlong_punishment_reward"]
     assert gate_reward_index(names, None, is_needed=True) == 1
     assert gate_reward_index(names, "format_reward", is_needed=True) == 0
@@ -130,10 +130,10 @@ def test_the_gate_listens_to_accuracy_among_several():
 
 
 @pytest.mark.parametrize("filler", [" ", "*", "(", "\\boxed{", "answer ", "answer: ", "\n", "{", "C", "$"])
-def test_a_megabyte_is_read_in_one_pass(filler):
+def test_a_megabyte_is_parsed_in_one_pass(filler):
     text = "the answer" + filler * (2**20 // len(filler))
     start = time.process_time()
     final_choice(text)
     final_answer(text)
     format_reward([text])
-    assert time.process_time() - start < 30  # hours, if anything were read again and again
+    assert time.process_time() - start < 30  # hours, if any pattern needed quadratic time

@@ -1,9 +1,9 @@
-"""Is every gold answer of the benchmarks accepted as its own answer?
+"""Measures whether every gold answer of the benchmarks is accepted as its own answer.
 
     python -m tests.verifier.measure_grader.golds ../shared/data/benchmarks --output notebooks/results/grader/golds.json
 
-Counts the gold in a box, and the gold in another spelling (integers as a sum, letters in a sentence); and lists where
-the next gold of the suite is accepted in its place, which must be equal then.
+Counts how many are accepted in a box and in another form (integers as a sum, letters in a sentence). Also lists the
+cases where the next gold answer of the suite is accepted instead; those two must be equal.
 """
 
 import argparse
@@ -21,7 +21,7 @@ def boxed(answer: str) -> str:
 
 
 def respelled(answer: str) -> str:
-    r"""The same answer with `\dfrac`, spaces, and where it is an integer, as a sum."""
+    r"""The same answer in another form: with `\dfrac` and spaces, or an integer as a sum."""
     content = last_boxed(answer) or answer
     if letter_of(content):
         return rf"The answer is ({letter_of(content)})."
@@ -32,20 +32,22 @@ def respelled(answer: str) -> str:
 
 def measure(path: Path) -> dict[str, Any]:
     golds = [json.loads(line)["answer"] for line in path.read_text(encoding="utf-8").splitlines()]
-    own = judge([boxed(gold) for gold in golds], golds)
-    other = judge([respelled(gold) for gold in golds], golds)
-    shifted = golds[1:] + golds[:1]
-    wrong = judge([boxed(gold) for gold in shifted], golds)
+    verdicts = judge([boxed(gold) for gold in golds], golds)
+    respelled_verdicts = judge([respelled(gold) for gold in golds], golds)
+    neighbours = golds[1:] + golds[:1]
+    neighbour_verdicts = judge([boxed(gold) for gold in neighbours], golds)
     return {
         "golds": len(golds),
-        "accepted": own.count("right"),
-        "accepted_respelled": other.count("right"),
-        "exceptions": [[gold, verdict] for gold, verdict in zip(golds, own) if verdict != "right"],
-        "exceptions_respelled": [[gold, verdict] for gold, verdict in zip(golds, other) if verdict != "right"],
+        "accepted": verdicts.count("right"),
+        "accepted_respelled": respelled_verdicts.count("right"),
+        "exceptions": [[gold, verdict] for gold, verdict in zip(golds, verdicts) if verdict != "right"],
+        "exceptions_respelled": [
+            [gold, verdict] for gold, verdict in zip(golds, respelled_verdicts) if verdict != "right"
+        ],
         "neighbours_accepted": sorted(
             {
                 (gold, answer)
-                for gold, answer, verdict in zip(golds, shifted, wrong)
+                for gold, answer, verdict in zip(golds, neighbours, neighbour_verdicts)
                 if verdict == "right" and gold != answer
             }
         ),

@@ -1,4 +1,4 @@
-"""How fast are 512 ordinary answers, by the pool and by math-verify in its own process? Both without cached verdicts.
+"""Measures the time to grade 512 ordinary answers, with the pool and with math-verify in one process, without caches.
 
 python -m tests.verifier.measure_grader.speed --output notebooks/results/grader/speed.json
 """
@@ -39,12 +39,12 @@ print(json.dumps({{"start_seconds": ready - start, "batch_seconds": end - ready,
 
 
 def ordinary_pairs(count: int, seed: int, integers: int) -> list[tuple[str, str]]:
-    """Answers and golds as a batch of rollouts has them, no two alike; integers / (3 + integers) of them integers."""
-    chance = random.Random(seed)
+    """Distinct pairs of answer and gold as in a batch of rollouts; integers / (3 + integers) of them are integers."""
+    generator = random.Random(seed)
     pairs: dict[tuple[str, str], None] = {}
     while len(pairs) < count:
-        a, b, c = (chance.randrange(2, 400) for _ in range(3))
-        right = chance.choice(
+        a, b, c = (generator.randrange(2, 400) for _ in range(3))
+        pair = generator.choice(
             [(str(a), str(a))] * integers
             + [(str(a), str(b))] * integers
             + [
@@ -56,11 +56,11 @@ def ordinary_pairs(count: int, seed: int, integers: int) -> list[tuple[str, str]
                 (rf"x^2+{a}x+{b}", rf"{b}+x({a}+x)"),
             ]
         )
-        pairs[right] = None
+        pairs[pair] = None
     return list(pairs)
 
 
-def timed(code: str, pairs: list[tuple[str, str]]) -> dict[str, float]:
+def measure(code: str, pairs: list[tuple[str, str]]) -> dict[str, float]:
     warm_up = [(f"{number}+{number}", f"{2 * number}.0") for number in range(1000, 1064)]  # starts all workers
     program = TIMED.format(code=code)
     done = subprocess.run(
@@ -70,11 +70,11 @@ def timed(code: str, pairs: list[tuple[str, str]]) -> dict[str, float]:
 
 
 def compare(repeats: int, integers: int) -> dict[str, Any]:
-    """Runs by turns, for other work on the machine slows both, and the median of their ratios."""
+    """Alternate the runs, so that other load on the machine affects both, and take the median of their ratios."""
     runs: list[dict[str, Any]] = []
     for repeat in range(repeats):
         pairs = ordinary_pairs(512, repeat, integers)
-        run: dict[str, Any] = {name: timed(code, pairs) for name, code in CODE.items()}
+        run: dict[str, Any] = {name: measure(code, pairs) for name, code in CODE.items()}
         run["ratio"] = run["math_verify_in_process"]["batch_seconds"] / run["pool"]["batch_seconds"]
         runs.append(run)
         print(json.dumps(run))

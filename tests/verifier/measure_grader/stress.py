@@ -1,8 +1,8 @@
-"""Thousands of hostile and random completions: how long did a verdict take, how much memory, what was left behind?
+"""Grades thousands of hostile and random completions; measures time and memory, and checks for leftover processes.
 
     python -m tests.verifier.measure_grader.stress --completions 10000 --output notebooks/results/grader/stress.json
 
-takes about ten minutes on two cores, nearly all of it waiting for the one in a hundred that runs into the limit of 5 s.
+This takes about ten minutes on two cores, mostly spent on the 1% of completions that run into the limit of 5 s.
 """
 
 import argparse
@@ -41,10 +41,10 @@ GOLDS = [
 ]
 
 
-def bomb(chance: random.Random) -> str:
-    """An answer that takes forever, or all memory; no two alike."""
-    number = chance.randrange(10**6)
-    return chance.choice(
+def bomb(generator: random.Random) -> str:
+    """An answer that would take unlimited time or memory; all are distinct."""
+    number = generator.randrange(10**6)
+    return generator.choice(
         [
             rf"10^{{10^{{10^{{10}}}}}}+{number}", rf"2^{{2^{{2^{{2^{{2^{{2}}}}}}}}}}-{number}",
             rf"(10^{{9}}+{number})!", rf"\prod_{{k=1}}^{{{10**9 + number}}} k",
@@ -54,36 +54,37 @@ def bomb(chance: random.Random) -> str:
     )  # fmt: skip
 
 
-def nuisance(chance: random.Random) -> str:
-    """An answer that is large, deep, broken or no mathematics at all."""
-    number, depth = chance.randrange(10**6), chance.randrange(1, 1000)
-    return chance.choice(
+def nuisance(generator: random.Random) -> str:
+    """An answer that is large, deeply nested, malformed or not mathematics."""
+    number, depth = generator.randrange(10**6), generator.randrange(1, 1000)
+    return generator.choice(
         [
             r"\frac{1}{" * depth + str(number) + "}" * depth, "(" * depth + str(number) + ")" * depth,
-            "9" * chance.randrange(1, 9000), "+".join(["1"] * depth), r"\boxed{" * depth,
-            "".join(chr(chance.randrange(0x20, 0xD000)) for _ in range(chance.randrange(1, 200))),
+            "9" * generator.randrange(1, 9000), "+".join(["1"] * depth), r"\boxed{" * depth,
+            "".join(chr(generator.randrange(0x20, 0xD000)) for _ in range(generator.randrange(1, 200))),
             f"__import__('os').system('exit {number}')", "\x00" * depth, r"\text{" * depth, "-" * depth + "1",
-            ",".join(str(chance.randrange(99)) for _ in range(depth)), "{}" * depth, "\\" * depth, "$" * depth,
+            ",".join(str(generator.randrange(99)) for _ in range(depth)), "{}" * depth, "\\" * depth, "$" * depth,
         ]
     )  # fmt: skip
 
 
-def salad(chance: random.Random) -> str:
-    return " ".join(chance.choice(TOKENS) for _ in range(chance.randrange(1, 25)))
+def token_salad(generator: random.Random) -> str:
+    """A random sequence of LaTeX tokens."""
+    return " ".join(generator.choice(TOKENS) for _ in range(generator.randrange(1, 25)))
 
 
-def completion(chance: random.Random, bombs: float) -> str:
-    """One completion; a share of `bombs` of them runs into the limits."""
-    if chance.random() < bombs:
-        return rf"So it is \boxed{{{bomb(chance)}}}."
-    kind = chance.random()
+def completion(generator: random.Random, bombs: float) -> str:
+    """One completion; a fraction `bombs` of them runs into the limits."""
+    if generator.random() < bombs:
+        return rf"So it is \boxed{{{bomb(generator)}}}."
+    kind = generator.random()
     if kind < 0.01:
-        return "a" * 2**20 + rf"\boxed{{{chance.randrange(100)}}}"
+        return "a" * 2**20 + rf"\boxed{{{generator.randrange(100)}}}"
     if kind < 0.3:
-        return rf"\boxed{{{nuisance(chance)}}}"
+        return rf"\boxed{{{nuisance(generator)}}}"
     if kind < 0.9:
-        return rf"<think>{salad(chance)}</think> \boxed{{{salad(chance)}}}"
-    return salad(chance)
+        return rf"<think>{token_salad(generator)}</think> \boxed{{{token_salad(generator)}}}"
+    return token_salad(generator)
 
 
 def in_batches(total: int, size: int) -> Iterator[int]:
@@ -92,36 +93,36 @@ def in_batches(total: int, size: int) -> Iterator[int]:
 
 
 def children() -> set[int]:
-    """Process ids of all that this process started."""
+    """Process ids of all descendants of this process."""
     return {child.pid for child in psutil.Process().children(recursive=True)}
 
 
 def run(total: int, bombs: float, seconds: float, seed: int = 0, batch: int = 250) -> dict[str, Any]:
-    """Judge `total` completions in batches; the figures of the run."""
-    chance = random.Random(seed)
-    others = children()  # a test run has the workers all share, too
+    """Grade `total` completions in batches, and return the measurements."""
+    generator = random.Random(seed)
+    earlier_children = children()  # in a test run, the workers of the shared grader
     grader = Grader(seconds=seconds)
     counts: Counter[str] = Counter()
     parent_mb, workers_mb = [], []
     start = time.monotonic()
     for size in in_batches(total, batch):
-        texts = [completion(chance, bombs) for _ in range(size)]
-        counts.update(judge(texts, [chance.choice(GOLDS) for _ in texts], grader))
+        texts = [completion(generator, bombs) for _ in range(size)]
+        counts.update(judge(texts, [generator.choice(GOLDS) for _ in texts], grader))
         parent_mb.append(round(psutil.Process().memory_info().rss / 2**20, 1))
         sizes = [psutil.Process(pid).memory_info().rss / 2**20 for pid in grader.worker_ids()]
         workers_mb.append(round(max(sizes, default=0.0), 1))
-    took = time.monotonic() - start
-    running = children() - others
+    elapsed = time.monotonic() - start
+    running = children() - earlier_children
     grader.close()
     return {
         "completions": total,
-        "seconds": round(took, 1),
+        "seconds": round(elapsed, 1),
         "limit_seconds": seconds,
         "longest_verdict_seconds": round(grader.longest_seconds, 3),
         "verdicts": dict(counts),
         "workers": grader.workers,
         "children_while_running": len(running),
-        "children_left": len(children() - others),
+        "children_left": len(children() - earlier_children),
         "parent_megabytes": parent_mb,
         "largest_worker_megabytes": workers_mb,
     }
