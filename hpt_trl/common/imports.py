@@ -26,14 +26,15 @@ def import_callable(path: str, option: str) -> Callable[..., Any]:
 
     Args:
         path: `module.function`; the module may be in packages.
-        option: that holds the path, for error messages.
+        option: name of the option with the path, for error messages.
 
     Raises:
         ImportError: if the module does not exist, fails while it is imported, or lacks the attribute.
         ValueError: if the attribute is a class or not callable.
     """
     module_name, name = path.rsplit(".", 1)
-    # The installed command has its own folder here. Functions may import more modules when they are called.
+    # For the installed command, the first entry is the folder of the script. The entry stays, because the function may
+    # import more modules when it is called.
     if sys.path[:1] != [os.getcwd()]:
         sys.path.insert(0, os.getcwd())
     module = _import(module_name, f"{option} names {path!r}")
@@ -57,7 +58,7 @@ def _import(name: str, source: str) -> ModuleType:
         if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
             raise ImportError(
                 f"{source}, but there is no module {error.name!r} in the current directory or among the installed "
-                "packages. Correct the path, or run the command in the folder that holds the module."
+                "packages. Correct the path, or run the command in the folder of the module."
             ) from error
         raise ImportError(
             f"{source}, but importing the module {name!r} raised {type(error).__name__}: {error}. Fix the module; "

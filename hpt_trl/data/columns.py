@@ -65,7 +65,7 @@ def answer_text(value: Any) -> str:
     return boxed.strip() if boxed and boxed.strip() else text
 
 
-def prompt_of(value: Any) -> Prompt:
+def parse_prompt(value: Any) -> Prompt:
     """Convert a prompt to a text or to plain messages.
 
     Raises:
@@ -83,7 +83,7 @@ def prompt_of(value: Any) -> Prompt:
     return messages
 
 
-def demonstrations_of(value: Any) -> tuple[str, ...]:
+def parse_demonstrations(value: Any) -> tuple[str, ...]:
     """Candidate demonstrations from a text, a message, a list of one message, or a list of texts, without blank ones.
 
     Raises:
@@ -97,14 +97,14 @@ def demonstrations_of(value: Any) -> tuple[str, ...]:
         message = plain_message(value)
         if message["role"] != "assistant":
             raise RefusedError(Reason.MALFORMED, f"a demonstration must have role 'assistant', got {message['role']!r}")
-        return demonstrations_of(message["content"])
+        return parse_demonstrations(message["content"])
     if not isinstance(value, Sequence):
         raise RefusedError(Reason.MALFORMED, f"a demonstration must be a text or a message, got {type(value).__name__}")
     if sum(isinstance(part, Mapping) for part in value) > 1:
         raise RefusedError(
             Reason.MALFORMED, "a demonstration of several messages; pass such data directly to HPTTrainer"
         )
-    return tuple(text for part in value for text in demonstrations_of(part))
+    return tuple(text for part in value for text in parse_demonstrations(part))
 
 
 def _is_blank(value: Any) -> bool:
@@ -113,7 +113,7 @@ def _is_blank(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value)) or value in ([], {}, ())
 
 
-def _list_of(row: Row, name: str) -> Sequence[Any]:
+def _list_in(row: Row, name: str) -> Sequence[Any]:
     value = row.get(name)
     if _is_blank(value):
         return []
@@ -151,14 +151,14 @@ def from_gsm8k(row: Row) -> Example:
     solution = answer_text(answer.replace(",", ""))
     reasoning = re.sub(r"<<[^<>]*>>", "", reasoning).strip()
     demonstration = f"{reasoning}\nThe final answer is {BOXED}{solution}}}."
-    return Example(prompt_of(row.get("question")), (demonstration,), solution)
+    return Example(parse_prompt(row.get("question")), (demonstration,), solution)
 
 
 def from_math(row: Row) -> Example:
     """MATH-style: `problem`, `solution` as the demonstration, and `answer`, or the box in `solution` without it."""
-    demonstrations = demonstrations_of(row.get("solution"))
+    demonstrations = parse_demonstrations(row.get("solution"))
     solution, from_box = _solution(row, ["answer"], demonstrations)
-    return Example(prompt_of(row.get("problem")), demonstrations, solution, solution_from_box=from_box)
+    return Example(parse_prompt(row.get("problem")), demonstrations, solution, solution_from_box=from_box)
 
 
 def from_openr1(row: Row) -> Example:
@@ -167,70 +167,72 @@ def from_openr1(row: Row) -> Example:
     Source: the card of open-r1/OpenR1-Math-220k.
     """
     names = ("generations", "correctness_math_verify", "is_reasoning_complete")
-    generations, correct, complete = (_list_of(row, name) for name in names)
+    generations, correct, complete = (_list_in(row, name) for name in names)
 
     def missing_flags(index: int) -> int:
         flags = (column[index] if index < len(column) else None for column in (correct, complete))
         return sum(flag is not True for flag in flags)
 
     ranked = [generations[index] for index in sorted(range(len(generations)), key=missing_flags)]
-    return Example(prompt_of(row.get("problem")), demonstrations_of(ranked), answer_text(row.get("answer")))
+    return Example(parse_prompt(row.get("problem")), parse_demonstrations(ranked), answer_text(row.get("answer")))
 
 
 def from_final_answer(row: Row) -> Example:
     """DeepMath (`r1_solution_1` to `_3`) and OlympiadBench (`solution`, a list): `question` and `final_answer`."""
     texts = [row.get(f"r1_solution_{number}") for number in (1, 2, 3)]
-    demonstrations = demonstrations_of([text for text in texts if not _is_blank(text)] or row.get("solution"))
+    demonstrations = parse_demonstrations([text for text in texts if not _is_blank(text)] or row.get("solution"))
     # DeepMath omits the opening tag, because R1's chat template writes it.
     with_tag = (f"{THINK}\n{text}" if END_OF_THINK in text and THINK not in text else text for text in demonstrations)
-    return Example(prompt_of(row.get("question")), tuple(with_tag), answer_text(row.get("final_answer")))
+    return Example(parse_prompt(row.get("question")), tuple(with_tag), answer_text(row.get("final_answer")))
 
 
 def from_verl(row: Row) -> Example:
     """verl's layout, such as LUFFY's data: `prompt`, `target` if present, and `reward_model.ground_truth`."""
     reward = row.get("reward_model") or {}
     if not isinstance(reward, Mapping):
-        raise RefusedError(Reason.MALFORMED, f"reward_model must hold ground_truth, got {type(reward).__name__}")
-    demonstrations = demonstrations_of(row.get("target"))
-    return Example(prompt_of(row.get("prompt")), demonstrations, answer_text(reward.get("ground_truth")), False)
+        raise RefusedError(
+            Reason.MALFORMED, f"reward_model must be a mapping with ground_truth, got {type(reward).__name__}"
+        )
+    demonstrations = parse_demonstrations(row.get("target"))
+    return Example(parse_prompt(row.get("prompt")), demonstrations, answer_text(reward.get("ground_truth")), False)
 
 
 def from_completion(row: Row) -> Example:
     """Prompt-completion rows; the solution is taken from its column, or from the completion's box without one."""
-    demonstrations = demonstrations_of(row.get("completion"))
+    demonstrations = parse_demonstrations(row.get("completion"))
     solution, from_box = _solution(row, ["solution", "answer", "final_answer", "ground_truth"], demonstrations)
-    return Example(prompt_of(row.get("prompt")), demonstrations, solution, False, from_box)
+    return Example(parse_prompt(row.get("prompt")), demonstrations, solution, False, from_box)
 
 
 def from_messages(row: Row) -> Example:
     """A conversation: a final assistant message is the demonstration, and the messages before it are the prompt."""
-    messages = _list_of(row, "messages" if "messages" in row else "conversations")
+    messages = _list_in(row, "messages" if "messages" in row else "conversations")
     if not messages:
         raise RefusedError(Reason.NO_PROMPT)
     *context, last = [plain_message(message) for message in messages]
     is_answer = last["role"] == "assistant"
-    demonstrations = demonstrations_of(last["content"]) if is_answer else ()
-    prompt = prompt_of(context if is_answer else [*context, last])
+    demonstrations = parse_demonstrations(last["content"]) if is_answer else ()
+    prompt = parse_prompt(context if is_answer else [*context, last])
     solution, from_box = _solution(row, ["answer", "final_answer", "ground_truth", "solution"], demonstrations)
     return Example(prompt, demonstrations, solution, False, from_box)
 
 
 def from_ready(row: Row) -> Example:
     """Rows in the training format: `prompt`, `demonstration`, `solution`; other columns are kept."""
-    demonstrations = demonstrations_of(row.get("demonstration"))
+    demonstrations = parse_demonstrations(row.get("demonstration"))
     solution, from_box = _solution(row, ["solution"], demonstrations)
     extra = {name: value for name, value in row.items() if name not in ("prompt", "demonstration", "solution")}
-    return Example(prompt_of(row.get("prompt")), demonstrations, solution, False, from_box, extra)
+    return Example(parse_prompt(row.get("prompt")), demonstrations, solution, False, from_box, extra)
 
 
 def from_named(prompt: str, demonstration: str | None, solution: str | None) -> Converter:
     """The converter for the columns that a user names; a text in the prompt column is a bare question."""
 
     def convert(row: Row) -> Example:
-        demonstrations = demonstrations_of(row.get(demonstration)) if demonstration else ()
+        demonstrations = parse_demonstrations(row.get(demonstration)) if demonstration else ()
         # A row without the named column has no solution; the box is no substitute for it.
         answer, from_box = _solution({solution: None, **row} if solution else {}, [solution or ""], demonstrations)
-        return Example(prompt_of(row.get(prompt)), demonstrations, answer, solution_from_box=from_box)
+        return Example(parse_prompt(row.get(prompt)), demonstrations, answer, solution_from_box=from_box)
 
     return convert
 

@@ -44,7 +44,7 @@ class Hit:
 
 class Overlap:
     """
-    Finds the benchmark problems a prompt overlaps.
+    Finds the benchmark problems that a prompt overlaps.
 
     Args:
         benchmarks: the texts of the problems, by name of the benchmark.
@@ -52,12 +52,12 @@ class Overlap:
 
     def __init__(self, benchmarks: Mapping[str, Iterable[str]]) -> None:
         entries = [(name, *entry) for name, problems in benchmarks.items() for entry in enumerate(problems, 1)]
+        # Problems are identified by their index in `entries`.
         self._names = [(name, number) for name, number, _ in entries]
         texts = [words(problem) for _, _, problem in entries]
         ngrams_of_problems = [_ngrams(text) for text in texts]
         problem_count = Counter(ngram for ngrams in ngrams_of_problems for ngram in set(ngrams))
-        # All by index of the problem: (problem, position) of each n-gram, words covered by n-grams, short problems.
-        self._occurrences: dict[str, list[tuple[int, int]]] = defaultdict(list)
+        self._occurrences: dict[str, list[tuple[int, int]]] = defaultdict(list)  # problem, position of the n-gram in it
         self._coverable_words: list[int] = []
         self._short_problems: dict[str, list[int]] = defaultdict(list)
         for index, ngrams in enumerate(ngrams_of_problems):

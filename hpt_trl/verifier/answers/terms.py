@@ -126,7 +126,7 @@ def _in_base(digits: str, base: str) -> int | None:
 
 
 def _same_percent(percentage: str, bare: str) -> bool:
-    """50% equals 0.5, and also 50, as an answer in percent, unless the bare number is at most 1 like a fraction."""
+    """Whether 50% equals 0.5, or 50 as an answer in percent; a bare number of at most 1 is always a fraction."""
     value = number(bare)
     if value is not None and abs(value) > 1 and same_value(percentage, bare):
         return True
