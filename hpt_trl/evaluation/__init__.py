@@ -1,1 +1,1 @@
-"""avg@k and pass@k of a model: engines, sampling, scores, and the journal that a killed run resumes from."""
+"""Evaluates a model on benchmark problems: sampling, judging, scores."""

@@ -1,4 +1,4 @@
-"""What `hpt-trl evaluate` can be asked for."""
+"""Arguments of `hpt-trl evaluate`."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -6,83 +6,111 @@ from pathlib import Path
 from hpt_trl.data.benchmarks import SUITES
 from hpt_trl.evaluation.engines import DTYPES
 
-LONGEST_COMPLETION = 8192
-"""Tokens, as in the paper (arXiv 2509.04419, section 4.1)."""
+MAX_COMPLETION_LENGTH = 8192
+"""In tokens, as in the paper (arXiv 2509.04419, section 4.1)."""
 
 BATCH_SIZES = {"transformers": 32, "vllm": 1024}
-"""Completions made together, and kept on disk together; vLLM makes its own batches of them."""
+"""Number of completions generated and saved together; vLLM divides them into batches of its own."""
 
 
 @dataclass
 class EvaluateArguments:
     """
-    What to evaluate and how.
+    Arguments of `hpt-trl evaluate`.
 
     Args:
-        model (`str`): Folder, Hub id or "miniature"; of a model or of a LoRA adapter.
+        model (`str`): A model or LoRA adapter: a folder, a Hub id, or "miniature".
         data (`str`, *optional*): File, folder, Hub id or "miniature".
     """
 
     model: str = field(metadata={"help": "Model or LoRA adapter: a folder, a Hub id, or 'miniature'."})
     data: str | None = field(
         default=None,
-        metadata={"help": "Problems of your own: a file with 'problem' and 'answer', a folder, a Hub id, 'miniature'."},
+        metadata={"help": "Your own problems: a file with 'problem' and 'answer', a folder, a Hub id, or 'miniature'."},
     )
-    suites: list[str] | None = field(default=None, metadata={"help": f"Of {', '.join(SUITES)}; or 'all'."})
+    suites: list[str] | None = field(
+        default=None, metadata={"help": f"Benchmark suites: 'all', or any of {', '.join(SUITES)}."}
+    )
     benchmarks: str | None = field(
-        default=None, metadata={"help": "Folder with files named for the suites (aime24.jsonl); else from the Hub."}
+        default=None,
+        metadata={
+            "help": "Folder with one file per suite, named after it (such as aime24.jsonl). Default: load from the Hub."
+        },
     )
     split: str = field(default="test", metadata={"help": "Split of --data."})
-    dataset_config: str | None = field(default=None, metadata={"help": "Configuration of --data on the Hub."})
-    limit: int | None = field(default=None, metadata={"help": "Take the first so many problems of each suite."})
+    dataset_config: str | None = field(default=None, metadata={"help": "Configuration name of --data on the Hub."})
+    limit: int | None = field(default=None, metadata={"help": "Use only the first LIMIT problems of each suite."})
     samples: int | None = field(
-        default=None, metadata={"help": "Completions a problem, the k of avg@k. Default: the paper's, 1 for --data."}
+        default=None,
+        metadata={
+            "help": "Completions per problem, the k of avg@k. Default: the paper's value for suites, 1 for --data."
+        },
     )
     pass_at: list[int] | None = field(
-        default=None, metadata={"help": "The k of pass@k. Default: powers of two up to the samples."}
+        default=None, metadata={"help": "Values of k for pass@k. Default: powers of two up to the number of samples."}
     )
     # Source of the sampling defaults: arXiv 2509.04419, section 4.1.
-    temperature: float = field(default=0.6, metadata={"help": "Sampling temperature; 0 decodes greedily."})
-    top_p: float = field(default=0.95, metadata={"help": "Nucleus of the sampling distribution, in (0, 1]."})
+    temperature: float = field(default=0.6, metadata={"help": "Sampling temperature; 0 means greedy decoding."})
+    top_p: float = field(default=0.95, metadata={"help": "Probability mass for nucleus sampling, in (0, 1]."})
     max_new_tokens: int | None = field(
-        default=None, metadata={"help": f"Longest completion. Default: {LONGEST_COMPLETION}, or what the model takes."}
+        default=None,
+        metadata={
+            "help": f"Maximum completion length in tokens. Default: {MAX_COMPLETION_LENGTH}, or less if the model's "
+            "context is shorter."
+        },
     )
     instruction: str | None = field(
-        default=None, metadata={"help": "Follows every problem. Default: reason step by step, answer in a box."}
+        default=None,
+        metadata={"help": "Text appended to every problem. Default: reason step by step and box the answer."},
     )
-    system_prompt: str | None = field(default=None, metadata={"help": "Precedes every problem."})
-    engine: str = field(default="transformers", metadata={"help": "'transformers' or 'vllm'."})
-    base_model: str | None = field(default=None, metadata={"help": "Base of the adapter, if not where it says."})
-    dtype: str = field(default="auto", metadata={"help": f"Of {', '.join(DTYPES)}; auto: float32 on a CPU."})
+    system_prompt: str | None = field(default=None, metadata={"help": "System message of every prompt."})
+    engine: str = field(default="transformers", metadata={"help": "Generation engine: 'transformers' or 'vllm'."})
+    base_model: str | None = field(
+        default=None, metadata={"help": "Base model of the adapter, if it is not where the adapter says."}
+    )
+    dtype: str = field(
+        default="auto",
+        metadata={
+            "help": f"Data type: any of {', '.join(DTYPES)}; auto is float32 on a CPU and bfloat16 on an accelerator."
+        },
+    )
     batch_size: int | None = field(
-        default=None, metadata={"help": f"Completions made and kept together. Default: {BATCH_SIZES}."}
+        default=None,
+        metadata={"help": f"Number of completions generated and saved together. Default: {BATCH_SIZES}."},
     )
-    tensor_parallel_size: int = field(default=1, metadata={"help": "vLLM: GPUs that share the model."})
-    gpu_memory_utilization: float = field(default=0.9, metadata={"help": "vLLM: share of a GPU's memory to take."})
-    max_model_len: int | None = field(default=None, metadata={"help": "vLLM: longest prompt and completion, tokens."})
-    seed: int = field(default=0, metadata={"help": "Seed of the sampling."})
+    tensor_parallel_size: int = field(
+        default=1, metadata={"help": "vLLM only: number of GPUs to split the model over."}
+    )
+    gpu_memory_utilization: float = field(
+        default=0.9, metadata={"help": "vLLM only: fraction of the GPU memory to use, in (0, 1]."}
+    )
+    max_model_len: int | None = field(
+        default=None, metadata={"help": "vLLM only: maximum length of prompt and completion together, in tokens."}
+    )
+    seed: int = field(default=0, metadata={"help": "Random seed for sampling."})
     output: str | None = field(
-        default=None, metadata={"help": "Folder for results, picture and what a resume needs; or one .json file."}
+        default=None,
+        metadata={"help": "Folder for the results, a figure and the data needed to resume; or a single .json file."},
     )
 
     def __post_init__(self) -> None:
         _check_numbers(self)
         if not self.data and not self.suites:
-            raise ValueError("Nothing to evaluate on: name suites (--suites aime24 math500, or all), or --data.")
+            raise ValueError("Nothing to evaluate on: pass --suites (such as aime24 math500, or all) or --data.")
         if self.benchmarks and not self.suites:
-            raise ValueError("benchmarks is the folder of suites, but no suites were named: add --suites all.")
+            raise ValueError("benchmarks is the folder of the suites, but no suites were given: add --suites all.")
         if self.output and Path(self.output).suffix == ".json" and not Path(self.output).absolute().parent.is_dir():
-            raise ValueError(f"output is in a folder that does not exist: {self.output!r}. Make it first.")
+            raise ValueError(f"output is in a folder that does not exist: {self.output!r}. Create the folder first.")
         if self.dtype not in DTYPES:
-            raise ValueError(f"dtype must be of {', '.join(DTYPES)}, got {self.dtype!r}.")
+            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}.")
         if self.engine not in BATCH_SIZES:
             raise ValueError(f"engine must be 'transformers' or 'vllm', got {self.engine!r}.")
         if self.engine != "vllm" and (self.tensor_parallel_size, self.max_model_len) != (1, None):
-            raise ValueError("tensor_parallel_size and max_model_len are vLLM's: add --engine vllm, or leave them out.")
+            raise ValueError("tensor_parallel_size and max_model_len need --engine vllm: add it, or leave them out.")
 
     @property
     def output_folder(self) -> Path | None:
-        """The folder of results; None if they go into one file, or nowhere."""
+        """The output folder; None if the results are written to a single file or not at all."""
         return Path(self.output) if self.output and Path(self.output).suffix != ".json" else None
 
 

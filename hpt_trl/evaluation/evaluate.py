@@ -1,4 +1,4 @@
-"""avg@k and pass@k of a model on the paper's suites, or on problems of your own."""
+"""Evaluates a model: avg@k and pass@k on the paper's benchmark suites or on your own problems."""
 
 import json
 from collections.abc import Sequence
@@ -27,15 +27,15 @@ from hpt_trl.evaluation.scores import Answer, SuiteScore, by_group, group_averag
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was asked for, what it was run with, and what came out; the dictionaries are by suite.
+    """The settings and results of an evaluation; the keys of the dictionaries are names of suites.
 
     Args:
         settings: arguments, versions, device and weights.
-        pass_at: the k of pass@k.
+        pass_at: values of k for pass@k.
         tasks: problems and prompts.
-        sampling: how completions were drawn, and how long they could be.
-        answers: every completion and its verdict, in the order they were made.
-        scores: what was counted.
+        sampling: sampling parameters.
+        answers: every completion and its verdict, in the order of generation.
+        scores: the scores.
         notes: what was left out.
     """
 
@@ -49,12 +49,12 @@ class Evaluation:
 
     @property
     def title(self) -> str:
-        """The model and how it was sampled."""
-        chosen = self.settings["settings"]
-        return f"{chosen['model']}, temperature {chosen['temperature']:g}, top-p {chosen['top_p']:g}"
+        """The model and its sampling parameters."""
+        settings = self.settings["settings"]
+        return f"{settings['model']}, temperature {settings['temperature']:g}, top-p {settings['top_p']:g}"
 
     def as_json(self) -> str:
-        """Settings, versions, scores, and every prompt, completion and verdict."""
+        """Settings, versions, scores, and every prompt, completion and verdict as JSON."""
         averages = {
             group: {f"pass@{k}": asdict(average) for k in [1, *self.pass_at] if (average := group_average(members, k))}
             for group, members in by_group(self.scores).items()
@@ -70,13 +70,13 @@ class Evaluation:
     def _rows(self, name: str) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = [problem | {"completions": []} for problem in self.tasks[name].problems]
         for answer in sorted(self.answers[name], key=lambda answer: (answer.problem, answer.sample)):
-            kept = {"text": answer.text, "tokens": answer.tokens, "cut": answer.cut, "verdict": answer.verdict}
-            rows[answer.problem]["completions"].append(kept)
+            completion = {"text": answer.text, "tokens": answer.tokens, "cut": answer.cut, "verdict": answer.verdict}
+            rows[answer.problem]["completions"].append(completion)
         return rows
 
 
 def evaluate(args: EvaluateArguments) -> Evaluation:
-    """Load problems and model, sample, judge, and count; go on with what the output folder holds."""
+    """Load problems and model, sample, judge and score; resume from the answers in the output folder."""
     checkpoint = resolve_checkpoint(args.model, args.base_model)
     tokenizer = load_tokenizer(checkpoint)
     tasks, notes = load_tasks(args, tokenizer)
@@ -90,7 +90,7 @@ def evaluate(args: EvaluateArguments) -> Evaluation:
 
     @cache
     def engine() -> Engine:
-        # Loaded when the first batch is missing: a finished evaluation is counted again without the model.
+        # Loaded only if a batch is missing: a finished evaluation is scored again without the model.
         if args.engine == "transformers":
             return TransformersEngine(checkpoint, tokenizer, args.dtype)
         return VLLMEngine(
@@ -110,28 +110,28 @@ def evaluate(args: EvaluateArguments) -> Evaluation:
     return Evaluation(settings, pass_at, tasks, sampling, answers, scores, notes)
 
 
-def chosen_pass_at(asked: Sequence[int] | None, samples: Sequence[int]) -> list[int]:
-    """The k of pass@k: as asked, or the powers of two up to the largest number of samples.
+def chosen_pass_at(requested: Sequence[int] | None, samples: Sequence[int]) -> list[int]:
+    """Values of k for pass@k: the requested ones, or the powers of two up to the largest number of samples.
 
     Raises:
-        ValueError: if no suite has enough samples for a k.
+        ValueError: if no suite has enough samples for a requested k.
     """
     most = max(samples)
-    if asked is None:
+    if requested is None:
         return [2**power for power in range(1, most.bit_length()) if 2**power <= most]
-    if max(asked, default=0) > most:
+    if max(requested, default=0) > most:
         raise ValueError(
-            f"pass@{max(asked)} needs at least {max(asked)} samples a problem, got {most}: raise --samples."
+            f"pass@{max(requested)} needs at least {max(requested)} samples per problem, got {most}: raise --samples."
         )
     # pass@1 is avg@k.
-    return sorted(set(asked) - {1})
+    return sorted(set(requested) - {1})
 
 
 def run(args: EvaluateArguments) -> Evaluation:
-    """Evaluate, and write what `output` asks for.
+    """Evaluate, and write the results to `output`.
 
     Raises:
-        ValueError: if another evaluation is writing into the same folder.
+        ValueError: if another evaluation is writing to the same folder.
     """
     folder = args.output_folder
     if folder is None:
@@ -141,11 +141,13 @@ def run(args: EvaluateArguments) -> Evaluation:
         return result
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        # Two at once would write one answer twice. The lock falls with the process, however it ends.
+        # Two evaluations at the same time would write answers twice. The lock is released when the process ends.
         with FileLock(folder / ".lock", timeout=0):
             result = evaluate(args)
             write_atomically(folder / "results.json", result.as_json())
             plot_scores(result.scores, folder / "scores.png", result.title)
     except Timeout:
-        raise ValueError(f"Another evaluation is writing into {str(folder)!r}: wait for it, or give another.") from None
+        raise ValueError(
+            f"Another evaluation is writing to {str(folder)!r}. Wait for it, or pass another output folder."
+        ) from None
     return result

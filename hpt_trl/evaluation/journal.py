@@ -1,4 +1,4 @@
-"""Batches of answers on disk: killed at any moment, what was whole is kept and the rest is made again."""
+"""Saves batches of answers on disk; after a kill, complete batches are kept and the others are generated again."""
 
 import json
 import os
@@ -12,16 +12,16 @@ from hpt_trl.evaluation.scores import Answer
 
 
 class Journal:
-    """The answers to one suite in `NAME.jsonl`, and the settings they were made with in `NAME.settings.json`.
+    """The answers to one suite in `NAME.jsonl`, and the settings they were generated with in `NAME.settings.json`.
 
     Args:
-        folder: where the two files are; made if need be.
-        name: of the suite.
-        settings: all that the answers depend on.
-        batches: (problem, sample) of the answers of each batch, in the order they are made.
+        folder: folder of the two files; created if it does not exist.
+        name: name of the suite.
+        settings: everything that the answers depend on.
+        batches: (problem, sample) of the answers in each batch, in the order of generation.
 
     Raises:
-        ValueError: if the folder holds answers made with other settings.
+        ValueError: if the folder contains answers generated with other settings.
     """
 
     def __init__(
@@ -33,14 +33,14 @@ class Journal:
         settings_path = folder / f"{name}.settings.json"
         if settings_path.exists():
             _check_settings(settings_path, settings)
-            self.finished = _read_whole_batches(self.path, batches)
+            self.finished = _read_complete_batches(self.path, batches)
         else:
-            # Answers without settings are of nobody knows what.
+            # Without the settings, it is unknown how the answers were generated.
             self.path.unlink(missing_ok=True)
             write_atomically(settings_path, json.dumps(settings, indent=1))
 
     def append(self, answers: Sequence[Answer]) -> None:
-        """Add one batch, and return when it is on disk."""
+        """Append one batch and flush it to disk."""
         lines = "".join(json.dumps(asdict(answer)) + "\n" for answer in answers)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(lines)
@@ -50,44 +50,45 @@ class Journal:
 
 
 def _check_settings(path: Path, settings: Mapping[str, Any]) -> None:
-    then = json.loads(path.read_text(encoding="utf-8"))
-    now = json.loads(json.dumps(settings))
-    changed = [
-        f"{key} was {then.get(key)!r} and is {now.get(key)!r}"
-        for key in sorted(then.keys() | now.keys())
-        if then.get(key) != now.get(key)
+    saved = json.loads(path.read_text(encoding="utf-8"))
+    current = json.loads(json.dumps(settings))
+    changes = [
+        f"{key} was {saved.get(key)!r} and is {current.get(key)!r}"
+        for key in sorted(saved.keys() | current.keys())
+        if saved.get(key) != current.get(key)
     ]
-    if changed:
+    if changes:
         raise ValueError(
-            f"{str(path.parent)!r} holds answers to {path.name.removesuffix('.settings.json')!r} made with other "
-            f"settings: {'; '.join(changed)}. Give another output folder, or delete this one."
+            f"{str(path.parent)!r} contains answers to {path.name.removesuffix('.settings.json')!r} that were "
+            f"generated with other settings: {'; '.join(changes)}. Pass another output folder, or delete this one."
         )
 
 
-def _read_whole_batches(path: Path, batches: Sequence[Sequence[tuple[int, int]]]) -> list[list[Answer]]:
-    """Batches that are there to the last line; what follows them is cut off the file."""
+def _read_complete_batches(path: Path, batches: Sequence[Sequence[tuple[int, int]]]) -> list[list[Answer]]:
+    """Read the complete batches, and truncate the file after them."""
     if not path.exists():
         return []
     with path.open("rb+") as file:
         finished: list[list[Answer]] = []
         end = 0
         for batch in batches:
-            answers = [_read_answer(file.readline(), wanted) for wanted in batch]
-            whole = [answer for answer in answers if answer is not None]
-            if len(whole) < len(batch):
+            lines = [_read_answer(file.readline(), problem, sample) for problem, sample in batch]
+            answers = [answer for answer in lines if answer is not None]
+            if len(answers) < len(batch):
                 break
-            finished.append(whole)
+            finished.append(answers)
             end = file.tell()
         file.truncate(end)
     return finished
 
 
-def _read_answer(line: bytes, wanted: tuple[int, int]) -> Answer | None:
+def _read_answer(line: bytes, problem: int, sample: int) -> Answer | None:
+    """The answer in a line; None if the line is incomplete or belongs to another problem or sample."""
     if not line.endswith(b"\n"):
         return None
     try:
         answer = Answer(**json.loads(line))
     except (ValueError, TypeError):
-        # After a power cut a file may end in zeros instead of what was written.
+        # After a power failure, a file may end in zeros instead of the written data.
         return None
-    return answer if (answer.problem, answer.sample) == wanted else None
+    return answer if (answer.problem, answer.sample) == (problem, sample) else None

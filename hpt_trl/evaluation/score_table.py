@@ -1,4 +1,4 @@
-"""Scores -> a table and a picture."""
+"""Shows scores as a table and as a figure."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,29 +9,29 @@ from rich.table import Table
 
 from hpt_trl.evaluation.scores import Estimate, SuiteScore, by_group, group_average
 
-# Okabe and Ito's colours, told apart by colour-blind readers too; a second round differs by its line.
+# Okabe and Ito's palette, which colour-blind readers can distinguish; it repeats with another line style.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _LINES = ("-", "--")
-# More intervals than this lie over each other and hide the curves; the table has them.
-_MOST_BANDS = 3
+# More intervals than this would overlap and hide the curves; the table shows all of them.
+_MAX_BANDS = 3
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
 def score_table(
     scores: Mapping[str, SuiteScore], pass_at: Sequence[int], title: str = "", notes: Sequence[str] = ()
 ) -> Table:
-    """A rich table with a row a suite and a row a group's average.
+    """A rich table with one row per suite and one row per group average.
 
     Args:
-        scores: of each suite.
-        pass_at: the k of the columns pass@k.
-        title: told above.
-        notes: told below, after what the verifier could not do.
+        scores: scores by suite.
+        pass_at: values of k of the pass@k columns.
+        title: title above the table.
+        notes: notes below the table, after those on the verifier.
     """
     caption = "\n".join([*_verifier_notes(scores), *notes])
     table = Table(title=escape(title), title_justify="left", caption=escape(caption), caption_justify="left")
     table.add_column("suite")
-    for name in ("avg@k", *(f"pass@{k}" for k in pass_at), "cut", "tokens"):
+    for name in ("avg@k", *(f"pass@{k}" for k in pass_at), "truncated", "tokens"):
         table.add_column(name, justify="right", overflow="fold")
     for group, members in by_group(scores).items():
         for score in members:
@@ -57,22 +57,22 @@ def _cell(estimate: Estimate | None) -> str:
 
 def _verifier_notes(scores: Mapping[str, SuiteScore]) -> list[str]:
     notes = [
-        "Shares in %, each above its 95 % interval by bootstrap over problems.",
-        "cut: completions that ran into the longest length, in %. tokens: mean length of a completion.",
+        "Scores in %, each above its 95% interval (bootstrap over problems).",
+        "truncated: completions that reached the maximum length, in %. tokens: mean completion length.",
     ]
     for score in scores.values():
         if score.unreadable_golds:
             notes.append(
-                f"{score.title}: the verifier cannot read the solution of {score.unreadable_golds} problems, which "
-                "count as not solved."
+                f"{score.title}: the verifier cannot parse the solution of {score.unreadable_golds} problems; they "
+                "count as unsolved."
             )
         if timed_out := score.verdicts.get("timed out"):
-            notes.append(f"{score.title}: {timed_out} completions took the verifier too long and count as wrong.")
+            notes.append(f"{score.title}: the verifier timed out on {timed_out} completions; they count as wrong.")
     return notes
 
 
-def plot_scores(scores: Mapping[str, SuiteScore], picture: str | Path, title: str = "") -> None:
-    """Draw avg@k of every suite, and pass@k over k of those with several samples, into one PNG."""
+def plot_scores(scores: Mapping[str, SuiteScore], path: str | Path, title: str = "") -> None:
+    """Plot avg@k of every suite, and pass@k over k for suites with several samples, as one PNG file."""
     from matplotlib.figure import Figure
 
     styles = {
@@ -88,7 +88,7 @@ def plot_scores(scores: Mapping[str, SuiteScore], picture: str | Path, title: st
         _draw_curves(panels[1], curves, styles)
     if title:
         figure.suptitle(title, fontsize=11, color="0.25")
-    figure.savefig(picture, dpi=150)
+    figure.savefig(path, dpi=150)
 
 
 def _draw_averages(axes: Any, scores: Mapping[str, SuiteScore], styles: Mapping[str, dict[str, Any]]) -> None:
@@ -104,7 +104,7 @@ def _draw_averages(axes: Any, scores: Mapping[str, SuiteScore], styles: Mapping[
     axes.set_yticks(range(len(scores)), [f"{score.title}  (k = {score.samples})" for score in scores.values()])
     axes.set_ylim(len(scores) - 0.4, -0.7)
     axes.set_xlim(-3, 103)
-    axes.set(title="avg@k and its 95 % interval", xlabel="solved, %")
+    axes.set(title="avg@k and its 95% interval", xlabel="avg@k (%)")
     axes.grid(axis="x", color="0.92")
     axes.set_axisbelow(True)
     axes.tick_params(left=False)
@@ -118,18 +118,18 @@ def _draw_curves(axes: Any, scores: Mapping[str, SuiteScore], styles: Mapping[st
         ks = sorted(points)
         ticks |= set(ks)
         low, high = ([100 * getattr(points[k], end) for k in ks] for end in ("low", "high"))
-        if len(scores) <= _MOST_BANDS:
+        if len(scores) <= _MAX_BANDS:
             axes.fill_between(ks, low, high, color=styles[name]["color"], alpha=0.12, linewidth=0)
         axes.plot(ks, [100 * points[k].value for k in ks], label=score.title, markersize=5, **styles[name])
     axes.set_xscale("log", base=2)
     axes.set_xticks(sorted(ticks), [str(k) for k in sorted(ticks)])
     axes.minorticks_off()
     axes.set_ylim(0, 103)
-    axes.set(title="pass@k: at least one of k samples is right", xlabel="k, samples", ylabel="problems, %")
+    axes.set(title="pass@k: at least one of k samples is correct", xlabel="k (samples)", ylabel="pass@k (%)")
     axes.grid(color="0.92")
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    # In the order of the curves' right ends, so that the eye needs no search.
+    # List the curves in the order of their right ends, so that they are easy to identify.
     handles, labels = axes.get_legend_handles_labels()
     ends = [score.pass_at[max(score.pass_at)].value for score in scores.values()]
     order = sorted(range(len(ends)), key=lambda i: -ends[i])

@@ -1,4 +1,4 @@
-"""Verdicts -> avg@k, unbiased pass@k, and what is known about them from so many problems."""
+"""Computes avg@k and unbiased pass@k from verdicts, with confidence intervals over problems."""
 
 import math
 from collections import Counter
@@ -11,12 +11,21 @@ RIGHT = "right"
 UNPARSEABLE_GOLD = "unparseable gold"
 
 RESAMPLES = 2000
-"""Bootstrap resamples of an interval: its ends wander by a twentieth of its width from seed to seed."""
+"""Bootstrap resamples per interval; its ends vary by about 5% of its width between seeds."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One completion, judged: of which problem, its how-manieth sample, its length in tokens, its verdict."""
+    """One completion and its verdict.
+
+    Args:
+        problem: index of the problem.
+        sample: index of the sample of that problem.
+        text: the completion.
+        tokens: length of the completion in tokens.
+        cut: whether the completion was truncated at the maximum length.
+        verdict: the verifier's verdict.
+    """
 
     problem: int
     sample: int
@@ -28,7 +37,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A share in [0, 1] and its 95 % interval."""
+    """A fraction in [0, 1] and its 95% interval."""
 
     value: float
     low: float
@@ -40,17 +49,19 @@ class Estimate:
 
 @dataclass(frozen=True)
 class SuiteScore:
-    """The scores of one suite, and what they were counted from.
+    """The scores of one suite, and the counts behind them.
 
     Args:
-        right: how many of a problem's samples were right, a problem.
-        samples: completions a problem.
+        title: title of the suite.
+        group: group of suites it is averaged with, or "".
+        right: number of correct samples of each problem.
+        samples: number of completions per problem.
         average: avg@k, with k = samples.
-        pass_at: pass@k for each k that the samples allow.
-        verdicts: how many completions got which verdict.
-        unreadable_golds: problems whose solution the verifier cannot read; they count as not solved.
-        cut_share: completions that reached the longest length allowed, in [0, 1].
-        mean_tokens: length of a completion.
+        pass_at: pass@k for each k that the number of samples allows.
+        verdicts: number of completions by verdict.
+        unreadable_golds: number of problems whose solution the verifier cannot parse; they count as unsolved.
+        cut_share: fraction of completions that were truncated at the maximum length, in [0, 1].
+        mean_tokens: mean completion length in tokens.
     """
 
     title: str
@@ -66,18 +77,18 @@ class SuiteScore:
 
 
 def pass_at_k(samples: int, right: int, k: int) -> float:
-    """Chance that of k samples, drawn from `samples` of which `right` are right, at least one is right.
+    """Probability that at least one of k samples, drawn without replacement from `samples`, is correct.
 
     Args:
-        samples: completions of the problem (n).
-        right: right ones among them (c).
-        k: completions drawn, from 1 to `samples`.
+        samples: number of completions of the problem (n).
+        right: number of correct ones among them (c).
+        k: number of completions drawn, from 1 to `samples`.
 
     Returns:
-        1 - C(n - c, k) / C(n, k), as a product: the binomials overflow, the product does not.
+        1 - C(n - c, k) / C(n, k), computed as a product, because the binomials can overflow.
 
     Raises:
-        ValueError: for counts that cannot be.
+        ValueError: if the counts are inconsistent.
 
     Source: arXiv 2107.03374, eq. 1.
 
@@ -86,16 +97,18 @@ def pass_at_k(samples: int, right: int, k: int) -> float:
         0.5
     """
     if not 1 <= k <= samples:
-        raise ValueError(f"pass@{k} needs k from 1 to the {samples} samples of a problem: draw more samples.")
+        raise ValueError(f"pass@{k} needs k from 1 to {samples}, the number of samples per problem: draw more samples.")
     if not 0 <= right <= samples:
-        raise ValueError(f"{right} of {samples} samples cannot be right.")
+        raise ValueError(f"{right} of {samples} samples cannot be correct.")
     if samples - right < k:
         return 1.0
     return 1.0 - float(np.prod(1.0 - k / np.arange(samples - right + 1, samples + 1)))
 
 
 def wilson_interval(share: float, problems: int) -> tuple[float, float]:
-    """95 % interval of a share of `problems` independent problems.
+    """95% interval of a fraction of `problems` independent problems.
+
+    `scipy.stats.binomtest` computes it from integer counts only; here, `share * problems` need not be an integer.
 
     Source: Wilson, "Probable inference", JASA 22 (1927).
 
@@ -105,20 +118,20 @@ def wilson_interval(share: float, problems: int) -> tuple[float, float]:
         '0.0% to 1.9%'
     """
     z = 1.96
-    centre = (share + z**2 / (2 * problems)) / (1 + z**2 / problems)
-    spread = z * math.sqrt(share * (1 - share) / problems + z**2 / (4 * problems**2)) / (1 + z**2 / problems)
-    return max(0.0, centre - spread), min(1.0, centre + spread)
+    center = (share + z**2 / (2 * problems)) / (1 + z**2 / problems)
+    half_width = z * math.sqrt(share * (1 - share) / problems + z**2 / (4 * problems**2)) / (1 + z**2 / problems)
+    return max(0.0, center - half_width), min(1.0, center + half_width)
 
 
 def estimate(shares_P: np.ndarray, seed: int) -> Estimate:
-    """Mean over problems, with the percentile bootstrap over problems as its interval.
+    """Mean over problems, with the interval of a percentile bootstrap over problems.
 
-    Where all problems score alike, resampling them shows no spread, which is no proof that there is none: there
-    Wilson's interval stands in, which errs on the wide side for shares between 0 and 1.
+    If all problems have the same score, resampling shows no spread, although there is uncertainty. In this case the
+    interval is Wilson's, which is conservative for scores strictly between 0 and 1.
 
     Args:
-        shares_P: (P,) share solved of each problem, in [0, 1].
-        seed: of the resampling.
+        shares_P: (P,) score of each problem, in [0, 1].
+        seed: seed of the resampling.
 
     Example:
         >>> print(estimate(np.array([1.0, 0.0, 1.0, 1.0]), seed=0))
@@ -132,31 +145,32 @@ def estimate(shares_P: np.ndarray, seed: int) -> Estimate:
 
 
 def bootstrap_means(shares_P: np.ndarray, seed: int) -> np.ndarray:
-    """Means of `RESAMPLES` draws of P problems with replacement: (RESAMPLES,).
+    """Means of `RESAMPLES` resamples of P problems with replacement: (RESAMPLES,).
 
     Source: Efron and Tibshirani, "An Introduction to the Bootstrap", chapter 13.
     """
     problems = len(shares_P)
-    drawn = np.random.default_rng(seed).integers(problems, size=(RESAMPLES, problems))
-    return shares_P[drawn].mean(axis=1)
+    indices = np.random.default_rng(seed).integers(problems, size=(RESAMPLES, problems))
+    return shares_P[indices].mean(axis=1)
 
 
 def solved_shares(right_P: Sequence[int], samples: int, k: int) -> np.ndarray:
-    """pass@k of every problem: (P,). At k = 1 that is the share of right samples."""
+    """pass@k of every problem: (P,). For k = 1, this is the fraction of correct samples."""
     return np.array([pass_at_k(samples, right, k) for right in right_P])
 
 
 def score_suite(
     title: str, group: str, answers: Sequence[Answer], samples: int, pass_at: Sequence[int], seed: int = 0
 ) -> SuiteScore:
-    """Count the answers to one suite.
+    """Score the answers to one suite.
 
     Args:
-        title, group: shown in the table.
-        answers: `samples` a problem, in any order.
-        samples: completions a problem.
-        pass_at: the k of pass@k; those above `samples` are left out.
-        seed: of the bootstrap.
+        title: title of the suite.
+        group: group of suites it is averaged with, or "".
+        answers: `samples` answers per problem, in any order.
+        samples: number of completions per problem.
+        pass_at: values of k for pass@k; those above `samples` are left out.
+        seed: seed of the bootstrap.
     """
     problems = len(answers) // samples
     right = Counter(answer.problem for answer in answers if answer.verdict == RIGHT)
@@ -176,24 +190,24 @@ def score_suite(
 
 
 def group_average(scores: Sequence[SuiteScore], k: int = 1, seed: int = 0) -> Estimate | None:
-    """Mean of the suites' pass@k, each suite as one; problems are resampled within their suites.
+    """Mean of the suites' pass@k, with equal weights; problems are resampled within their suite.
 
     Args:
-        scores: of the suites of a group.
-        k: 1 for avg@k.
-        seed: of the bootstrap.
+        scores: scores of the suites of a group.
+        k: the k of pass@k; 1 for avg@k.
+        seed: seed of the bootstrap.
 
     Returns:
-        None if a suite has fewer than k samples, or there are fewer than two suites.
+        The average; None if a suite has fewer than k samples, or there are fewer than two suites.
     """
     if len(scores) < 2 or any(k > score.samples for score in scores):
         return None
     shares = [solved_shares(score.right, score.samples, k) for score in scores]
     value = float(np.mean([share_P.mean() for share_P in shares]))
-    # A seed of its own a suite: drawn alike, suites of one size would seem to vary together.
+    # A separate seed per suite: with the same indices, suites of equal size would appear to be correlated.
     means = np.mean([bootstrap_means(share_P, seed + number) for number, share_P in enumerate(shares)], axis=0)
     if np.ptp(means) == 0.0:
-        # The mean of S suites of P_i problems varies as the mean of S^2 / sum(1 / P_i) problems does.
+        # The mean of S suites of P_i problems has the variance of a mean over S^2 / sum(1 / P_i) problems.
         problems = round(len(shares) ** 2 / sum(1 / len(share_P) for share_P in shares))
         return Estimate(value, *wilson_interval(value, problems))
     low, high = np.percentile(means, [2.5, 97.5])
@@ -201,7 +215,7 @@ def group_average(scores: Sequence[SuiteScore], k: int = 1, seed: int = 0) -> Es
 
 
 def by_group(scores: Mapping[str, SuiteScore]) -> dict[str, list[SuiteScore]]:
-    """Suites of each group, in the order they came."""
+    """The suites of each group, in their original order."""
     groups: dict[str, list[SuiteScore]] = {}
     for score in scores.values():
         groups.setdefault(score.group, []).append(score)

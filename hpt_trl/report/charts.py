@@ -170,7 +170,11 @@ def _time(axes: Any, run: Run) -> bool:
     total, generation, rewards = (table.iloc[:, column] for column in range(3))
     areas = [generation, rewards, (total - generation - rewards).clip(lower=0)]
     axes.stackplot(
-        table.index, areas, labels=["generation", "rewards", "training"], colors=[BLUE, ORANGE, GREEN], linewidth=0
+        table.index,
+        areas,
+        labels=["generation", "reward functions", "training"],
+        colors=[BLUE, ORANGE, GREEN],
+        linewidth=0,
     )
     axes.margins(x=0)
     return True

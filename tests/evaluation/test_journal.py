@@ -1,4 +1,4 @@
-"""Whatever a kill leaves of the file, whole batches are kept and nothing else."""
+"""Whatever a kill leaves of the file, complete batches are kept and nothing else."""
 
 import json
 
@@ -22,7 +22,7 @@ def filled(folder):
     return journal.path
 
 
-def test_cut_anywhere_whole_batches_remain(tmp_path):
+def test_complete_batches_remain_wherever_the_file_is_truncated(tmp_path):
     path = filled(tmp_path)
     content = path.read_bytes()
     lines = content.splitlines(keepends=True)
@@ -31,16 +31,16 @@ def test_cut_anywhere_whole_batches_remain(tmp_path):
     for length in sorted({*range(0, len(content), 5), *near}):
         path.write_bytes(content[:length])
         journal = Journal(tmp_path, "s", SETTINGS, BATCHES)
-        whole = sum(end <= length for end in ends) - 1
-        assert journal.finished == [answers(batch) for batch in BATCHES[:whole]]
-        assert path.stat().st_size == ends[whole]
-        for batch in BATCHES[whole:]:
+        complete = sum(end <= length for end in ends) - 1
+        assert journal.finished == [answers(batch) for batch in BATCHES[:complete]]
+        assert path.stat().st_size == ends[complete]
+        for batch in BATCHES[complete:]:
             journal.append(answers(batch))
         assert path.read_bytes() == content
 
 
 @pytest.mark.parametrize("tail", [b"\0" * 200, b"\0" * 200 + b"\n", b'{"problem": 1}\n', b"[1]\n", b"\xff\xfe\n"])
-def test_what_is_no_answer_is_cut_off(tmp_path, tail):
+def test_invalid_answers_are_removed(tmp_path, tail):
     path = filled(tmp_path)
     first = b"".join(path.read_bytes().splitlines(keepends=True)[:2])
     path.write_bytes(first + tail)
@@ -48,7 +48,7 @@ def test_what_is_no_answer_is_cut_off(tmp_path, tail):
     assert path.read_bytes() == first
 
 
-def test_other_settings_are_refused_and_named(tmp_path):
+def test_other_settings_are_refused_with_the_changes(tmp_path):
     filled(tmp_path)
     with pytest.raises(ValueError, match=r"temperature was 0.6 and is 1.0.*another output folder"):
         Journal(tmp_path, "s", SETTINGS | {"temperature": 1.0}, BATCHES)
