@@ -9,6 +9,7 @@ import pytest
 from datasets import load_dataset
 
 from hpt_trl.commands import cli
+from hpt_trl.commands.train import _local_data
 from tests.data import samples
 from tests.data.test_preparation import BENCHMARK, MIXED
 
@@ -212,3 +213,12 @@ def test_samples_are_all_kept_through_the_command(tmp_path, monkeypatch, capsys)
         code, told, _ = call(monkeypatch, capsys, source, *flags)
         assert code == 0, name
         assert "1 rows read, 1 kept, 0 refused." in told, name
+
+
+@pytest.mark.parametrize("key", ["read", "came"])
+def test_training_reads_the_reports_of_earlier_versions(tmp_path, key):
+    data = write(tmp_path / "train.jsonl", samples.READY)
+    settings = {"source": "gsm8k.jsonl", "dataset_config": None, "split": "train"}
+    report = {"settings": settings, key: 1200, "kept": 1000}
+    data.with_name("train.jsonl.report.json").write_text(json.dumps(report))
+    assert _local_data(str(data), "train").note == "prepared by `hpt-trl prepare`, which kept 1,000 of 1,200 rows"
