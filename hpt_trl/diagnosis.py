@@ -1,4 +1,4 @@
-"""What stands out in a run, in words."""
+"""Findings on a run, in words."""
 
 from hpt_trl.report.diagnosis import Finding, Kind, diagnose
 

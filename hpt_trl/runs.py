@@ -1,4 +1,4 @@
-"""A run's folder, read."""
+"""Reads the folder of a run."""
 
 from hpt_trl.report.run_folder import Run, early, late, read_run
 

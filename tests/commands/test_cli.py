@@ -1,4 +1,4 @@
-"""Bad input on the command line: one paragraph, exit code 2, no traceback. And the good path, as a user goes it."""
+"""Invalid input on the command line: one paragraph, exit code 2, no traceback. And the commands as a user runs them."""
 
 import json
 import subprocess
@@ -85,14 +85,14 @@ NO_DEMONSTRATION = [{"prompt": "a", "solution": "1"}, {"prompt": "b", "solution"
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_bad_input_is_told_in_one_paragraph(config, tmp_path, monkeypatch, capsys, changes, message):
+def test_invalid_input_is_reported_in_one_paragraph(config, tmp_path, monkeypatch, capsys, changes, message):
     if isinstance(changes.get("dataset_name"), list):
         changes = changes | {"dataset_name": data_file(tmp_path, changes["dataset_name"])}
     code, error = run(monkeypatch, capsys, "train", "--config", config(**changes))
-    told = [line for line in error.splitlines() if line.startswith("hpt-trl train: error: ")]
+    messages = [line for line in error.splitlines() if line.startswith("hpt-trl train: error: ")]
     assert code == 2
-    assert len(told) == 1
-    assert message in told[0]
+    assert len(messages) == 1
+    assert message in messages[0]
     assert "Traceback" not in error
     assert "usage:" not in error
 
@@ -105,7 +105,7 @@ def test_bad_input_is_told_in_one_paragraph(config, tmp_path, monkeypatch, capsy
         (None, "not exist"),
     ],
 )
-def test_an_unreadable_config_is_told(tmp_path, monkeypatch, capsys, content, message):
+def test_an_unreadable_config_is_reported(tmp_path, monkeypatch, capsys, content, message):
     path = tmp_path / "bad.yaml"
     if content:
         path.write_text(content)
@@ -115,13 +115,13 @@ def test_an_unreadable_config_is_told(tmp_path, monkeypatch, capsys, content, me
     assert len(error.splitlines()) == 1
 
 
-def test_an_unknown_command_is_told(monkeypatch, capsys):
+def test_an_unknown_command_is_reported(monkeypatch, capsys):
     code, error = run(monkeypatch, capsys, "trian")
     assert code == 2
     assert "unknown command 'trian'" in error
 
 
-def test_a_run_leaves_a_model_that_a_pipeline_loads(config, tmp_path, monkeypatch, capsys):
+def test_a_run_saves_a_model_that_a_pipeline_loads(config, tmp_path, monkeypatch, capsys):
     from transformers import pipeline
 
     assert run(monkeypatch, capsys, "train", "--config", config(), "--max_steps", "2")[0] == 0
@@ -134,14 +134,14 @@ def test_a_run_leaves_a_model_that_a_pipeline_loads(config, tmp_path, monkeypatc
 def test_the_installed_command_fails_without_a_traceback():
     command = Path(sys.executable).with_name("hpt-trl")
     done = subprocess.run(
-        [command, "evaluate", "--model", "./gone", "--data", "miniature"], capture_output=True, text=True
+        [command, "evaluate", "--model", "./missing", "--data", "miniature"], capture_output=True, text=True
     )
     assert done.returncode == 2
-    assert done.stderr.strip().splitlines()[-1].startswith("hpt-trl evaluate: error: The model './gone'")
+    assert done.stderr.strip().splitlines()[-1].startswith("hpt-trl evaluate: error: The model './missing'")
     assert "Traceback" not in done.stderr
 
 
-def test_quickstart_lifts_the_accuracy_by_more_than_15_points(tmp_path, monkeypatch, capsys):
+def test_quickstart_raises_the_accuracy_by_more_than_15_points(tmp_path, monkeypatch, capsys):
     folder = tmp_path / "quick"
     assert run(monkeypatch, capsys, "quickstart", "--output_dir", str(folder))[0] == 0
     before, after = json.loads((folder / "quickstart.json").read_text()).values()

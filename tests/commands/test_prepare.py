@@ -1,4 +1,4 @@
-"""`hpt-trl prepare` as a user calls it: what it writes, what it says, and what it leaves behind when it fails."""
+"""`hpt-trl prepare` as a user runs it: what it writes, what it prints, and what it leaves behind when it fails."""
 
 import json
 import sys
@@ -49,12 +49,12 @@ def rows_of(path):
 
 def test_data_and_report_are_written(source, benchmark, tmp_path, monkeypatch, capsys):
     output = tmp_path / "out" / "ready.jsonl"
-    code, told, _ = call(monkeypatch, capsys, source, "--output", output, "--benchmarks", benchmark)
+    code, printed, _ = call(monkeypatch, capsys, source, "--output", output, "--benchmarks", benchmark)
     assert code == 0
-    assert "14 rows read, 4 kept, 10 refused." in told
-    assert "2 of the kept rows have no demonstration and are trained with RL only" in told
-    assert "1 refused: overlaps a benchmark (farm 1)" in told
-    assert "Not compared with gpqa: no file with this name in --benchmarks" in told
+    assert "14 rows read, 4 kept, 10 refused." in printed
+    assert "2 of the kept rows have no demonstration and are trained with RL only" in printed
+    assert "1 refused: overlaps a benchmark (farm 1)" in printed
+    assert "Not compared with gpqa: no file with this name in --benchmarks" in printed
     assert [row["demonstration"] for row in rows_of(output)] == ["\\boxed{2}", "", "", "now right: \\boxed{2}"]
     report = json.loads((tmp_path / "out" / "ready.jsonl.report.json").read_text())
     assert (report["read"], report["kept"], len(report["refused"])) == (14, 4, 10)
@@ -64,16 +64,16 @@ def test_data_and_report_are_written(source, benchmark, tmp_path, monkeypatch, c
     assert sorted(path.name for path in output.parent.iterdir()) == ["ready.jsonl", "ready.jsonl.report.json"]
 
 
-def test_parquet_holds_the_same_rows(source, tmp_path, monkeypatch, capsys):
+def test_parquet_contains_the_same_rows(source, tmp_path, monkeypatch, capsys):
     for name in ("a.jsonl", "a.parquet"):
         assert call(monkeypatch, capsys, source, "--output", tmp_path / name, "--decontaminate", "false")[0] == 0
     rows = load_dataset("parquet", data_files=str(tmp_path / "a.parquet"), split="train", cache_dir=str(tmp_path))
     assert list(rows) == rows_of(tmp_path / "a.jsonl")
-    assert len(rows) == 5  # nothing was compared, so the farmer stays
+    assert len(rows) == 5  # without decontamination, the benchmark problem is kept
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "json", "csv", "parquet"])
-def test_every_kind_of_file_gives_the_same(tmp_path, monkeypatch, capsys, kind):
+def test_every_file_format_gives_the_same_rows(tmp_path, monkeypatch, capsys, kind):
     rows = [{"problem": f"{n}+1", "solution": f"ä \\boxed{{{n + 1}}}", "answer": str(n + 1)} for n in range(3)]
     path = tmp_path / f"in.{kind}"
     if kind == "parquet":
@@ -110,13 +110,13 @@ def test_columns_are_named_with_dashes_or_underscores(tmp_path, monkeypatch, cap
     assert rows_of(output) == [{"prompt": "Q: 6*7?\nA:", "demonstration": "\\boxed{42}", "solution": "42"}]
 
 
-def test_limit_reads_the_first_rows_only(source, tmp_path, monkeypatch, capsys):
+def test_limit_reads_only_the_first_rows(source, tmp_path, monkeypatch, capsys):
     output = tmp_path / "out.jsonl"
     flags = ["--limit", 2, "--decontaminate", "false"]
-    code, told, _ = call(monkeypatch, capsys, source, "--output", output, *flags)
+    code, printed, _ = call(monkeypatch, capsys, source, "--output", output, *flags)
     assert code == 0
-    assert "2 rows read, 1 kept, 1 refused." in told
-    assert "Not compared with any benchmark: decontaminate is false" in told
+    assert "2 rows read, 1 kept, 1 refused." in printed
+    assert "Not compared with any benchmark: decontaminate is false" in printed
 
 
 BROKEN = b'{"problem": "1+1", "solution": "\\\\boxed{2}", "answer": "2"}\n' * 1500 + b'{"problem": \n'
@@ -141,16 +141,18 @@ BROKEN = b'{"problem": "1+1", "solution": "\\\\boxed{2}", "answer": "2"}\n' * 15
         (b'{"prompt": "a", "solution": "1", "x": 1}\n{"prompt": "b", "solution": "1", "x": "y"}\n', [], "one type"),
     ],
 )
-def test_bad_input_is_one_paragraph_and_leaves_nothing(tmp_path, monkeypatch, capsys, content, flags, message):
+def test_invalid_input_is_reported_in_one_paragraph_and_leaves_no_files(
+    tmp_path, monkeypatch, capsys, content, flags, message
+):
     source = tmp_path / "in.jsonl"
     source.write_bytes(content)
     output = tmp_path / "out" / "rows.parquet"
     output.parent.mkdir()
     output.write_text("what was there before")
     code, _, error = call(monkeypatch, capsys, source, "--output", output, "--decontaminate", "false", *flags)
-    told = [line for line in error.splitlines() if line.startswith("hpt-trl prepare: error: ")]
-    assert (code, len(told)) == (2, 1)
-    assert message in told[0]
+    messages = [line for line in error.splitlines() if line.startswith("hpt-trl prepare: error: ")]
+    assert (code, len(messages)) == (2, 1)
+    assert message in messages[0]
     assert "Traceback" not in error
     assert [path.name for path in output.parent.iterdir()] == ["rows.parquet"]
     assert output.read_text() == "what was there before"
@@ -164,21 +166,21 @@ def test_bad_input_is_one_paragraph_and_leaves_nothing(tmp_path, monkeypatch, ca
         ("./nowhere.gguf", "model", "The model './nowhere.gguf' does not exist"),
     ],
 )
-def test_names_that_cannot_be_are_told(tmp_path, monkeypatch, capsys, source, output, message):
+def test_invalid_names_are_reported(tmp_path, monkeypatch, capsys, source, output, message):
     code, _, error = call(monkeypatch, capsys, source, "--output", tmp_path / output, "--decontaminate", "false")
     assert code == 2
     assert message in error
     assert not list(tmp_path.iterdir())
 
 
-def test_a_benchmark_itself_is_refused_whole_with_advice(benchmark, tmp_path, monkeypatch, capsys):
+def test_a_benchmark_itself_is_refused_with_advice(benchmark, tmp_path, monkeypatch, capsys):
     flags = ["--output", tmp_path / "out.jsonl", "--benchmarks", benchmark]
     code, _, error = call(monkeypatch, capsys, benchmark / "farm.jsonl", *flags)
     assert code == 2
     assert "If this is test data, pass --decontaminate false." in error
 
 
-def test_without_benchmarks_it_does_not_go_on(source, tmp_path, monkeypatch, capsys):
+def test_prepare_fails_if_the_benchmarks_cannot_be_loaded(source, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     code, _, error = call(monkeypatch, capsys, source, "--output", tmp_path / "out.jsonl")
     assert code == 2
@@ -186,7 +188,7 @@ def test_without_benchmarks_it_does_not_go_on(source, tmp_path, monkeypatch, cap
     assert not (tmp_path / "out.jsonl").exists()
 
 
-def test_a_prepared_file_trains(tmp_path, monkeypatch, capsys):
+def test_a_prepared_file_can_be_trained_on(tmp_path, monkeypatch, capsys):
     rows = [{"question": f"{n}+1?", "answer": f"It is {n + 1}.\n#### {n + 1}"} for n in range(8)]
     source, output = write(tmp_path / "in.jsonl", rows), tmp_path / "ready.jsonl"
     flags = ["--prompt_format", "text", "--decontaminate", "false"]
@@ -204,15 +206,15 @@ def test_a_prepared_file_trains(tmp_path, monkeypatch, capsys):
     assert trainer.state.log_history[0]["demonstrations/missing"] == 0
 
 
-def test_samples_are_all_kept_through_the_command(tmp_path, monkeypatch, capsys):
+def test_the_command_keeps_all_samples(tmp_path, monkeypatch, capsys):
     names = [name for name in dir(samples) if name.isupper() and name != "THOUGHT"]
     assert len(names) == 12
     for name in names:
         source = write(tmp_path / f"{name.lower()}.jsonl", getattr(samples, name))
         flags = ["--output", tmp_path / "out.jsonl", "--decontaminate", "false"]
-        code, told, _ = call(monkeypatch, capsys, source, *flags)
+        code, printed, _ = call(monkeypatch, capsys, source, *flags)
         assert code == 0, name
-        assert "1 rows read, 1 kept, 0 refused." in told, name
+        assert "1 rows read, 1 kept, 0 refused." in printed, name
 
 
 @pytest.mark.parametrize("key", ["read", "came"])
