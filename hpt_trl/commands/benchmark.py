@@ -41,7 +41,7 @@ class BenchmarkArguments:
     repeats: int = field(default=5, metadata={"help": "Number of step pairs; each ratio is the median over them."})
     length: int = field(default=128, metadata={"help": "Mean rollout length in tokens."})
     dtype: str = field(default="float32", metadata={"help": "Data type of the model: 'float32' or 'bfloat16'."})
-    json: str | None = field(default=None, metadata={"help": "JSON file to write the results to as well."})
+    json: str | None = field(default=None, metadata={"help": "JSON file to which the results are also written."})
 
     def __post_init__(self) -> None:
         if self.part not in PARTS:

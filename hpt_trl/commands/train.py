@@ -32,20 +32,20 @@ REWARDS: dict[str, Callable[..., Any]] = {
 @dataclass
 class HPTScriptArguments(ScriptArguments):
     """
-    TRL's script arguments, and the reward functions by name or dotted path.
+    TRL's script arguments, with reward functions given by name or dotted path.
 
     Args:
         reward_funcs (`list[str]`, *optional*, defaults to `["accuracy_reward"]`):
-            `"accuracy_reward"` (the verdict on the last box), which the gate listens to, `"format_reward"` (thinking
-            within tags, one box), TRL's `"think_format_reward"`, or the dotted path of a function of your own, such as
-            `"my_module.my_reward"`. Its module is imported; modules in the current directory come first. Metrics and
-            `gate_reward` know the function by its `__name__`.
+            `"accuracy_reward"` (whether the last boxed answer is correct; the gate uses this one), `"format_reward"`
+            (reasoning within tags and exactly one box), TRL's `"think_format_reward"`, or the dotted path of your own
+            function, such as `"my_module.my_reward"`. Its module is imported, with modules in the current directory
+            taking precedence. Metrics and `gate_reward` refer to the function by its `__name__`.
     """
 
     reward_funcs: list[str] = field(
         default_factory=lambda: ["accuracy_reward"],
         metadata={
-            "help": f"Reward functions: names of {sorted(REWARDS)}, or dotted paths of functions of your own, like "
+            "help": f"Reward functions: names from {sorted(REWARDS)}, or dotted paths of your own functions, such as "
             "my_module.my_reward."
         },
     )
@@ -92,18 +92,19 @@ def build_trainer(script: HPTScriptArguments, args: HPTConfig, model: ModelConfi
 
 
 def _reward_function(name: str) -> Callable[..., Any]:
-    """The reward function of a name or a dotted path."""
+    """The reward function with a name or dotted path."""
     if name in REWARDS:
         return REWARDS[name]
     if not is_dotted_path(name):
         raise ValueError(
-            f"reward_funcs must be names of {sorted(REWARDS)} or dotted paths like my_module.my_reward, got {name!r}."
+            f"reward_funcs must be names from {sorted(REWARDS)} or dotted paths such as my_module.my_reward, got "
+            f"{name!r}."
         )
     return import_callable(name, "reward_funcs")
 
 
 def _record_reward_functions(trainer: HPTTrainer, names: Sequence[str]) -> None:
-    """Name the reward functions in `run.json` as the config does: the trainer knows their `__name__` only."""
+    """Record the names of the config in `run.json`, because the trainer only knows the functions' `__name__`."""
     recorder = next(callback for callback in trainer.callback_handler.callbacks if isinstance(callback, RunRecorder))
     recorder.facts = {**recorder.facts, "reward_functions": list(names)}
 

@@ -29,7 +29,7 @@ class EvaluateArguments:
         metadata={"help": "Your own problems: a file with 'problem' and 'answer', a folder, a Hub id, or 'miniature'."},
     )
     suites: list[str] | None = field(
-        default=None, metadata={"help": f"Benchmark suites: 'all', or any of {', '.join(SUITES)}."}
+        default=None, metadata={"help": f"Benchmark suites: 'all', or one or more of {', '.join(SUITES)}."}
     )
     benchmarks: str | None = field(
         default=None,
@@ -71,12 +71,15 @@ class EvaluateArguments:
     dtype: str = field(
         default="auto",
         metadata={
-            "help": f"Data type: any of {', '.join(DTYPES)}; auto is float32 on a CPU and bfloat16 on an accelerator."
+            "help": f"Data type: one of {', '.join(DTYPES)}; auto is float32 on a CPU and bfloat16 on an accelerator."
         },
     )
     batch_size: int | None = field(
         default=None,
-        metadata={"help": f"Number of completions generated and saved together. Default: {BATCH_SIZES}."},
+        metadata={
+            "help": "Number of completions generated and saved together. Default: "
+            f"{BATCH_SIZES['transformers']} with transformers, {BATCH_SIZES['vllm']} with vLLM."
+        },
     )
     tensor_parallel_size: int = field(
         default=1, metadata={"help": "vLLM only: number of GPUs to split the model over."}

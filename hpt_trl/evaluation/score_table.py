@@ -9,8 +9,8 @@ from rich.table import Table
 
 from hpt_trl.evaluation.scores import Estimate, SuiteScore, by_group, group_average
 
-# Okabe and Ito's palette, which colour-blind readers can distinguish; it repeats with another line style.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# Okabe and Ito's palette, which color-blind readers can distinguish; it repeats with another line style.
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _LINES = ("-", "--")
 # More intervals than this would overlap and hide the curves; the table shows all of them.
 _MAX_BANDS = 3
@@ -76,7 +76,7 @@ def plot_scores(scores: Mapping[str, SuiteScore], path: str | Path, title: str =
     from matplotlib.figure import Figure
 
     styles = {
-        name: {"color": _COLOURS[i % 7], "linestyle": _LINES[i // 7 % 2], "marker": _MARKERS[i % 7]}
+        name: {"color": _COLORS[i % 7], "linestyle": _LINES[i // 7 % 2], "marker": _MARKERS[i % 7]}
         for i, name in enumerate(scores)
     }
     curves = {name: score for name, score in scores.items() if score.samples > 1 and score.pass_at}

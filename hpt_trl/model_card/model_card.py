@@ -20,7 +20,7 @@ CARD = "README.md"
 _TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
 _MAX_INTERVALS = 5
 _QUESTION = "What is 12 * 7 + 5?"
-# Okabe and Ito's palette, which colour-blind readers can distinguish.
+# Okabe and Ito's palette, which color-blind readers can distinguish.
 _BLUE, _ORANGE = "#0072B2", "#D55E00"
 
 _TRL_CITATION = """\

@@ -24,7 +24,7 @@ _SAMPLE_LINES = 4
 _HEIGHT = 6 + _SAMPLE_LINES
 # The remaining time is extrapolated from the durations of this many recent steps.
 _RECENT_STEPS = 50
-# Distinguishable by colour-blind readers, and by their hatching without colours.
+# Distinguishable by color-blind readers, and by their hatching without colors.
 _ROLLOUTS, _DEMONSTRATIONS = ("blue", "█"), ("yellow", "▒")
 # Metrics of the summary, in its order.
 _SUMMARY = {
@@ -62,7 +62,7 @@ def duration(seconds: float) -> str:
 
 
 def printable(text: str) -> str:
-    """Replace characters that could move the terminal's cursor or change its colours by spaces."""
+    """Replace characters that could move the terminal's cursor or change its colors by spaces."""
     return "".join(character if character.isprintable() else " " for character in text)
 
 
@@ -223,14 +223,14 @@ class ProgressPanel(TrainerCallback):
         self._lines = None
 
     def render(self, columns: int) -> str:
-        """The panel as text with ANSI colours.
+        """The panel as text with ANSI colors.
 
         Args:
             columns: width of the terminal in characters.
         """
         # A separate console, because another one may be writing at the same time.
-        colours: Any = Console(stderr=True).color_system
-        console = Console(file=StringIO(), width=columns, force_terminal=True, color_system=colours, highlight=False)
+        colors: Any = Console(stderr=True).color_system
+        console = Console(file=StringIO(), width=columns, force_terminal=True, color_system=colors, highlight=False)
         rows: list[RenderableType] = [
             self._bar(),
             Text("   ".join(self._summary(self.log)[1:]) or "Waiting for the first log entry."),

@@ -10,7 +10,7 @@ import pandas as pd
 from hpt_trl.report.gate_maps import gate_share, has_repeated_prompts, prompt_map, step_map
 from hpt_trl.report.run_folder import Run
 
-# Okabe and Ito's palette, which colour-blind readers can distinguish.
+# Okabe and Ito's palette, which color-blind readers can distinguish.
 BLUE, ORANGE, GREEN, VERMILLION, PINK, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
 GREY = "#8A8F98"
 _MIN_POINTS_TO_SMOOTH = 40
@@ -36,12 +36,12 @@ class Panel:
     missing: str
 
 
-def _curve(axes: Any, values: pd.Series, label: str, colour: str, **line: Any) -> bool:
+def _curve(axes: Any, values: pd.Series, label: str, color: str, **line: Any) -> bool:
     """Draw a line; for many points, draw their moving average over a faint line of the points."""
     if values.empty:
         return False
     # Fewer than three values are drawn as points.
-    style = {"color": colour, "linewidth": 2, "marker": "o" if len(values) < 3 else "", "markersize": 4} | line
+    style = {"color": color, "linewidth": 2, "marker": "o" if len(values) < 3 else "", "markersize": 4} | line
     if len(values) >= _MIN_POINTS_TO_SMOOTH:
         window = max(3, len(values) // 20)
         axes.plot(values.index, values, **(style | {"linewidth": 0.8, "alpha": 0.35, "linestyle": "-"}))
@@ -57,8 +57,8 @@ def _shares(axes: Any, columns: Sequence[tuple[pd.Series, str, str]]) -> bool:
         return False
     if len(table) >= _MIN_POINTS_TO_SMOOTH:
         table = table.rolling(max(3, len(table) // 20), center=True, min_periods=1).mean()
-    labels, colours = zip(*((label, colour) for _, label, colour in columns))
-    axes.stackplot(table.index, table.to_numpy().T, labels=labels, colors=colours, linewidth=0)
+    labels, colors = zip(*((label, color) for _, label, color in columns))
+    axes.stackplot(table.index, table.to_numpy().T, labels=labels, colors=colors, linewidth=0)
     axes.set_ylim(0, 1)
     axes.margins(x=0)
     return True
@@ -67,10 +67,10 @@ def _shares(axes: Any, columns: Sequence[tuple[pd.Series, str, str]]) -> bool:
 def _reward(axes: Any, run: Run) -> bool:
     drawn = _curve(axes, run.series("hpt/solve_rate"), "solve rate", BLUE, linewidth=3.5, alpha=0.55)
     drawn |= _curve(axes, run.series("reward"), "mean reward", GREEN, linestyle="--")
-    for name, label, colour in (("eval_hpt/solve_rate", "evaluation", PINK), ("eval_reward", "evaluation", PINK)):
+    for name in ("eval_hpt/solve_rate", "eval_reward"):
         if name in run.evaluations:
             values = run.evaluations[name].dropna()
-            axes.plot(values.index, values, label=label, color=colour, marker="o", linestyle=":", markersize=5)
+            axes.plot(values.index, values, label="evaluation", color=PINK, marker="o", linestyle=":", markersize=5)
             drawn = True
             break
     axes.set_ylabel("solve rate, reward")
@@ -186,7 +186,7 @@ def _verdicts(axes: Any, run: Run) -> bool:
         ("right", "correct", GREEN), ("wrong", "wrong", BLUE), ("unparseable_answer", "no answer", ORANGE),
         ("unparseable_gold", "bad solution", PINK), ("timed_out", "timed out", VERMILLION),
     )  # fmt: skip
-    columns = [(run.series(f"verdicts/{kind}"), label, colour) for kind, label, colour in kinds]
+    columns = [(run.series(f"verdicts/{kind}"), label, color) for kind, label, color in kinds]
     # Kinds that never occurred are left out of the legend.
     return _shares(axes, [column for column in columns if column[0].max() > 0] or columns)
 
@@ -208,11 +208,11 @@ def _gate_map(arrange: Callable, shows_share: bool) -> Callable[[Any, Run], bool
         if values.isna().all():
             return False
         matrix, steps = arrange(run.gate, values)
-        colours = LinearSegmentedColormap.from_list("sources", [BLUE, "#B8B8B8", ORANGE]) if shows_share else "cividis"
+        colors = LinearSegmentedColormap.from_list("sources", [BLUE, "#B8B8B8", ORANGE]) if shows_share else "cividis"
         # Rollouts recorded at step s are generated after s steps, so step s + 1 is trained on them.
         extent = (steps[0] + 0.5, steps[-1] + 1.5, 0, matrix.shape[0])
         image = axes.imshow(
-            matrix, cmap=colours, vmin=0, vmax=1, aspect="auto", origin="lower", interpolation="none", extent=extent
+            matrix, cmap=colors, vmin=0, vmax=1, aspect="auto", origin="lower", interpolation="none", extent=extent
         )
         bar = axes.figure.colorbar(image, ax=axes, pad=0.02, aspect=25, ticks=[0, 0.5, 1])
         bar.set_label("weight on the demonstration" if shows_share else "solve rate")

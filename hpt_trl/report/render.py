@@ -11,7 +11,7 @@ from hpt_trl.report.charts import BLUE, GREEN, GREY, ORANGE, PANELS, PINK, SKY, 
 from hpt_trl.report.run_folder import Run, read_run
 
 INK, MUTED, GRID = "#1B1F24", "#57606A", "#DDE1E6"
-# Colours that the style sheet of the page can replace in dark mode.
+# Colors that the style sheet of the page can replace in dark mode.
 _VARIABLES = {
     INK: "ink", MUTED: "muted", GRID: "grid", BLUE: "blue", ORANGE: "orange", GREEN: "green", VERMILLION: "vermillion",
     PINK: "pink", SKY: "sky", GREY: "grey",
@@ -75,7 +75,7 @@ def _share_axes(axes: Sequence[Any]) -> None:
 def panel_svgs(panel: Panel, runs: Sequence[Run]) -> list[str | None]:
     """Draw one `<svg>` per run, on the same scales; None for a run without data.
 
-    Colours are variables of the page's style sheet: `--ink`, `--muted`, `--grid` and those of the curves.
+    Colors are variables of the page's style sheet: `--ink`, `--muted`, `--grid` and those of the curves.
     """
     from matplotlib.figure import Figure
 
@@ -101,8 +101,8 @@ def _svg(figure: Any, name: str, title: str) -> str:
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    for colour, variable in _VARIABLES.items():
-        text = re.sub(colour, f"var(--{variable})", text, flags=re.IGNORECASE)
+    for color, variable in _VARIABLES.items():
+        text = re.sub(color, f"var(--{variable})", text, flags=re.IGNORECASE)
     # Ids must be unique in a page, but matplotlib uses the same ids in every figure.
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = re.sub(r'(href="#|url\(#)', rf"\1{name}-", text)

@@ -71,7 +71,7 @@ NO_DEMONSTRATION = [{"prompt": "a", "solution": "1"}, {"prompt": "b", "solution"
         ({"model_name_or_path": None}, "No model was given"),
         ({"dataset_name": "./nowhere.jsonl"}, "'./nowhere.jsonl' does not exist"),
         ({"dataset_name": None}, "No data was given"),
-        ({"reward_funcs": ["acuracy_reward"]}, "reward_funcs must be names of"),
+        ({"reward_funcs": ["acuracy_reward"]}, "reward_funcs must be names from"),
         ({"learning_rate": "fast"}, "learning_rate"),
         ({"dataset_name": NO_PROMPT}, "No known dataset has the columns ['demonstration', 'text']"),
         ({"dataset_name": NO_DEMONSTRATION}, "No row of the training data has a demonstration"),

@@ -126,17 +126,17 @@ def test_the_page_is_readable_in_light_and_dark_mode(page):
     assert set(re.findall(r"var\((--[\w-]+)\)", page)) <= names
     # WCAG requires a contrast of at least 4.5 for text.
     for scheme in (root, dark):
-        colours = dict(re.findall(r"(--[\w-]+): (#\w{6})", scheme))
+        colors = dict(re.findall(r"(--[\w-]+): (#\w{6})", scheme))
         for text in ("--ink", "--muted"):
             for background in ("--page", "--card"):
-                assert contrast(colours[text], colours[background]) >= 4.5, (text, background)
+                assert contrast(colors[text], colors[background]) >= 4.5, (text, background)
 
 
 def contrast(first, second):
-    def luminance(colour):
+    def luminance(color):
         linear = [
             value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4
-            for value in (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+            for value in (int(color[i : i + 2], 16) / 255 for i in (1, 3, 5))
         ]
         return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
@@ -210,7 +210,7 @@ def test_a_folder_that_is_not_a_run_is_reported_in_one_paragraph(tmp_path, capsy
     assert line.startswith(f"hpt-trl report: error: '{tmp_path}' is not a run folder")
 
 
-@pytest.mark.parametrize("argv", [[], ["a", "b", "c"], ["a", "--colour", "red"]])
+@pytest.mark.parametrize("argv", [[], ["a", "b", "c"], ["a", "--color", "red"]])
 def test_invalid_arguments_are_reported(argv, capsys):
     with pytest.raises(SystemExit) as stop:
         main(argv)
