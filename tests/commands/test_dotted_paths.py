@@ -152,7 +152,7 @@ def test_a_path_without_a_function_is_refused_before_the_model_is_loaded(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"reward_funcs": ["acuracy_reward"]}, f"must be names of {sorted(REWARDS)} or dotted paths like"),
+        ({"reward_funcs": ["acuracy_reward"]}, f"must be names from {sorted(REWARDS)} or dotted paths such as"),
         ({"reward_funcs": ["./my_module.my_reward"]}, "got './my_module.my_reward'"),
         ({"gate": "swich"}, "gate must be 'switch', 'linear', 'table' or 'off', got 'swich'. Name a gate of your own"),
         ({"gate": "0.5"}, "got '0.5'"),
