@@ -147,3 +147,9 @@ def test_the_annealed_gate_falls_to_its_end_and_stays_there():
         weights = annealed_gate(torch.tensor([0.0, 1.0]), step, steps=4)
         assert weights.demonstration_P.tolist() == pytest.approx([mu, mu])
         assert weights.rollouts_P.tolist() == pytest.approx([1 - mu, 1 - mu])
+
+
+def test_a_gate_is_not_held_to_what_it_says_of_a_prompt_without_a_solve_rate():
+    weights = gate_weights(linear_gate, torch.tensor([NAN, 0.25]), torch.tensor([True, True]), step=0)
+    assert weights.rollouts_P.tolist() == [1.0, 0.25]
+    assert weights.demonstration_P.tolist() == [0.0, 0.75]
