@@ -30,11 +30,30 @@ def answers_of(folder: Path) -> bytes:
     return (folder / "answers" / "data_miniature.jsonl").read_bytes()
 
 
+# The command, which waits to be killed before the first batch that finds so many bytes of answers.
+WAITS = """
+import sys, time
+from pathlib import Path
+from hpt_trl.commands.evaluate import main
+from hpt_trl.evaluation.engines import TransformersEngine
+
+path, size, complete = Path(sys.argv[1]), int(sys.argv[2]), TransformersEngine.complete
+
+def complete_or_wait(self, *args):
+    while path.exists() and path.stat().st_size >= size:
+        time.sleep(1)
+    return complete(self, *args)
+
+TransformersEngine.complete = complete_or_wait
+main(sys.argv[3:])
+"""
+
+
 def kill_at(flags: list[str], folder: Path, size: int) -> None:
     """Start the command in a separate process, and SIGKILL it once its answers have this many bytes."""
-    code = "import sys; from hpt_trl.commands.evaluate import main; main(sys.argv[1:])"
     path = folder / "answers" / "data_miniature.jsonl"
-    process = subprocess.Popen([sys.executable, "-c", code, *flags, "--output", str(folder)], stderr=subprocess.PIPE)
+    command = [sys.executable, "-c", WAITS, str(path), str(size), *flags, "--output", str(folder)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 600
     while not (path.exists() and path.stat().st_size >= size):
         assert process.poll() is None, process.stderr.read().decode()[-2000:]
