@@ -62,7 +62,7 @@ def fixed_rollouts(prompts: list, trainer: Any) -> dict[str, list]:
     return {"prompt_ids": prompt_ids, "completion_ids": completions, "logprobs": None}
 
 
-def open_gate(solve_rate_P, step):
+def rollouts_gate(solve_rate_P, step):
     """Rollouts only, but as a gate of the user's, which the trainer cannot know to be shut."""
     return torch.ones_like(solve_rate_P), torch.zeros_like(solve_rate_P)
 

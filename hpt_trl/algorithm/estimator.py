@@ -6,15 +6,14 @@ As in arXiv 2509.04419, eq. 8::
 
 A part is a small function of `Tokens`; an `Estimator` holds one of each kind and composes them into a surrogate loss
 with that gradient; an `Algorithm` says which estimators act on rollouts and which on demonstrations. Tensors only: no
-trainer, no config, no collective. One file over 300 lines: the parts are read against one another.
+trainer, no config, no collective.
 
-A part of your own is any function of the same form, and a preset of your own is one line: see `register`.
+A part of your own is any function with the same signature. `presets.py` composes the paper's algorithms.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -67,9 +66,6 @@ Advantage = Callable[[Tokens], Tensor]
 """Tokens -> (B,) or (B, T) advantages, without gradient."""
 Stabilization = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """(ratio, advantage), both (B, T) -> (B, T) bool of the tokens that learn, (B, T) value of the others."""
-
-
-# Reduction over tokens and rows.
 
 
 def token_sums(values_B_T: Tensor, mask_B_T: Tensor) -> Tensor:
@@ -281,9 +277,6 @@ def _safe_exp(log_ratio_B_T: Tensor) -> Tensor:
     return log_ratio_B_T.clamp(-_MAX_LOG_RATIO, _MAX_LOG_RATIO).exp()
 
 
-# Their composition.
-
-
 @dataclass(frozen=True)
 class Estimator:
     """One of each part.
@@ -339,118 +332,3 @@ def _cleaned(tokens: Tokens) -> Tokens:
 
     old = None if tokens.old_logps is None else clean(tokens.old_logps)
     return replace(tokens, logps=clean(tokens.logps), old_logps=old)
-
-
-SFT = Estimator(current_policy, ones, log_likelihood)
-REINFORCE = Estimator(current_policy, signs, log_likelihood)
-PPO = Estimator(old_policy, given, ratio, clip)
-GRPO = replace(PPO, advantage=partial(group_advantages, scale=True), needs_groups=True)
-DR_GRPO = replace(PPO, advantage=group_advantages, needs_groups=True)
-CISPO = Estimator(clipped_old_policy, partial(group_advantages, scale=True), log_likelihood, needs_groups=True)
-GSPO = Estimator(
-    sequence_policy,
-    partial(group_advantages, scale=True),
-    ratio,
-    partial(clip, epsilon_low=3e-4, epsilon_high=4e-4),
-    needs_groups=True,
-)
-UNCLIPPED = replace(DR_GRPO, stabilization=unstabilized)
-OFF_POLICY = Estimator(unit_policy, given, shaped)
-JOINT_OFF_POLICY = replace(OFF_POLICY, advantage=group_advantages, needs_groups=True)
-
-
-@dataclass(frozen=True)
-class Algorithm:
-    """Which estimators act on rollouts and which on demonstrations; several add up.
-
-    Args:
-        rollouts: their losses; none: no rollouts are generated.
-        demonstrations: their losses.
-        joint_group: whether a demonstration's reward counts in its group's advantages.
-        trl_rollouts: whether the trainer takes TRL's own loss on rollouts, with all of TRL's options, for `rollouts`.
-
-    Example:
-        >>> ALGORITHMS["hpt"] == Algorithm(rollouts=(DR_GRPO,), demonstrations=(SFT,), trl_rollouts=True)
-        True
-        >>> sorted(ALGORITHMS)
-        ['chord', 'cispo', 'dr_grpo', 'grpo', 'gspo', 'hpt', 'luffy', 'ppo', 'reinforce', 'sft', 'srft']
-    """
-
-    rollouts: tuple[Estimator, ...] = ()
-    demonstrations: tuple[Estimator, ...] = ()
-    joint_group: bool = False
-    trl_rollouts: bool = False
-
-    def group_advantage(self) -> Advantage | None:
-        """The part that needs whole groups, if the rollouts' estimators have one."""
-        return next((each.advantage for each in self.rollouts if each.needs_groups), None)
-
-
-def summed_losses(estimators: Sequence[Estimator], tokens: Tokens) -> Tensor:
-    """(B, T) losses of several estimators on rows torn from their groups, whose advantages `tokens` holds."""
-    row_by_row = [replace(each, advantage=given) if each.needs_groups else each for each in estimators]
-    return sum((each.token_losses(tokens) for each in row_by_row), torch.zeros_like(tokens.logps))
-
-
-def joint_advantages(rewards_P_G: Tensor, demonstration_P: Tensor, part: Advantage) -> tuple[Tensor, Tensor]:
-    """Advantages of groups that a demonstration may join.
-
-    Args:
-        rewards_P_G: (P, G) rewards of the rollouts, NaN where there is none.
-        demonstration_P: (P,) rewards of the demonstrations, NaN where none joins.
-        part: `group_advantages`, scaled or not.
-
-    Returns:
-        (P, G) advantages of the rollouts and (P,) of the demonstrations, 0 where the reward is NaN.
-
-    Source: LUFFY, arXiv 2504.14945, eq. 4.
-    """
-    joined = torch.cat([rewards_P_G, demonstration_P.unsqueeze(1)], dim=1)
-    nothing = joined.new_zeros(joined.numel(), 1)
-    tokens = Tokens(nothing, nothing, rewards=joined.flatten(), group_size=joined.size(1))
-    advantages = part(tokens).view_as(joined)
-    return advantages[:, :-1], advantages[:, -1]
-
-
-ALGORITHMS: dict[str, Algorithm] = {}
-"""Presets by name: arXiv 2509.04419, table 1.
-
-:meta hide-value:
-"""
-
-
-def register(name: str, algorithm: Algorithm) -> None:
-    """Add a preset.
-
-    Raises:
-        ValueError: if the name is taken.
-
-    Example:
-        >>> register("hpt_dft", Algorithm((DR_GRPO,), (replace(SFT, reference=unit_policy),), trl_rollouts=True))
-        >>> "hpt_dft" in ALGORITHMS  # from now on HPTConfig(algorithm="hpt_dft") takes it
-        True
-        >>> del ALGORITHMS["hpt_dft"]
-    """
-    if name in ALGORITHMS:
-        raise ValueError(f"There is an algorithm {name!r} already; choose another name.")
-    ALGORITHMS[name] = algorithm
-
-
-for _name, _algorithm in {
-    "sft": Algorithm(demonstrations=(SFT,)),
-    "reinforce": Algorithm(rollouts=(REINFORCE,)),
-    "ppo": Algorithm(rollouts=(PPO,)),
-    "grpo": Algorithm(rollouts=(GRPO,)),
-    "dr_grpo": Algorithm(rollouts=(DR_GRPO,)),
-    "cispo": Algorithm(rollouts=(CISPO,)),
-    "gspo": Algorithm(rollouts=(GSPO,)),
-    "luffy": Algorithm((UNCLIPPED,), (JOINT_OFF_POLICY,), joint_group=True, trl_rollouts=True),
-    "srft": Algorithm(
-        (Estimator(current_policy, srft_rollout, log_likelihood),),
-        (replace(SFT, advantage=srft_demonstration), JOINT_OFF_POLICY),
-        joint_group=True,
-    ),
-    "chord": Algorithm((GRPO,), (replace(SFT, advantage=token_uncertainty),), trl_rollouts=True),
-    "hpt": Algorithm((DR_GRPO,), (SFT,), trl_rollouts=True),
-}.items():
-    register(_name, _algorithm)

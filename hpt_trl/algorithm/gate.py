@@ -1,4 +1,4 @@
-"""The gate: from how often the policy just solved a prompt to what that prompt learns from. Tensors only."""
+"""Gates: from the solve rate of a prompt to the weights of its rollouts and its demonstration. Tensors only."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class GateWeights(NamedTuple):
-    """What each of P prompts learns from, three tensors of shape (P,) in [0, inf).
+    """What each of P prompts is trained on: three tensors of shape (P,) with values in [0, inf).
 
     Source: arXiv 2509.04419, eq. 10 (`alpha`, `beta`); `off_policy_P` is the third arm of its Mix/GRPO ablation.
     """
@@ -25,14 +25,14 @@ Gate = Callable[[Tensor, int], Sequence[Tensor]]
 
 
 def solve_rates(rewards_P_G: Tensor, success_value: float | None) -> Tensor:
-    """Share of each prompt's rollouts that solved it.
+    """Fraction of each prompt's rollouts that solved it.
 
     Args:
-        rewards_P_G: (P, G) rewards of one reward function; NaN marks a rollout it could not score.
-        success_value: a rollout with `reward >= success_value` solved the prompt; None takes the mean reward itself.
+        rewards_P_G: (P, G) rewards of one reward function; NaN marks a rollout that it could not score.
+        success_value: a rollout with `reward >= success_value` solved the prompt; None: the rate is the mean reward.
 
     Returns:
-        (P,) means over the scorable rollouts; NaN where there is none.
+        (P,) means over the scored rollouts; NaN where there is none.
 
     Source: arXiv 2509.04419, eq. 9.
 
@@ -49,14 +49,14 @@ def solve_rates(rewards_P_G: Tensor, success_value: float | None) -> Tensor:
 def switch_gate(
     solve_rate_P: Tensor, step: int, *, threshold: float, off_policy_threshold: float | None = None
 ) -> GateWeights:
-    """Learn from the demonstration where `solve_rate <= threshold`, from the rollouts elsewhere.
+    """Train on the demonstration where `solve_rate <= threshold`, on the rollouts elsewhere.
 
     Args:
         solve_rate_P: (P,) in [0, 1].
-        step: optimizer step, unused: the switch does not change over training.
-        threshold: share of solved rollouts up to which the demonstration's likelihood is raised (SFT).
-        off_policy_threshold: if given, prompts above `threshold` and up to here learn from the demonstration by
-            off-policy policy gradient instead.
+        step: optimizer step, unused: the switch does not change during training.
+        threshold: solve rate up to which a prompt is trained on its demonstration by SFT.
+        off_policy_threshold: if given, prompts above `threshold` and up to this solve rate are trained on their
+            demonstration by off-policy policy gradient instead.
 
     Source: arXiv 2509.04419, eq. 10; the comparison is `<=` as in the reference code.
 
@@ -72,7 +72,7 @@ def switch_gate(
 
 
 def linear_gate(solve_rate_P: Tensor, step: int) -> GateWeights:
-    """Weigh the rollouts by the solve rate and the demonstration by the rest. Returns three (P,) tensors.
+    """Weight the rollouts by the solve rate and the demonstration by the remainder. Returns three (P,) tensors.
 
     Raises:
         ValueError: for a solve rate outside [0, 1], as the mean of a reward can be.
@@ -84,19 +84,19 @@ def linear_gate(solve_rate_P: Tensor, step: int) -> GateWeights:
     known_P = solve_rate_P[~solve_rate_P.isnan()]
     if ((known_P < 0) | (known_P > 1)).any():
         raise ValueError(
-            f"The linear gate needs solve rates in [0, 1], got {known_P.tolist()}: the mean of a reward that leaves "
-            "[0, 1] is no share. Set gate_success_value, or scale the reward."
+            f"The linear gate needs solve rates in [0, 1], got {known_P.tolist()}. With gate_success_value unset the "
+            "solve rate is the mean reward: set gate_success_value, or scale the reward to [0, 1]."
         )
     return GateWeights(solve_rate_P, 1 - solve_rate_P, torch.zeros_like(solve_rate_P))
 
 
 def table_gate(solve_rate_P: Tensor, step: int, *, weights_by_count: Tensor) -> GateWeights:
-    """Look the weights up by how many of the G rollouts solved the prompt.
+    """Look up the weights by the number of the G rollouts that solved the prompt.
 
     Args:
         solve_rate_P: (P,); `solve_rate * G`, rounded, is the row of the table.
         step: optimizer step, unused.
-        weights_by_count: (G + 1, 3), row k holding the three weights of a prompt solved k times.
+        weights_by_count: (G + 1, 3); row k holds the three weights of a prompt that k rollouts solved.
 
     Example:
         >>> table = torch.tensor([[0.0, 1.0, 0.0], [0.5, 0.5, 0.0], [1.0, 0.0, 0.0]])
@@ -109,13 +109,13 @@ def table_gate(solve_rate_P: Tensor, step: int, *, weights_by_count: Tensor) -> 
 
 
 def off_gate(solve_rate_P: Tensor, step: int) -> GateWeights:
-    """Learn from rollouts only: plain GRPO."""
+    """Train on rollouts only: plain GRPO."""
     ones_P = torch.ones_like(solve_rate_P)
     return GateWeights(ones_P, torch.zeros_like(ones_P), torch.zeros_like(ones_P))
 
 
 def constant_gate(solve_rate_P: Tensor, step: int, *, rollouts: float, demonstration: float) -> GateWeights:
-    """The same weights for every prompt, whatever it solved: SFT, LUFFY, SRFT."""
+    """The same weights for every prompt, whatever its solve rate: SFT, LUFFY, SRFT."""
     return GateWeights(
         torch.full_like(solve_rate_P, rollouts),
         torch.full_like(solve_rate_P, demonstration),
@@ -124,10 +124,10 @@ def constant_gate(solve_rate_P: Tensor, step: int, *, rollouts: float, demonstra
 
 
 def annealed_gate(solve_rate_P: Tensor, step: int, *, steps: int, start: float = 0.9, end: float = 0.05) -> GateWeights:
-    """CHORD's mu: the demonstrations' weight falls linearly from `start` to `end`, the rollouts' is the rest.
+    """CHORD's mu: the weight of demonstrations falls linearly from `start` to `end`; rollouts get the remainder.
 
     Args:
-        solve_rate_P: (P,), of which only the shape matters.
+        solve_rate_P: (P,); only its shape is used.
         step: optimizer step, from 0.
         steps: optimizer steps until `end` is reached.
         start, end: weights in [0, 1].
@@ -143,16 +143,16 @@ def annealed_gate(solve_rate_P: Tensor, step: int, *, steps: int, start: float =
 
 
 def gate_weights(gate: Gate, solve_rate_P: Tensor, has_demonstration_P: Tensor, step: int) -> GateWeights:
-    """Ask a gate, and leave it open for every prompt it cannot speak for.
+    """Ask a gate; prompts without a demonstration or a solve rate are trained on their rollouts only.
 
     Args:
-        gate: any callable of the form of `Gate`.
+        gate: a callable as described at `Gate`.
         solve_rate_P: (P,); NaN where no rollout could be scored.
         has_demonstration_P: (P,) bool.
         step: optimizer step.
 
     Returns:
-        Weights in which a prompt without a demonstration or without a solve rate learns from its rollouts alone.
+        The gate's weights; rollouts 1 and demonstration 0 where there is no demonstration or no solve rate.
 
     Raises:
         ValueError: if the gate returned anything but two or three finite, non-negative (P,) tensors.
@@ -164,24 +164,24 @@ def gate_weights(gate: Gate, solve_rate_P: Tensor, has_demonstration_P: Tensor, 
         >>> gate_weights(half_and_half, solve_rate_P, has_demonstration_P, step=0)[:2]
         (tensor([0.5000, 1.0000]), tensor([0.5000, 0.0000]))
     """
-    answer = [torch.as_tensor(weight).to(solve_rate_P) for weight in gate(solve_rate_P, step)]
+    returned = [torch.as_tensor(weight).to(solve_rate_P) for weight in gate(solve_rate_P, step)]
     known_P = has_demonstration_P & ~solve_rate_P.isnan()
-    if len(answer) not in (2, 3) or any(weight.shape != solve_rate_P.shape for weight in answer):
+    if len(returned) not in (2, 3) or any(weight.shape != solve_rate_P.shape for weight in returned):
         raise ValueError(
-            "A gate must return the weight of the rollouts, of the demonstration and, if it wants, of its off-policy "
+            "A gate must return the weights of the rollouts, of the demonstration and, optionally, of its off-policy "
             f"gradient: two or three tensors of shape {tuple(solve_rate_P.shape)}. Got shapes "
-            f"{[tuple(weight.shape) for weight in answer]}."
+            f"{[tuple(weight.shape) for weight in returned]}."
         )
-    for weight in answer:
+    for weight in returned:
         if not (weight[known_P].isfinite() & (weight[known_P] >= 0)).all():
-            raise ValueError(f"A gate's weights must be finite and not negative, got {weight[known_P].tolist()}.")
-    weights = GateWeights(*[*answer, torch.zeros_like(solve_rate_P)][:3])
-    open_P = off_gate(solve_rate_P, step)
-    return GateWeights(*(torch.where(known_P, got, is_open) for got, is_open in zip(weights, open_P)))
+            raise ValueError(f"A gate's weights must be finite and at least 0, got {weight[known_P].tolist()}.")
+    weights = GateWeights(*[*returned, torch.zeros_like(solve_rate_P)][:3])
+    default = off_gate(solve_rate_P, step)
+    return GateWeights(*(torch.where(known_P, chosen_P, default_P) for chosen_P, default_P in zip(weights, default)))
 
 
-def is_shut(weights: GateWeights) -> bool:
-    """Whether every prompt learns from its rollouts at full weight and from nothing else: a GRPO step."""
+def is_rollouts_only(weights: GateWeights) -> bool:
+    """Whether every prompt is trained on its rollouts at full weight and on nothing else: a GRPO step."""
     return bool(
         (weights.rollouts_P == 1).all() and not weights.demonstration_P.any() and not weights.off_policy_P.any()
     )
@@ -222,15 +222,15 @@ def named_gate(
 def _table_tensor(table: Mapping[int | str, Sequence[float]] | None, num_generations: int) -> Tensor:
     """(G + 1, 3) weights from the config's `{solved count: [a, b] or [a, b, off_policy]}`."""
     rows = {int(count): list(weights) for count, weights in (table or {}).items()}
-    wanted = list(range(num_generations + 1))
+    counts = list(range(num_generations + 1))
 
     def is_row(weights: list[float]) -> bool:
         return len(weights) in (2, 3) and all(isinstance(w, int | float) and 0 <= w < math.inf for w in weights)
 
-    if sorted(rows) != wanted or not all(map(is_row, rows.values())):
+    if sorted(rows) != counts or not all(map(is_row, rows.values())):
         raise ValueError(
-            f"gate_table must give two or three weights of at least 0 for each of 0 to {num_generations} solved "
+            f"gate_table must hold two or three weights of at least 0 for each of 0 to {num_generations} solved "
             f"rollouts (num_generations is {num_generations}), got {dict(table or {})}. Example for two generations: "
             "{0: [0, 1], 1: [0.5, 0.5], 2: [1, 0]}."
         )
-    return torch.tensor([(rows[count] + [0.0])[:3] for count in wanted])
+    return torch.tensor([(rows[count] + [0.0])[:3] for count in counts])

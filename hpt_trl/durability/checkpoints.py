@@ -1,8 +1,7 @@
-"""Checkpoints that are whole or known not to be, and the part of a run's state that transformers does not save.
+"""Checkpoints that are known to be complete or not, and the state of a run that transformers does not save.
 
-A checkpoint is complete once `hpt_complete.json` stands in it: written last, when everything else is on the disk, it
-names every file with its size. So a folder that a killed run left half-written, or whose files a full disk cut short,
-is recognised by a look at the folder.
+A checkpoint is complete once it contains `hpt_complete.json`, which is written last and lists every file with its size.
+A folder that a killed run left half-written, or whose files a full disk truncated, is therefore recognized.
 """
 
 import json
@@ -32,13 +31,13 @@ MARKER = "hpt_complete.json"
 REFERENCE = "hpt_reference.safetensors"
 
 
-def unmark(folder: Path) -> None:
-    """Take a checkpoint that is about to be written over for incomplete."""
+def clear_complete_marker(folder: Path) -> None:
+    """Mark a checkpoint that is about to be overwritten as incomplete."""
     (folder / MARKER).unlink(missing_ok=True)
 
 
 def mark_complete(folder: Path) -> None:
-    """Note that all processes have written their files, and what they wrote."""
+    """Record that all processes have written their files, and the size of each file."""
     # A run that was killed while writing may have left a temporary file.
     contents = [path for path in sorted(folder.rglob("*")) if UNFINISHED not in path.name]
     for path in contents:
@@ -47,14 +46,14 @@ def mark_complete(folder: Path) -> None:
     write_atomically(folder / MARKER, json.dumps({"files": sizes}, indent=1))
 
 
-def flaw(folder: Path) -> str | None:
-    """What is wrong with a checkpoint, or None if it is complete."""
+def incomplete_reason(folder: Path) -> str | None:
+    """Why a checkpoint is not complete, or None if it is."""
     try:
         sizes = json.loads((folder / MARKER).read_text())["files"]
     except FileNotFoundError:
-        return f"it has no {MARKER}, so it is half-written or another trainer's"
+        return f"it has no {MARKER}: it is half-written, or another trainer wrote it"
     except json.JSONDecodeError:
-        return f"its {MARKER} is cut short"
+        return f"its {MARKER} is truncated"
     for name, size in sizes.items():
         path = folder / name
         if not path.is_file():
@@ -65,18 +64,18 @@ def flaw(folder: Path) -> str | None:
 
 
 @contextmanager
-def writing(folder: Path, together: bool) -> Iterator[None]:
+def reporting_write_errors(folder: Path, together: bool) -> Iterator[None]:
     """Raise RunError where a checkpoint cannot be written.
 
     Args:
         folder: the checkpoint.
-        together: raise on all processes if it fails on one; every process must come here. Where the writing itself has
-            collectives, which the one that fails leaves, the others learn of it from the broken connection.
+        together: raise on all processes if it fails on one; every process must enter and leave the block. Where the
+            block contains collectives, which the failing process leaves, the others notice the broken connection.
     """
     failure: Exception | None = None
     try:
         yield
-    # safetensors has an error of its own, and torch.save a plain RuntimeError.
+    # safetensors raises an error of its own, and torch.save a plain RuntimeError.
     except (OSError, SafetensorError, RuntimeError) as error:
         if isinstance(error, RunError) or is_lost_connection(error):
             raise
@@ -88,11 +87,11 @@ def writing(folder: Path, together: bool) -> Iterator[None]:
 
 
 def _not_written(folder: Path, failure: Exception) -> str:
-    others = [path for path in _by_step(folder.parent).values() if path != folder and flaw(path) is None]
-    last = f"{str(others[-1])!r} is whole" if others else "there is no other checkpoint"
+    others = [path for path in _by_step(folder.parent).values() if path != folder and incomplete_reason(path) is None]
+    last = f"{str(others[-1])!r} is complete" if others else "there is no other checkpoint"
     return (
-        f"The checkpoint {str(folder)!r} could not be written: {' '.join(str(failure).split())}. See that the disk has "
-        f"room and can be written to; {last}, and resume_from_checkpoint=True passes over what is half-written."
+        f"The checkpoint {str(folder)!r} could not be written: {' '.join(str(failure).split())}. Check that the disk "
+        f"has room and is writable; {last}, and resume_from_checkpoint=True skips incomplete ones."
     )
 
 
@@ -104,12 +103,12 @@ def _by_step(output_dir: Path) -> dict[int, Path]:
 
 
 def rotate(newest: Path, limit: int | None, best: str | None) -> None:
-    """Delete checkpoints until `limit` are left, as transformers does, whose order may keep a half-written one instead.
+    """Delete checkpoints until `limit` are left, incomplete ones first; transformers may keep those instead.
 
     Args:
-        newest: the one just written, which stays.
-        limit: how many may stay; None: all.
-        best: the one with the best metric, which stays too.
+        newest: the one just written, which is kept.
+        limit: how many are kept; None: all.
+        best: the one with the best metric, which is kept too.
     """
     if limit is None or limit < 1:
         return
@@ -117,7 +116,7 @@ def rotate(newest: Path, limit: int | None, best: str | None) -> None:
     kept = {newest} if best is None else {newest, newest.parent / Path(best).name}
 
     def is_worth_keeping(path: Path) -> bool:
-        return step_of[path] < step_of[newest] and flaw(path) is None
+        return step_of[path] < step_of[newest] and incomplete_reason(path) is None
 
     others = sorted(step_of.keys() - kept, key=lambda path: (is_worth_keeping(path), step_of[path]))
     for path in others[: max(0, len(others) + len(kept & step_of.keys()) - limit)]:
@@ -125,32 +124,32 @@ def rotate(newest: Path, limit: int | None, best: str | None) -> None:
 
 
 def newest_complete(output_dir: Path) -> Path | None:
-    """The newest checkpoint that is complete on every process; others are passed over with a message.
+    """The newest checkpoint that is complete on every process; others are skipped with a warning.
 
-    Every process must ask.
+    Every process must call it.
 
     Raises:
         RunError: if some processes see complete checkpoints, and none is complete for all.
     """
     folders = _by_step(output_dir)
-    flaws = {step: flaw(folder) for step, folder in folders.items()}
-    everywhere = gather_object([flaws])
-    complete = [step for step in folders if all(step in each and each[step] is None for each in everywhere)]
-    if not complete and any(problem is None for each in everywhere for problem in each.values()):
+    reasons = {step: incomplete_reason(folder) for step, folder in folders.items()}
+    on_ranks = gather_object([reasons])
+    complete = [step for step in folders if all(step in seen and seen[step] is None for seen in on_ranks)]
+    if not complete and any(reason is None for seen in on_ranks for reason in seen.values()):
         raise RunError(
             f"There are complete checkpoints in {str(output_dir)!r}, but none that every process sees: the machines do "
-            "not share this folder. Copy the newest to all of them, or name another output_dir to start anew."
+            "not share this folder. Copy the newest to all of them, or start from scratch in another output_dir."
         )
     newest = max(complete, default=-1)
     for step, folder in folders.items():
         if step > newest:
-            found = next((each[step] for each in everywhere if each.get(step)), "not every process sees it")
-            logger.warning(f"Passing over {str(folder)!r}: {found}.")
+            reason = next((seen[step] for seen in on_ranks if seen.get(step)), "not every process sees it")
+            logger.warning(f"Skipping {str(folder)!r}: {reason}.")
     return folders[newest] if complete else None
 
 
-def to_resume(wanted: str | bool | None, output_dir: Path) -> str | None:
-    """The checkpoint to resume from. Every process must ask.
+def resolve_resume_checkpoint(wanted: str | bool | None, output_dir: Path) -> str | None:
+    """The checkpoint to resume from. Every process must call it.
 
     Args:
         wanted: a folder; True, the newest complete one in `output_dir`; "auto", the same, or none if there is none
@@ -158,7 +157,7 @@ def to_resume(wanted: str | bool | None, output_dir: Path) -> str | None:
         output_dir: the run's folder.
 
     Raises:
-        RunError: if there is no such checkpoint, or files of it are missing or cut short.
+        RunError: if there is no such checkpoint, or files of it are missing or truncated.
     """
     if wanted is None or wanted is False:
         return None
@@ -167,33 +166,33 @@ def to_resume(wanted: str | bool | None, output_dir: Path) -> str | None:
         if found is None and wanted is True:
             raise RunError(
                 f"resume_from_checkpoint=True, but there is no complete checkpoint in {str(output_dir)!r}. Name the "
-                "folder of one that another trainer wrote, or set 'auto' to start anew where there is none."
+                "folder of one that another trainer wrote, or use 'auto' to start from scratch where there is none."
             )
         logger.info(f"Resuming from {found}." if found else f"No complete checkpoint in {output_dir}: a fresh start.")
         return str(found) if found else None
-    problem = flaw(Path(wanted))
+    problem = incomplete_reason(Path(wanted))
     fault = first_fault(problem if (Path(wanted) / MARKER).exists() else None)
     if fault is not None:
-        raise RunError(f"{wanted!r} is not a whole checkpoint: {fault}. Resume from another, or set 'auto'.")
+        raise RunError(f"{wanted!r} is not a complete checkpoint: {fault}. Resume from another one, or use 'auto'.")
     if problem is not None:
-        logger.warning(f"{wanted}: {problem}. Resuming from it, for it was named.")
+        logger.warning(f"{wanted}: {problem}. Resuming anyway because it was named explicitly.")
     return str(wanted)
 
 
 def save_state(folder: Path, rank: int, state: Mapping[str, Any]) -> None:
-    """Save one process's state: tensors, numbers, texts, and lists and dicts of them."""
+    """Save one process's state: tensors, numbers, strings, and lists and dicts of them."""
     folder.mkdir(parents=True, exist_ok=True)
     torch.save(dict(state), folder / f"hpt_state_{rank}.pth")
 
 
 def load_state(folder: Path, rank: int, layout: Mapping[str, int], device: torch.device) -> dict[str, Any] | None:
-    """This process's state, or None with a message if there is none that fits.
+    """This process's state, or None with a warning if there is none that fits.
 
     Args:
         folder: the checkpoint.
         rank: this process's number.
-        layout: what the state depends on, as it is now; the saved state has its own under "layout".
-        device: where its tensors belong.
+        layout: the current options that the state depends on; the saved state has its own under "layout".
+        device: device of its tensors.
     """
     path = folder / f"hpt_state_{rank}.pth"
     problem = f"{folder} has no {path.name}"
@@ -204,17 +203,17 @@ def load_state(folder: Path, rank: int, layout: Mapping[str, int], device: torch
         if not changed:
             return send_to_device(state, device)
         problem = f"{folder} was written with other options (then, now): {changed}"
-    logger.warning(f"{problem}. The resumed run is not exact: rollouts are generated anew, metrics begin anew.")
+    logger.warning(f"{problem}. The resumed run is not exact: rollouts are generated again, and metrics start over.")
     return None
 
 
 def save_reference(folder: Path, model: torch.nn.Module) -> None:
-    """Save a reference model that follows the policy."""
+    """Save a reference model that follows the policy (`sync_ref_model`)."""
     save_model(model, str(folder / REFERENCE))
 
 
 def load_reference(folder: Path, model: torch.nn.Module | None) -> None:
-    """Load what `save_reference` saved, or say why not.
+    """Load what `save_reference` saved, or warn why that is not possible.
 
     Args:
         folder: the checkpoint.
@@ -223,27 +222,27 @@ def load_reference(folder: Path, model: torch.nn.Module | None) -> None:
     if model is not None and (folder / REFERENCE).is_file():
         load_model(model, str(folder / REFERENCE))
         return
-    why = "it is sharded" if model is None else f"{folder} has no {REFERENCE}"
-    logger.warning(f"The reference model begins anew: {why}. The resumed run is not exact.")
+    reason = "it is sharded" if model is None else f"{folder} has no {REFERENCE}"
+    logger.warning(f"The reference model starts over: {reason}. The resumed run is not exact.")
 
 
-def batches_read(folder: Path, batches_a_step: int) -> tuple[int, int]:
-    """Epochs that a checkpoint's run has read of a stream, and batches of the next one.
+def stream_position(folder: Path, batches_per_step: int) -> tuple[int, int]:
+    """Complete epochs that the run of a checkpoint has read from a stream, and batches of the next one.
 
     Args:
         folder: the checkpoint.
-        batches_a_step: `gradient_accumulation_steps`.
+        batches_per_step: `gradient_accumulation_steps`.
     """
     state = TrainerState.load_from_json(str(folder / TRAINER_STATE_NAME))
-    # transformers takes `max_steps` steps for an epoch of a stream, and begins another where the stream ends.
+    # transformers counts `max_steps` steps as one epoch of a stream, and begins another where the stream ends.
     epoch = int(state.epoch or 0)
-    return epoch, round(((state.epoch or 0) - epoch) * state.max_steps) * batches_a_step
+    return epoch, round(((state.epoch or 0) - epoch) * state.max_steps) * batches_per_step
 
 
 class EpochEndCallback(TrainerCallback):
-    """Puts off a save in an epoch's last step until the epoch's end has been logged and evaluated.
+    """Defers a save in the last step of an epoch until the end of the epoch has been logged and evaluated.
 
-    A resumed run begins with the next epoch: of what came between, it would know nothing.
+    A resumed run begins with the next epoch and would not repeat what came in between.
     """
 
     def __init__(self) -> None:
@@ -257,4 +256,3 @@ class EpochEndCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         control.should_save = control.should_save or self._is_due
-        self._is_due = False

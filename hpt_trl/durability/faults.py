@@ -1,7 +1,7 @@
-"""What ends a run that nobody stopped: told in one paragraph, on every process, at the same moment.
+"""Faults and signals that end a run, with the same message on every process and at the same point of the step.
 
-A process that raises alone leaves the others waiting in a collective. So a fault is kept until all processes can be
-told (`first_fault`), and a signal to end the run waits for the end of the step.
+A process that raises alone leaves the others waiting in a collective. A fault is therefore kept until all processes can
+learn of it (`first_fault`), and a termination signal takes effect at the end of the step.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ import threading
 import traceback
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 import torch
@@ -26,11 +26,11 @@ from hpt_trl.common.errors import LocalRunError, RunError
 logger = get_logger(__name__)
 
 TERMINATED = 143
-"""Exit code of a run that saved a checkpoint because of SIGTERM: 128 + 15, as shells count a death by that signal."""
+"""Exit code of a run that saved a checkpoint on SIGTERM: 128 + 15, the code that shells report for that signal."""
 
 
-def anywhere(flag: bool) -> bool:
-    """Whether the flag is set on any process. Every process must ask."""
+def any_rank(flag: bool) -> bool:
+    """Whether the flag is set on any process. Every process must call it."""
     state = PartialState()
     if state.num_processes == 1:
         return flag
@@ -38,22 +38,22 @@ def anywhere(flag: bool) -> bool:
 
 
 def first_fault(own: str | None) -> str | None:
-    """The fault of the first process that has one, on every process. Every process must ask.
+    """The fault of the first process that has one, on every process. Every process must call it.
 
     Args:
         own: this process's fault, if it has one.
     """
-    if not anywhere(own is not None):
+    if not any_rank(own is not None):
         return None
     return next(fault for fault in gather_object([own]) if fault is not None)
 
 
 class RewardGuard:
-    """Calls reward functions, and keeps the first thing that goes wrong until every process can be told.
+    """Calls reward functions, and keeps the first fault until every process can learn of it.
 
     Args:
-        timeout: seconds that one call may take. A function of the main thread cannot be interrupted, so with a limit
-            it runs in a thread of its own, which is left behind when time is up. None: no limit, and no thread.
+        timeout: seconds that one call may take. A function on the main thread cannot be interrupted, so with a limit
+            it runs in a thread of its own, which is abandoned when the time is up. None: no limit, and no thread.
     """
 
     def __init__(self, timeout: float | None) -> None:
@@ -62,16 +62,18 @@ class RewardGuard:
         self._error: Exception | None = None
 
     def wrap(self, function: Callable, name: str) -> Callable:
-        """The same reward function, but that it answers zeros where it fails."""
+        """The same reward function, except that it returns zeros where it fails: see `raise_fault`."""
 
+        @wraps(function)
         async def guarded_async(**batch: Any) -> list:
             rows = len(batch["completions"])
             try:
                 return _checked(await _awaited_in_time(function(**batch), self.timeout), rows)
-            # A user's function may raise anything, and whatever it is must reach the other processes.
+            # A user's function may raise anything, and the other processes must learn of it.
             except Exception as error:
                 return self._keep(name, error, rows)
 
+        @wraps(function)
         def guarded(**batch: Any) -> list:
             rows = len(batch["completions"])
             try:
@@ -84,26 +86,29 @@ class RewardGuard:
     def _keep(self, name: str, error: Exception, rows: int) -> list[float]:
         if self._fault is None:
             where = f"process {PartialState().process_index}, {rows} completions"
-            self._fault, self._error = f"The reward function {name!r} {_told(error, self.timeout)} ({where})", error
+            self._fault, self._error = (
+                f"The reward function {name!r} {_error_message(error, self.timeout)} ({where})",
+                error,
+            )
         return [0.0] * rows
 
     def raise_fault(self, step: int) -> None:
-        """Raise RunError on every process if a reward function failed on any. Every process must ask."""
+        """Raise RunError on every process if a reward function failed on any. Every process must call it."""
         fault, error = first_fault(self._fault), self._error
         self._fault = self._error = None
         if fault is not None:
             raise RunError(
-                f"{fault} at step {step}. Mend it, or let it return None for completions that it cannot score, and go "
-                "on from the last checkpoint with resume_from_checkpoint=True."
+                f"{fault} at step {step}. Fix it, or return None for completions that it cannot score, and resume from "
+                "the last checkpoint with resume_from_checkpoint=True."
             ) from error
 
 
 class _BadRewardsError(Exception):
-    """What a reward function returned is not one finite number or None a completion."""
+    """A reward function did not return one finite number or None per completion."""
 
 
 def _checked(rewards: Any, rows: int) -> list:
-    """The rewards as they came, if TRL can use them."""
+    """The rewards unchanged, if TRL can use them."""
     if not hasattr(rewards, "__iter__") or isinstance(rewards, (str, dict)):
         raise _BadRewardsError(f"returned a {type(rewards).__name__} instead of a list of {rows} rewards")
     rewards = list(rewards)
@@ -117,12 +122,12 @@ def _checked(rewards: Any, rows: int) -> list:
         except (TypeError, ValueError):
             is_finite = False
         if not is_finite:
-            # TRL would take NaN for None, and spread infinity over the group.
-            raise _BadRewardsError(f"returned {reward!r} for completion {row}, which is no finite number")
+            # TRL would treat NaN as None, and infinity would reach the whole group.
+            raise _BadRewardsError(f"returned {reward!r} for completion {row}, which is not a finite number")
     return rewards
 
 
-def _told(error: Exception, timeout: float | None) -> str:
+def _error_message(error: Exception, timeout: float | None) -> str:
     """What happened, as the predicate of a sentence."""
     if isinstance(error, _BadRewardsError):
         return str(error)
@@ -133,7 +138,7 @@ def _told(error: Exception, timeout: float | None) -> str:
 
 
 class _OutOfTimeError(Exception):
-    """A call took longer than it may."""
+    """A call took longer than its limit."""
 
 
 async def _awaited_in_time(call: Awaitable[Any], timeout: float | None) -> Any:
@@ -155,14 +160,14 @@ def _in_time(call: Callable[[], Any], timeout: float | None) -> Any:
     device = PartialState().device
 
     def run() -> None:
-        if device.type == "cuda":  # a new thread is on the first GPU
+        if device.type == "cuda":  # a new thread starts on the first GPU
             torch.cuda.set_device(device)
         try:
             outcome.append((call(), None))
-        except Exception as error:  # handed to the thread that waits
+        except Exception as error:  # raised in the waiting thread
             outcome.append((None, error))
 
-    # A daemon: an executor's threads are waited for when the process ends, and this one may never end.
+    # A daemon: the interpreter waits for an executor's threads at exit, and this one may never end.
     thread = threading.Thread(target=run, name="reward", daemon=True)
     thread.start()
     thread.join(timeout)
@@ -175,10 +180,10 @@ def _in_time(call: Callable[[], Any], timeout: float | None) -> Any:
 
 
 class TerminationCallback(TrainerCallback):
-    """Upon SIGTERM, save a checkpoint at the end of the step and stop, on all processes together.
+    """On SIGTERM, saves a checkpoint at the end of the step and stops, on all processes together.
 
-    transformers' `enable_jit_checkpoint` decides on each process by its own clock, in the middle of a step, and ends
-    with exit code 0: processes fall out of step, and a scheduler takes the run for finished.
+    transformers' `enable_jit_checkpoint` decides on each process by its own clock, in the middle of a step, and exits
+    with code 0: processes fall out of step, and a scheduler considers the run finished.
     """
 
     def __init__(self) -> None:
@@ -187,13 +192,13 @@ class TerminationCallback(TrainerCallback):
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Listen while training, unless there is another handler, or another thread trains."""
+        """Handle the signal while training, unless there is another handler or training runs in another thread."""
         self.is_requested = self.has_stopped = False
         is_main = threading.current_thread() is threading.main_thread()
         if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
             yield
             return
-        # Schedulers and launchers both forward the signal: every further one is the same request.
+        # Schedulers and launchers both forward the signal: a further one is the same request.
         signal.signal(signal.SIGTERM, lambda number, frame: setattr(self, "is_requested", True))
         try:
             yield
@@ -202,21 +207,23 @@ class TerminationCallback(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         # The signal may have reached one process only. After the last step there is nothing left to stop.
-        if anywhere(self.is_requested) and state.global_step < state.max_steps:
-            logger.warning(f"SIGTERM: saving a checkpoint at step {state.global_step}, then ending with {TERMINATED}.")
+        if any_rank(self.is_requested) and state.global_step < state.max_steps:
+            logger.warning(
+                f"SIGTERM: saving a checkpoint at step {state.global_step}, then exiting with code {TERMINATED}."
+            )
             control.should_save = control.should_training_stop = self.has_stopped = True
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        # Where an epoch was cut short, what its end asks for is the resumed run's to do.
+        # Where an epoch was cut short, the resumed run does what is due at its end.
         if self.has_stopped and not float(state.epoch or 0).is_integer():
             control.should_log = control.should_evaluate = control.should_save = False
 
 
 @contextmanager
-def lost_process_explained() -> Iterator[None]:
-    """Say what it means when a collective fails: another process is gone."""
+def explaining_lost_peer() -> Iterator[None]:
+    """Explain a failed collective: another process is gone."""
     try:
         yield
     except RunError:
@@ -226,8 +233,8 @@ def lost_process_explained() -> Iterator[None]:
             raise
         raise LocalRunError(
             f"Process {PartialState().process_index} lost its connection to the others: another process of this run "
-            f"has died or does not answer (see its messages, or the system's for a killed one). Go on from the last "
-            f"checkpoint with resume_from_checkpoint=True. The backend said: {str(error).splitlines()[0]}"
+            f"has died or does not respond (see its messages, or the system log if it was killed). Resume from the "
+            f"last checkpoint with resume_from_checkpoint=True. The backend reported: {str(error).splitlines()[0]}"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""`gate.parquet`: what every prompt learned from, at every step."""
+"""`gate.parquet`: solve rate and gate weights of every prompt in every generation."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,18 +15,18 @@ FILE_NAME = "gate.parquet"
 
 
 class GateHistory:
-    """Rows `step, prompt_id, solve_rate, rollouts, demonstration, off_policy`, one a prompt and generation."""
+    """Rows `step, prompt_id, solve_rate, rollouts, demonstration, off_policy`, one per prompt and generation."""
 
     def __init__(self) -> None:
         self._frames: list[pd.DataFrame] = []
 
     def add(self, step: int, prompt_ids: Sequence[str], solve_rates: Sequence[float], weights: GateWeights) -> None:
-        """Note one generation.
+        """Record one generation.
 
         Args:
             step: optimizer step these rollouts were generated for, counted from 0.
             prompt_ids: P identifiers.
-            solve_rates: P shares of solved rollouts, NaN where none could be scored.
+            solve_rates: P solve rates, NaN where no rollout could be scored.
             weights: (P,) tensors.
         """
         columns = {
@@ -40,19 +40,19 @@ class GateHistory:
         self._frames.append(pd.DataFrame(columns))
 
     def write(self, folder: str | Path) -> None:
-        """Write `gate.parquet`, so that a reader sees the old file or the new one, never half of it."""
+        """Write `gate.parquet` into a folder."""
         if not self._frames:
             return
         self._frames = [pd.concat(self._frames, ignore_index=True)]
-        # Rewritten at every log line, and whole in every checkpoint: nothing is lost without a flush here.
+        # It is rewritten at every log line, and complete checkpoints are flushed: no flush is needed here.
         with atomic_path(Path(folder) / FILE_NAME, durable=False) as temporary:
             self._frames[0].to_parquet(temporary, index=False)
 
     def begin(self, folders: Sequence[str | Path], step: int) -> None:
-        """Start a history at `step`: empty, or that of the run being resumed without the steps to be done again.
+        """Start a history at `step`: empty, or that of the resumed run without the steps that are repeated.
 
         Args:
-            folders: where to look for the past, the checkpoint first.
+            folders: where to look for the file, the checkpoint first.
             step: optimizer steps done.
         """
         paths = [Path(folder) / FILE_NAME for folder in folders]
@@ -64,23 +64,30 @@ class GateHistory:
 
 
 class GateHistoryCallback(TrainerCallback):
-    """Keep `gate.parquet` in the output folder in step with log, checkpoint and resume.
+    """Writes `gate.parquet` to the output folder at every log and checkpoint, and reads it when a run is resumed.
 
     Args:
         history: what is written.
-        must_wait: whether the file may not change now, because it is being uploaded.
+        must_wait: whether the file must not change now, because it is being uploaded.
+        resumed_from: the checkpoint that the run is resumed from, if any.
     """
 
-    def __init__(self, history: GateHistory, must_wait: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        history: GateHistory,
+        must_wait: Callable[[], bool] = lambda: False,
+        resumed_from: Callable[[], str | None] = lambda: None,
+    ) -> None:
         self.history = history
         self.must_wait = must_wait
-        self.checkpoint: str | None = None  # the one this run resumes from
+        self.resumed_from = resumed_from
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if state.is_world_process_zero:
-            folders = [self.checkpoint] if self.checkpoint else []
+            checkpoint = self.resumed_from()
+            folders = [checkpoint] if checkpoint else []
             self.history.begin([*folders, str(args.output_dir)], state.global_step)
 
     def _write(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -89,8 +96,8 @@ class GateHistoryCallback(TrainerCallback):
                 self.history.write(str(args.output_dir))
             except OSError as error:
                 raise LocalRunError(
-                    f"{FILE_NAME} could not be written: {error}. See that the disk has room, and go on from the last "
-                    "checkpoint with resume_from_checkpoint=True."
+                    f"{FILE_NAME} could not be written: {error}. Check that the disk has room, and resume from the "
+                    "last checkpoint with resume_from_checkpoint=True."
                 ) from error
 
     on_log = on_save = on_train_end = _write

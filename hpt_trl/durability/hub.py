@@ -18,37 +18,37 @@ logger = get_logger(__name__)
 PUSH_ERRORS = (HTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled, RuntimeError, ValueError)
 
 _ADVICE = {
-    400: "The Hub did not take what was sent.",
+    400: "The Hub did not accept what was sent.",
     401: "Log in with `hf auth login`, or set HF_TOKEN to a token that has not expired.",
-    403: "The token may not write there: take one with the role 'write', and a name whose owner you are or belong to.",
-    404: "There is no such repository, or the token may not see it: check its name, and that it was created.",
-    409: "Something else is being written to this repository: try again when that has ended.",
+    403: "The token has no write access: use one with the role 'write', and a repository that you may write to.",
+    404: "There is no such repository, or the token has no access to it: check the name, and that it was created.",
+    409: "Another write to this repository is in progress: try again when it has finished.",
     413: "A file is too large.",
-    429: "The Hub was asked too often: try again in some minutes.",
+    429: "Too many requests: try again in a few minutes.",
 }
-_SERVER_ERROR = "The Hub has trouble of its own: try again in some minutes."
-_NO_CONNECTION = "The connection could not be made or broke off ({}): check network, proxy and HF_ENDPOINT."
+_SERVER_ERROR = "The Hub has an internal problem: try again in a few minutes."
+_NO_CONNECTION = "The connection failed or was interrupted ({}): check the network, the proxy and HF_ENDPOINT."
 
 
 class HubError(RunError, OSError):
-    """The Hub could not be reached, or refused what it was sent."""
+    """The Hub could not be reached, or rejected the request."""
 
 
 def explain(error: BaseException) -> str:
-    """What the Hub answered and what to do about it, in a few sentences."""
-    what = "" if isinstance(error, HTTPError) else f"{error} "
+    """The response of the Hub and what to do about it, in a few sentences."""
+    context = "" if isinstance(error, HTTPError) else f"{error} "
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, HfHubHTTPError):
             status = cause.response.status_code
-            said = cause.server_message or cause.response.reason_phrase
+            message = cause.server_message or cause.response.reason_phrase
             advice = _SERVER_ERROR if status >= 500 else _ADVICE.get(status, "")
-            return " ".join(f"{what}The Hub answered {status}: {said.rstrip('.')}. {advice}".split())
+            return " ".join(f"{context}The Hub responded with {status}: {message.rstrip('.')}. {advice}".split())
         if isinstance(cause, OfflineModeIsEnabled):
-            return "HF_HUB_OFFLINE is set, and nothing goes to the Hub: unset it."
+            return "HF_HUB_OFFLINE is set, so nothing is sent to the Hub: unset it."
         if isinstance(cause, HTTPError):
             reason = str(cause) or type(cause).__name__
-            return " ".join(f"{what}{_NO_CONNECTION.format(reason)}".split())
+            return " ".join(f"{context}{_NO_CONNECTION.format(reason)}".split())
         cause = cause.__cause__
     return " ".join(str(error).split())
 
@@ -61,7 +61,7 @@ def creating(repo: str) -> Iterator[None]:
     except PUSH_ERRORS as error:
         raise HubError(
             f"The repository {repo!r} on the Hub could not be created or opened. {explain(error)} Or set "
-            "push_to_hub=False and push later, by `hpt-trl push`."
+            "push_to_hub=False and push later with `hpt-trl push`."
         ) from error
 
 
@@ -75,21 +75,21 @@ def pushing(folder: str | Path, repo: str) -> Iterator[None]:
             raise
         command = f"hpt-trl push {shlex.quote(str(folder))} --repo_id {repo}"
         raise HubError(
-            f"The push to {repo!r} failed. {explain(error)} Nothing is lost: the model lies in {str(folder)!r}, and "
+            f"The push to {repo!r} failed. {explain(error)} Nothing is lost: the model is in {str(folder)!r}, and "
             f"`{command}` pushes it."
         ) from error
 
 
 def warn_if_failed(job: Future, repo: str, step: int) -> None:
-    """Tell of a push in the background that failed; nobody else looks at its outcome."""
+    """Warn if a push in the background failed; nothing else looks at its result."""
     error = None if job.cancelled() else job.exception()
     if error is not None:
         warn_of_failed_push(error, repo, step)
 
 
 def warn_of_failed_push(error: BaseException, repo: str, step: int) -> None:
-    """Say that a push during training failed and what happens now."""
+    """Warn that a push during training failed, and say what happens now."""
     logger.warning(
-        f"The push of step {step} to {repo!r} failed. {explain(error)} Training goes on, the checkpoint is on disk, "
+        f"The push of step {step} to {repo!r} failed. {explain(error)} Training continues, the checkpoint is on disk, "
         "and the next save pushes again."
     )

@@ -1,4 +1,4 @@
-"""What HPTTrainer refuses before a run starts, instead of failing late or ignoring it."""
+"""What the trainers reject before a run starts, instead of failing late or ignoring it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
@@ -8,12 +8,15 @@ from accelerate.utils import DistributedType
 from datasets import Dataset, IterableDataset
 from transformers import AutoConfig
 
-from hpt_trl.algorithm.estimator import ALGORITHMS, Algorithm, given
+from hpt_trl.algorithm.estimator import given
 from hpt_trl.algorithm.gate import Gate
+from hpt_trl.algorithm.presets import ALGORITHMS, Algorithm
+from hpt_trl.common.imports import is_dotted_path
 from hpt_trl.config import HPTConfig
+from hpt_trl.durability.config import DurableGRPOConfig
 from hpt_trl.trainer.demonstrations import is_missing
 
-# What TRL's loss on rollouts does beyond the estimator's, and the value at which it does nothing.
+# Options of TRL's loss on rollouts that the estimator's does not have, with the value at which they do nothing.
 _TRL_ONLY = {
     "beta": 0.0,
     "entropy_coef": 0.0,
@@ -26,7 +29,7 @@ _TRL_ONLY = {
     "importance_sampling_level": "token",
 }
 
-# Of model_init_kwargs, what says how to load a model and not which.
+# Entries of model_init_kwargs that say how to load a model and not which.
 _LOADING = {
     "attn_implementation", "device_map", "dtype", "quantization_config", "revision", "torch_dtype",
     "trust_remote_code", "use_cache",
@@ -34,37 +37,38 @@ _LOADING = {
 
 
 def check_arguments(args: HPTConfig, gate: Gate | None, algorithm: Algorithm | None) -> None:
-    """Refuse another trainer's config, and a gate or an algorithm that is given twice."""
+    """Reject another trainer's config, and a gate or an algorithm that is given twice."""
     if not isinstance(args, HPTConfig):
-        raise TypeError(f"HPTTrainer takes an HPTConfig, got {type(args).__name__}: rename it, all its options hold.")
-    has_gate_options = args.gate != "switch" or args.gate_threshold or args.gate_off_policy_threshold is not None
-    if gate is not None and has_gate_options:
+        raise TypeError(
+            f"HPTTrainer takes an HPTConfig, got {type(args).__name__}. Rename it: all its options are valid."
+        )
+    if gate is not None and (args.sets_gate_options or is_dotted_path(args.gate)):
         raise ValueError(
-            f"HPTTrainer got a gate of its own and args that name another (gate={args.gate!r}, gate_threshold="
+            f"HPTTrainer got a gate as an argument and another one in args (gate={args.gate!r}, gate_threshold="
             f"{args.gate_threshold}). Leave the gate options of HPTConfig at their defaults."
         )
     if algorithm is not None and args.algorithm != "hpt":
         raise ValueError(
-            f"HPTTrainer got an algorithm of its own and args that name {args.algorithm!r}. Leave HPTConfig's "
-            "algorithm at its default."
+            f"HPTTrainer got an algorithm as an argument and {args.algorithm!r} in args. Leave HPTConfig's algorithm "
+            "at its default."
         )
     preset = algorithm or ALGORITHMS[args.algorithm]
-    if preset.joint_group and has_gate_options:
+    if preset.prescribed_gate and args.sets_gate_options:
         raise ValueError(
-            "In an algorithm with joint groups every demonstration joins its group, whatever the gate options say: got "
-            f"gate={args.gate!r}, gate_threshold={args.gate_threshold}. Leave them at their defaults."
+            "This algorithm prescribes its own gate, so the gate options would be ignored: got gate="
+            f"{args.gate!r}, gate_threshold={args.gate_threshold}. Leave them at their defaults."
         )
     if (gate is not None or args.gate == "off") and not (preset.rollouts and preset.demonstrations):
-        raise ValueError("A gate chooses between rollouts and demonstrations, and this algorithm has but one of them.")
+        raise ValueError(
+            "A gate chooses between rollouts and demonstrations, but this algorithm uses only one of them."
+        )
 
 
 def check_algorithm(args: HPTConfig, algorithm: Algorithm) -> None:
-    """Refuse options that the algorithm would ignore, and an algorithm that cannot be trained by."""
+    """Reject options that the algorithm would ignore, and an algorithm that cannot be trained."""
     by_trl = algorithm.trl_rollouts and not algorithm.joint_group
     if algorithm.rollouts and not by_trl and args.loss_type not in ("grpo", "dr_grpo"):
-        raise ValueError(
-            f"This algorithm averages rows as loss_type 'grpo' or 'dr_grpo' does, and no other: got {args.loss_type!r}."
-        )
+        raise ValueError(f"This algorithm averages rows as loss_type 'grpo' or 'dr_grpo' does: got {args.loss_type!r}.")
     neutral: dict[str, Any] = {}
     if not algorithm.trl_rollouts:
         neutral |= _TRL_ONLY
@@ -77,18 +81,20 @@ def check_algorithm(args: HPTConfig, algorithm: Algorithm) -> None:
         ignored["scale_rewards"] = "batch"
     if ignored:
         raise ValueError(
-            f"This algorithm would ignore {ignored}: it takes neither TRL's advantages nor its loss on rollouts. Leave "
-            "these at their defaults, set them in an Estimator of your own, or take algorithm='hpt'."
+            f"This algorithm would ignore {ignored}: it uses neither TRL's advantages nor its loss on rollouts. Leave "
+            "them at their defaults, set them in an Estimator of your own, or use algorithm='hpt'."
         )
-    needs_rollouts = any(each.needs_groups or each.advantage is given for each in algorithm.demonstrations)
+    needs_rollouts = any(
+        estimator.needs_groups or estimator.advantage is given for estimator in algorithm.demonstrations
+    )
     if not algorithm.rollouts and needs_rollouts:
-        raise ValueError("An algorithm without rollouts has no groups to take its demonstrations' advantages from.")
-    if sum(each.needs_groups for each in algorithm.rollouts) > 1:
-        raise ValueError("Only one of an algorithm's estimators on rollouts may take its advantages over groups.")
+        raise ValueError("An algorithm without rollouts has no groups, from which its demonstrations need advantages.")
+    if sum(estimator.needs_groups for estimator in algorithm.rollouts) > 1:
+        raise ValueError("At most one estimator on rollouts may take its advantages over groups.")
 
 
 def check_served_model(args: HPTConfig, model: Any) -> None:
-    """Refuse to train another model than vLLM generates with, which if colocated sees no `model_init_kwargs`."""
+    """Reject a policy that differs from the model vLLM generates with: colocated, vLLM ignores `model_init_kwargs`."""
     options = dict(cast(Mapping, args.model_init_kwargs or {}))
     own = {name: value for name, value in options.items() if name not in _LOADING}
     if not (own and args.use_vllm and args.vllm_mode == "colocate" and isinstance(model, str)):
@@ -102,45 +108,62 @@ def check_served_model(args: HPTConfig, model: Any) -> None:
     changed = [name for name in own if getattr(served, name, None) != getattr(trained, name, None)]
     if changed:
         raise ValueError(
-            f"vLLM loads {model!r} as its config.json says, without model_init_kwargs: it would generate with another "
-            f"{' and '.join(changed)} than is trained. Write them into the config.json of a copy of the model, and "
-            "name that folder."
+            f"vLLM loads {model!r} by its config.json, without model_init_kwargs: it would generate with another "
+            f"{' and '.join(changed)} than the policy has. Write them into the config.json of a copy of the model, "
+            "and use that folder."
         )
 
 
 def check_dataset(
-    dataset: Dataset | IterableDataset,
+    dataset: Dataset | IterableDataset | None,
     args: HPTConfig,
-    needs_prompt: bool,
+    has_environment: bool,
     needs_demonstrations: bool,
-    sees_pictures: bool,
+    supports_images: bool,
 ) -> None:
-    """Refuse data without rows, prompts or demonstrations, too little for one generation, or with unseen pictures.
+    """Reject data without rows, prompts or demonstrations, too little for one generation, or with unsupported images.
 
-    Of a stream only the columns can be checked, and those only if it knows them before it is read.
+    Only the columns of a stream can be checked, and only if it knows them before it is read.
     """
+    if dataset is None:
+        _check_environment_data(has_environment, needs_demonstrations)
+        return
     columns = dataset.column_names
     if isinstance(dataset, Dataset) and len(dataset) == 0:
         raise ValueError("The training data is empty: 0 rows. Check dataset_name and dataset_train_split.")
-    if needs_prompt and columns is not None and "prompt" not in columns:
+    if columns is not None:
+        _check_columns(columns, has_environment, supports_images)
+    if needs_demonstrations and columns is not None:
+        _check_demonstrations(dataset, columns)
+    prompts = (args.generation_batch_size or 0) // (args.num_generations or 1)
+    if isinstance(dataset, Dataset) and len(dataset) < prompts:
+        raise ValueError(
+            f"One generation needs {prompts} prompts (generation_batch_size {args.generation_batch_size}, "
+            f"num_generations {args.num_generations}), but the training data has {len(dataset)} rows: no step is "
+            "possible. Lower per_device_train_batch_size or gradient_accumulation_steps, or provide more data."
+        )
+
+
+def _check_environment_data(has_environment: bool, needs_demonstrations: bool) -> None:
+    if has_environment and needs_demonstrations:
+        raise ValueError(
+            "There is no train_dataset, so no prompt has a demonstration, and the gate could never choose one: an "
+            "environment supplies prompts and rewards only. Pass a train_dataset with a 'demonstration' column, or set "
+            "gate='off' for plain GRPO."
+        )
+
+
+def _check_columns(columns: list[str], has_environment: bool, supports_images: bool) -> None:
+    if not has_environment and "prompt" not in columns:
         raise ValueError(
             f"The training data has no 'prompt' column, only {columns}. Rename the one that holds the question, or let "
             "`hpt-trl prepare` make the columns."
         )
-    if needs_demonstrations and columns is not None:
-        _check_demonstrations(dataset, columns)
-    pictures = {"image", "images"} & set(columns or [])
-    if pictures and not sees_pictures:
+    images = {"image", "images"} & set(columns)
+    if images and not supports_images:
         raise ValueError(
-            f"Prompts with pictures are not supported here (columns {sorted(pictures)}): only TRL's own forward sees "
-            "them, of a whole micro-batch. Remove the columns, or set gate='off' and no max_tokens_per_forward."
-        )
-    prompts = (args.generation_batch_size or 0) // (args.num_generations or 1)
-    if isinstance(dataset, Dataset) and len(dataset) < prompts:
-        raise ValueError(
-            f"One generation takes {prompts} prompts (generation_batch_size {args.generation_batch_size}, "
-            f"num_generations {args.num_generations}), but the training data has {len(dataset)} rows: no step could be "
-            "made. Lower per_device_train_batch_size or gradient_accumulation_steps, or give more data."
+            f"Prompts with images are not supported here (columns {sorted(images)}): only TRL's own forward pass of a "
+            "complete micro-batch reads them. Remove the columns, or set gate='off' and no max_tokens_per_forward."
         )
 
 
@@ -148,35 +171,37 @@ def _check_demonstrations(dataset: Dataset | IterableDataset, columns: list[str]
     has_none = "demonstration" not in columns
     if has_none or (isinstance(dataset, Dataset) and all(map(is_missing, dataset["demonstration"]))):
         raise ValueError(
-            f"No row of the training data has a demonstration (columns: {columns}): the gate would have nothing to "
-            "turn to. Add a 'demonstration' column (`hpt-trl prepare` makes one), or set gate='off' for plain GRPO."
+            f"No row of the training data has a demonstration (columns: {columns}): the gate could never choose one. "
+            "Add a 'demonstration' column (`hpt-trl prepare` makes one), or set gate='off' for plain GRPO."
         )
 
 
 def check_tokenizer(tokenizer: Any, dataset: Dataset | IterableDataset | None) -> None:
-    """Refuse a tokenizer that cannot end a demonstration or render the data's conversations."""
+    """Reject a tokenizer that cannot end an answer or render the conversations of the data."""
     if tokenizer.eos_token_id is None:
-        raise ValueError("The tokenizer has no EOS token, with which demonstrations must end. Set tokenizer.eos_token.")
+        raise ValueError(
+            "The tokenizer has no EOS token, which ends answers and demonstrations. Set tokenizer.eos_token."
+        )
     if not isinstance(dataset, Dataset) or "prompt" not in dataset.column_names:
         return
     if not isinstance(dataset[0]["prompt"], str) and not tokenizer.chat_template:
         raise ValueError(
-            "The prompts are conversations, but the model's tokenizer has no chat template to render them. Take the "
-            "instruct version of the model, set tokenizer.chat_template, or give prompts as texts."
+            "The prompts are conversations, but the tokenizer of the model has no chat template to render them. Use "
+            "the instruct version of the model, set tokenizer.chat_template, or provide prompts as strings."
         )
 
 
 def keeps_one_backward(accelerator: Accelerator, args: HPTConfig) -> bool:
-    """Whether a micro-batch must be backpropagated at once.
+    """Whether a micro-batch must be backpropagated in one backward.
 
-    Without accumulation DeepSpeed's ZeRO-1 and 2 keep, of several backwards with an offloaded optimizer, only the last.
+    Without accumulation, DeepSpeed's ZeRO-1 and 2 with an offloaded optimizer keep only the last of several backwards.
     """
     plugin = accelerator.state.deepspeed_plugin
     return plugin is not None and args.gradient_accumulation_steps == 1 and plugin.hf_ds_config.is_offload()
 
 
 def context_length(config: Any) -> int | None:
-    """Tokens that a model can attend to, with its rope scaling; None: no limit is known."""
+    """Maximum number of tokens of a model, with its rope scaling; None: no limit is known."""
     positions = getattr(config, "max_position_embeddings", None)
     if positions is None:
         return None
@@ -185,31 +210,31 @@ def context_length(config: Any) -> int | None:
 
 
 def too_long(lengths: Sequence[int], context: int | None) -> str | None:
-    """What is wrong with prompts that leave no room for an answer, if any do.
+    """What is wrong with prompts that leave no room for an answer, if there are any.
 
     Args:
         lengths: tokens of each prompt.
-        context: tokens the model can attend to; None: no limit.
+        context: maximum number of tokens of the model; None: no limit.
     """
     if context is None or max(lengths, default=0) < context:
         return None
     return (
         f"a prompt of {max(lengths)} tokens leaves no room for an answer: the model's context is {context} tokens "
-        "(max_position_embeddings). Drop or shorten such prompts, or take a model with a longer context."
+        "(max_position_embeddings). Remove or shorten such prompts, or use a model with a longer context."
     )
 
 
 def check_prompts(prompts: Sequence[Any], lengths_of: Callable[[list], list[int]], context: int | None) -> None:
-    """Refuse data with prompts that leave no room for an answer.
+    """Reject data with prompts that leave no room for an answer.
 
     Args:
-        prompts: texts or conversations.
-        lengths_of: tokens of each of some prompts.
-        context: tokens the model can attend to; None: no limit.
+        prompts: strings or conversations.
+        lengths_of: returns the number of tokens of each of some prompts.
+        context: maximum number of tokens of the model; None: no limit.
     """
     if context is None or len(prompts) == 0:
         return
-    # A token is at least a byte: few prompts need to be tokenized, if any.
+    # A token has at least one byte: few prompts need to be tokenized, if any.
     template = lengths_of([prompts[0]])[0]
     candidates = [prompt for prompt in prompts if len(str(prompt).encode(errors="replace")) + template >= context]
     lengths = [
@@ -221,49 +246,66 @@ def check_prompts(prompts: Sequence[Any], lengths_of: Callable[[list], list[int]
         raise ValueError(f"In the training data, {problem} There are {count} of them in {len(prompts)} rows.")
 
 
-def check_launch(args: HPTConfig, accelerator: Accelerator) -> None:
-    """Refuse what the way this run was launched cannot do."""
+def check_launch(args: DurableGRPOConfig, accelerator: Accelerator) -> None:
+    """Reject options that do not work with the way this run was launched."""
     if accelerator.num_processes > 1 and args.reward_timeout is not None and args.reward_timeout >= args.ddp_timeout:
         raise ValueError(
             f"reward_timeout ({args.reward_timeout} s) must be below ddp_timeout ({args.ddp_timeout} s), after which "
-            "the other processes give up waiting for the one whose reward function hangs."
+            "the other processes stop waiting for the one whose reward function hangs."
         )
     if accelerator.distributed_type == DistributedType.DEEPSPEED and args.skip_grad_norm_above is not None:
         raise ValueError(
             "skip_grad_norm_above does not work under DeepSpeed, whose engine steps the optimizer inside backward. "
             "Unset it; DeepSpeed's gradient_clipping bounds the norm."
         )
+
+
+def check_token_budget(args: HPTConfig, accelerator: Accelerator) -> None:
+    """Reject a token budget where DeepSpeed would lose gradients."""
     if args.max_tokens_per_forward is not None and keeps_one_backward(accelerator, args):
         raise ValueError(
-            "max_tokens_per_forward backpropagates several times a micro-batch, of which DeepSpeed keeps the last only "
+            "max_tokens_per_forward needs several backwards per micro-batch, of which DeepSpeed keeps only the last "
             "under offload with gradient_accumulation_steps=1. Set gradient_accumulation_steps to 2 or more."
         )
 
 
 def check_support(
-    args: HPTConfig, algorithm: Algorithm, has_router_loss: bool, sees_pictures: bool, has_environment: bool
+    args: HPTConfig, algorithm: Algorithm, has_router_loss: bool, supports_images: bool, has_environment: bool
 ) -> None:
-    """Refuse models and environments that the algorithm cannot do justice to."""
+    """Reject models and environments that the algorithm does not support."""
     if has_router_loss and not algorithm.trl_rollouts:
         raise ValueError("This algorithm would ignore the router's auxiliary loss: set router_aux_loss_coef to 0.")
     if has_router_loss and args.max_tokens_per_forward is not None:
         raise ValueError(
-            "The router's auxiliary loss acts on a micro-batch as a whole, which max_tokens_per_forward would cut. "
+            "The router's auxiliary loss needs complete micro-batches, which max_tokens_per_forward would split. "
             "Unset it, or set router_aux_loss_coef to 0."
         )
-    if sees_pictures and args.max_tokens_per_forward is not None:
+    if supports_images and args.max_tokens_per_forward is not None:
         raise ValueError(
-            "A model that sees pictures computes micro-batches as TRL lays them out, which max_tokens_per_forward "
-            "would cut. Unset it, and lower per_device_train_batch_size."
+            "A model with image inputs needs micro-batches as TRL arranges them, which max_tokens_per_forward would "
+            "split. Unset it, and lower per_device_train_batch_size."
+        )
+    if has_environment and not algorithm.rollouts:
+        raise ValueError(
+            "This algorithm generates nothing, so an environment has nothing to score. Remove environment_factory, or "
+            "use an algorithm with rollouts."
         )
     if has_environment and algorithm.joint_group:
-        raise ValueError("An environment scores its own rollouts only: it cannot score a demonstration in a group.")
+        raise ValueError(
+            "An environment scores only its own rollouts: it cannot score a demonstration that joins a group."
+        )
 
 
 def gate_reward_index(names: list[str], wanted: str | None, is_needed: bool) -> int | None:
-    """Column of the one reward function that says whether a prompt was solved; None if nobody needs to know.
+    """Column of the reward function that the gate listens to; None if it is not needed.
 
-    Of several, `accuracy_reward` (ours or TRL's) is the one, unless another is wanted.
+    Args:
+        names: reward functions.
+        wanted: `gate_reward`; None: the only one, or `accuracy_reward` (ours or TRL's).
+        is_needed: whether the algorithm depends on solve rates.
+
+    Raises:
+        ValueError: if it is needed and not determined.
     """
     if wanted is None and len(names) == 1:
         return 0
@@ -273,7 +315,7 @@ def gate_reward_index(names: list[str], wanted: str | None, is_needed: bool) -> 
         return None
     if wanted not in names:
         raise ValueError(
-            f"gate_reward must name the reward function that says whether a rollout solved its prompt, one of {names}; "
-            f"got {wanted!r}. The gate listens to one signal, not to a sum with a format bonus."
+            f"gate_reward must name the reward function that decides whether a rollout solved its prompt, one of {names}; "
+            f"got {wanted!r}. The gate listens to one reward function, not to a sum with a format bonus."
         )
     return names.index(wanted)

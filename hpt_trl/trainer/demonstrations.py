@@ -1,4 +1,4 @@
-"""A demonstration as text or messages -> the token ids that continue the prompt the policy saw."""
+"""From a demonstration as text or messages to the token ids that continue the prompt of the policy."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ Demonstration = str | Message | Sequence[Message] | None
 
 
 class DemonstrationTokens(NamedTuple):
-    """Token ids of one demonstration, and 1 for those that are trained on. Both of length T."""
+    """T token ids of one demonstration, and a mask that is 1 on those that are trained on."""
 
     ids: list[int]
     mask: list[int]
@@ -23,7 +23,7 @@ class DemonstrationTokens(NamedTuple):
 
 
 def is_missing(demonstration: Demonstration) -> bool:
-    """Whether there is nothing to learn from: None, an empty or blank text, an empty list, an empty message."""
+    """Whether there is nothing to train on: None, an empty or blank text, an empty list, an empty message."""
     if isinstance(demonstration, Mapping):
         return not any(value for key, value in demonstration.items() if key != "role")
     if isinstance(demonstration, str):
@@ -32,15 +32,15 @@ def is_missing(demonstration: Demonstration) -> bool:
 
 
 def prompt_identifier(example: Mapping[str, Any]) -> str:
-    """The example's `prompt_id` if its data set has that column, else a checksum of its prompt, or of all it has."""
+    """The example's `prompt_id` if it has one, else a checksum of its prompt or, without a prompt, of all columns."""
     if example.get("prompt_id") is not None:
         return str(example["prompt_id"])
-    named = example.get("prompt", dict(example))
-    return hashlib.sha256(json.dumps(named, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    content = example.get("prompt", dict(example))
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def cut(tokens: DemonstrationTokens, max_length: int) -> DemonstrationTokens:
-    """The first `max_length` tokens: a demonstration cut short has no EOS, for the policy is not to stop there."""
+def truncated(tokens: DemonstrationTokens, max_length: int) -> DemonstrationTokens:
+    """The first `max_length` tokens, without EOS if any were removed: the policy must not learn to stop there."""
     if len(tokens.ids) <= max_length:
         return tokens
     return DemonstrationTokens(tokens.ids[:max_length], tokens.mask[:max_length], was_cut=True)
@@ -48,12 +48,12 @@ def cut(tokens: DemonstrationTokens, max_length: int) -> DemonstrationTokens:
 
 class DemonstrationTokenizer:
     """
-    Turns demonstrations into what the policy would have had to generate.
+    Tokenizes demonstrations as the policy would have to generate them.
 
     Args:
         tokenizer: the policy's tokenizer; it must have an EOS token.
-        stop_ids: every token id at which generation stops.
-        template_options: passed to `apply_chat_template`, the same as for the prompts.
+        stop_ids: token ids at which generation stops.
+        template_options: arguments of `apply_chat_template`, the same as for the prompts.
     """
 
     def __init__(self, tokenizer: Any, stop_ids: Sequence[int], template_options: Mapping[str, Any]) -> None:
@@ -68,14 +68,14 @@ class DemonstrationTokenizer:
 
         Args:
             prompt: text or messages of the prompt.
-            demonstration: a text, one assistant message, or a list of messages that ends with the assistant's. In a
-                list of several, what the assistant did not write is context and is not trained on.
-            prompt_ids: the very ids the rollouts started from. A `<think>` that they open is not repeated; a thinking
+            demonstration: a text, one assistant message, or a list of messages that ends with the assistant's. Messages
+                of other roles are context and are not trained on.
+            prompt_ids: the ids that the rollouts started from. A `<think>` that they open is not repeated; thinking
                 that they open and close is left out.
 
         Raises:
-            ValueError: if the messages do not end with the assistant's, hold anything but text, or do not go with the
-                chat template.
+            ValueError: if the messages do not end with the assistant's, contain anything but text, or cannot be
+                rendered by the chat template.
         """
         text = _plain_text(demonstration)
         if text is None:
@@ -86,13 +86,13 @@ class DemonstrationTokenizer:
 
     @cached_property
     def _turn_end_id(self) -> int:
-        """The stop token that the chat template writes after an answer; EOS if it writes none."""
+        """The stop token that the chat template writes after an answer, or EOS if it writes none."""
         turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "a"}]
         written = reversed(self._ids(self._render(turns, open_turn=False)))
         return next((token for token in written if token in self.stop_ids), self.tokenizer.eos_token_id)
 
     def _messages(self, prompt: str | Sequence[Message], demonstration: Message | Sequence[Message]):
-        """Token ids of a conversation that continues the prompt; only the assistant's turns are trained on."""
+        """Token ids of messages that continue the prompt; only the assistant's turns are trained on."""
         messages = [demonstration] if isinstance(demonstration, Mapping) else list(demonstration)
         if isinstance(prompt, str) or messages[-1].get("role") != "assistant":
             raise ValueError(
@@ -114,14 +114,14 @@ class DemonstrationTokenizer:
             ids += context + turn
             mask += [0] * len(context) + [1] * end + [0] * (len(turn) - end)
             written = closed
-        # The last turn ends where generation stops, whatever the template writes there.
+        # The last turn ends with the token at which generation stops, whatever the template writes there.
         end = len(mask) - mask[::-1].index(1)
         if ids[end - 1] in self.tokenizer.all_special_ids:
             end -= 1
         return DemonstrationTokens([*ids[:end], self._turn_end_id], [*mask[:end], 1])
 
     def _turn_length(self, turn: list[int]) -> int:
-        """Tokens up to the special one that ends a turn: what the template writes after it is never generated."""
+        """Number of tokens up to the special one that ends a turn: the template's text after it is never generated."""
         special = [index for index, token in enumerate(turn) if token in self.tokenizer.all_special_ids]
         return special[-1] + 1 if special else len(turn)
 
@@ -133,11 +133,11 @@ class DemonstrationTokenizer:
         try:
             return self.tokenizer.apply_chat_template(turns, **options)
         except (TemplateError, TypeError) as error:
-            raise ValueError(f"The chat template cannot render the demonstration's messages: {error}.") from error
+            raise ValueError(f"The chat template cannot render the messages of the demonstration: {error}.") from error
 
 
 def _text_message(message: Message) -> dict[str, Any]:
-    """A message without the keys that datasets filled with None, its content as one text."""
+    """A message without the keys that `datasets` filled with None, its content as one string."""
     kept = {key: value for key, value in message.items() if value is not None}
     if isinstance(kept.get("content"), list):
         kept["content"] = _joined_parts(kept["content"])
@@ -147,12 +147,12 @@ def _text_message(message: Message) -> dict[str, Any]:
 def _joined_parts(parts: Sequence[Message]) -> str:
     others = sorted({str(part.get("type")) for part in parts if part.get("type") != "text"})
     if others:
-        raise ValueError(f"A demonstration may hold text only, got a message with parts of type {others}.")
+        raise ValueError(f"A demonstration must contain only text, got a message with parts of type {others}.")
     return "".join(part["text"] for part in parts)
 
 
 def _plain_text(demonstration: Demonstration) -> str | None:
-    """The text of a demonstration that is one plain assistant turn, or None if it takes the chat template."""
+    """The text of a demonstration that is one plain assistant turn, or None if it needs the chat template."""
     if isinstance(demonstration, str):
         return demonstration
     messages = [demonstration] if isinstance(demonstration, Mapping) else list(demonstration or [])
@@ -164,7 +164,7 @@ def _plain_text(demonstration: Demonstration) -> str | None:
 
 
 def _after_opened_think(prompt_tail: str, text: str) -> str:
-    """Drop from a demonstration the `<think>`, or the whole thinking, that the prompt has already written."""
+    """Remove from a demonstration the `<think>`, or the complete thinking, that the prompt already contains."""
     opened, rest = prompt_tail.rstrip(), text.lstrip()
     if not rest.startswith(THINK):
         return text
@@ -181,8 +181,8 @@ def _continuation(before: str, after: str) -> str:
     """What `after` adds to `before`."""
     if not after.startswith(before):
         raise ValueError(
-            "The chat template rewrites earlier turns when the demonstration's messages are added, so the policy's own "
-            f"prompt is not their beginning: {before[-60:]!r} became {after[: len(before)][-60:]!r}. Give the "
-            "demonstration as one text instead."
+            "The chat template rewrites earlier turns when messages of the demonstration are added, so the result does "
+            f"not begin with the prompt: {before[-60:]!r} became {after[: len(before)][-60:]!r}. Provide the "
+            "demonstration as one string instead."
         )
     return after[len(before) :]

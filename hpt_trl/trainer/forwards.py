@@ -1,88 +1,153 @@
-"""From the micro-batches TRL cut to the forwards each rank makes: rows with signal, spread by tokens.
+"""From the micro-batches that TRL cut to the forward passes that each rank makes: rows with signal, balanced by tokens.
 
-A micro-batch becomes `{"rollouts": [...], "demonstrations": [...], "generated_rows": int}`, two lists of forwards.
-Ranks make the same number of each, in the same order; a rank with nothing to do forwards one masked row.
+Ranks make the same number of passes of each kind, in the same order; a rank with nothing to compute passes one masked
+row.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
 
 import torch
-from accelerate import PartialState
+from accelerate import Accelerator, PartialState
 from accelerate.utils import gather, pad_across_processes
 from torch import Tensor
 
+from hpt_trl.trainer.batches import (
+    DEMONSTRATION_COLUMNS,
+    WEIGHT_COLUMNS,
+    DemonstrationForward,
+    ForwardPasses,
+    RolloutBatch,
+    RolloutForward,
+    is_gated,
+)
 from hpt_trl.trainer.row_packing import (
     Batch,
+    assign_rows,
     concatenate,
     cut_into,
     cut_to_budget,
-    deal,
     demonstration_rows,
     rollout_rows,
     select_rows,
 )
-from hpt_trl.trainer.trl_hooks import passed_share
+from hpt_trl.trainer.trl_hooks import gradients_kept_local, loss_scale_of_subset
 
 _SEQUENCES = ("input_ids", "attention_mask", "labels")
 # Some of TRL's losses read padding too: its ratios are 1 there.
 _PADDING = {"labels": -100, "importance_sampling_ratio": 1, "tool_mask": 1}
-_WEIGHTS = ("demonstration_weight", "off_policy_weight", "demonstration_advantage")
 
 
-def spread(batches: Sequence[Batch], signals: Sequence[Tensor], loss_type: str, budget: int | None) -> list[Batch]:
-    """Spread rows over the forwards of all ranks and micro-batches of one optimizer step.
+def rebalance_rows(
+    batches: Sequence[RolloutBatch], signals: Sequence[Tensor], loss_type: str, budget: int | None
+) -> list[ForwardPasses]:
+    """Distribute rows over the forward passes of all ranks and micro-batches of one optimizer step.
 
     Args:
         batches: this rank's micro-batches, as TRL cut them.
-        signals: (B,) bool of each micro-batch, which rollouts to compute.
+        signals: (B,) bool for each micro-batch, the rollouts to compute.
         loss_type: TRL's option of that name.
-        budget: tokens of one forward, padding included; None: one forward of each kind a micro-batch.
+        budget: maximum tokens per forward pass, padding included; None: one pass of each kind per micro-batch.
 
     Returns:
-        As many micro-batches, of forwards.
+        As many micro-batches, of forward passes.
     """
-    whole = concatenate(batches)
-    rollouts = _everywhere(select_rows(_rollout_columns(whole), torch.cat(list(signals)).nonzero().flatten()))
-    demonstrations = _everywhere(_demonstration_table(whole))
-    rollout_forwards, loads = _deal_rollouts(rollouts, len(batches), budget)
-    for forward in rollout_forwards:
-        forward["share"] = passed_share(loss_type, batches[0], forward)
-    demonstration_forwards = _deal_demonstrations(demonstrations, loads, len(batches), budget)
-    # From both ends, so that few micro-batches are left with nothing.
+    step = cast(RolloutBatch, concatenate(batches))
+    has_signal = torch.cat(list(signals)).nonzero().flatten()
+    rollouts = _of_all_ranks(select_rows(_rollout_columns(step), has_signal))
+    demonstrations = _of_all_ranks(_demonstration_table(step))
+    rollout_passes, rank_tokens = _assign_rollouts(rollouts, len(batches), budget)
+    for rollout_pass in rollout_passes:
+        rollout_pass["share"] = loss_scale_of_subset(loss_type, batches[0], rollout_pass)
+    # Both lists begin with their longest rows: in opposite order, long rollouts meet short demonstrations.
+    demonstration_passes = _assign_demonstrations(demonstrations, rank_tokens, len(batches), budget)[::-1]
+    count = len(batches)
     return [
-        _micro_batch(
-            rollout_forwards[index :: len(batches)], demonstration_forwards[-1 - index :: -len(batches)], batch
-        )
+        _micro_batch(rollout_passes[index::count], demonstration_passes[index::count], batch)
         for index, batch in enumerate(batches)
     ]
 
 
-def stay(batch: Batch, signal: Tensor, loss_type: str) -> Batch:
-    """Forwards of one micro-batch whose rows may neither leave it nor be computed apart.
+def regroup(
+    batches: Sequence[RolloutBatch],
+    signals: Sequence[Tensor],
+    loss_type: str,
+    *,
+    micro_batches_per_step: int,
+    may_move: bool,
+    budget: int | None,
+) -> list[ForwardPasses]:
+    """Regroup the micro-batches of one generation into forward passes.
+
+    Args:
+        batches: this rank's micro-batches, as TRL cut them.
+        signals: (B,) bool for each micro-batch, the rollouts to compute.
+        loss_type: TRL's option of that name.
+        micro_batches_per_step: TRL's `gradient_accumulation_steps`.
+        may_move: whether rows may be computed in another micro-batch than TRL's.
+        budget: as in `rebalance_rows`.
+    """
+    if not may_move:
+        return [keep_micro_batch(batch, signal, loss_type) for batch, signal in zip(batches, signals)]
+    # Rows stay in their optimizer step, whose boundaries are multiples of this.
+    size = math.gcd(len(batches), micro_batches_per_step)
+    steps = [slice(start, start + size) for start in range(0, len(batches), size)]
+    return [passes for step in steps for passes in rebalance_rows(batches[step], signals[step], loss_type, budget)]
+
+
+def keep_micro_batch(batch: RolloutBatch, signal: Tensor, loss_type: str) -> ForwardPasses:
+    """Forward passes of one micro-batch whose rows may neither leave it nor be computed apart from each other.
 
     Args:
         batch: this rank's micro-batch.
-        signal: (B,) bool, which rollouts to compute.
+        signal: (B,) bool, the rollouts to compute.
         loss_type: TRL's option of that name.
     """
     rows, table = signal.nonzero().flatten(), _demonstration_table(batch)
     counts = torch.tensor([[len(rows), len(table["labels"])]], device=signal.device)
-    # Ranks must make the same forwards in the same order: decide from the largest counts, not from our own.
+    # Ranks must make the same passes in the same order: decide from the largest counts, not from this rank's.
     most_rows, most_demonstrations = gather(counts).amax(dim=0).tolist()
     columns = _rollout_columns(batch)
     rollouts = [columns if signal.all() else rollout_rows(columns, rows, most_rows)] if most_rows else []
-    for forward in rollouts:
-        forward["share"] = passed_share(loss_type, batch, forward)
-    own = range(len(table["labels"]))
-    return _micro_batch(rollouts, [_demonstration_forward(table, own)] if most_demonstrations else [], batch)
+    for rollout_pass in rollouts:
+        rollout_pass["share"] = loss_scale_of_subset(loss_type, batch, rollout_pass)
+    demonstrations = [_demonstration_pass(table, range(len(table["labels"])))] if most_demonstrations else []
+    return _micro_batch(cast(list[RolloutForward], rollouts), demonstrations, batch)
 
 
-def _micro_batch(rollouts: list[Batch], demonstrations: list[Batch], generated: Batch) -> Batch:
+def backward_each(
+    losses: Sequence[Callable[[], Tensor]], model: Any, accelerator: Accelerator, backward_separately: bool
+) -> Tensor:
+    """Run forward passes one by one and backpropagate all but the last, so that no two graphs are held at a time.
+
+    Args:
+        losses: compute the loss of one forward pass each; at least one.
+        model: the wrapped policy.
+        accelerator: of the trainer.
+        backward_separately: False where the engine allows one backward per micro-batch: their sum is returned then.
+
+    Returns:
+        () sum of the losses. The caller, which is transformers, backpropagates what is left in its graph.
+    """
+    *others, last = losses
+    if not backward_separately:
+        return sum((loss() for loss in others), last())
+    total: Tensor | float = 0
+    for compute in others:
+        with gradients_kept_local(accelerator, model) as backward:
+            loss = compute()
+            backward(loss)
+        total = total + loss.detach()
+    return last() + total
+
+
+def _micro_batch(
+    rollouts: list[RolloutForward], demonstrations: list[DemonstrationForward], generated: RolloutBatch
+) -> ForwardPasses:
     if not rollouts and not demonstrations:
-        # With nothing to learn anywhere, an empty demonstration is the cheapest zero with a gradient.
-        demonstrations = [_demonstration_forward(_demonstration_table(generated), range(0))]
+        # With nothing to learn any_rank, an empty demonstration is the cheapest zero with a gradient.
+        demonstrations = [_demonstration_pass(_demonstration_table(generated), range(0))]
     return {
         "rollouts": rollouts,
         "demonstrations": demonstrations,
@@ -90,29 +155,30 @@ def _micro_batch(rollouts: list[Batch], demonstrations: list[Batch], generated: 
     }
 
 
-def _rollout_columns(batch: Batch) -> Batch:
-    return {key: value for key, value in batch.items() if "demonstration" not in key and key != "off_policy_weight"}
+def _rollout_columns(batch: RolloutBatch) -> Batch:
+    return {name: column for name, column in batch.items() if name not in DEMONSTRATION_COLUMNS}
 
 
-def _demonstration_table(batch: Batch) -> Batch:
-    """The demonstrations that weigh anything: sequences, weights, and the step's count of tokens."""
+def _demonstration_table(batch: RolloutBatch) -> Batch:
+    """The demonstrations with a weight above 0: sequences, weights, and the number of tokens of the step."""
     device = batch["advantages"].device
-    rows = torch.empty(0, dtype=torch.long, device=device)
-    if "demonstration_ids" in batch:
-        rows = ((batch["demonstration_weight"] > 0) | (batch["off_policy_weight"] > 0)).nonzero().flatten()
-    nothing = torch.empty(0, 2, dtype=torch.long, device=device)
-    table: Batch = dict.fromkeys(_SEQUENCES, nothing)
+    no_tokens = torch.empty(0, 2, dtype=torch.long, device=device)
+    table: Batch = dict.fromkeys(_SEQUENCES, no_tokens)
+    table |= dict.fromkeys(WEIGHT_COLUMNS, no_tokens[:, 0].float())
+    if not is_gated(batch):
+        return table | {"demonstration_tokens": torch.zeros((), device=device)}
+    rows = ((batch["demonstration_weight"] > 0) | (batch["off_policy_weight"] > 0)).nonzero().flatten()
     if len(rows):
-        table = demonstration_rows(batch, rows)
-    table |= {name: batch[name][rows] if len(rows) else nothing[:, 0].float() for name in _WEIGHTS}
-    return table | {"demonstration_tokens": batch.get("demonstration_tokens", torch.zeros((), device=device))}
+        columns = cast(Batch, batch)
+        table = demonstration_rows(batch, rows) | {name: columns[name][rows] for name in WEIGHT_COLUMNS}
+    return table | {"demonstration_tokens": batch["demonstration_tokens"]}
 
 
-def _everywhere(table: Batch) -> Batch:
+def _of_all_ranks(table: Batch) -> Batch:
     """The rows of all ranks, rank after rank."""
     if PartialState().num_processes == 1:
         return table
-    columns = {key: value for key, value in table.items() if isinstance(value, Tensor) and value.ndim}
+    columns = {name: column for name, column in table.items() if isinstance(column, Tensor) and column.ndim}
     count = len(next(iter(columns.values())))
     device = next(iter(columns.values())).device
     counts = gather(torch.tensor([count], device=device)).tolist()
@@ -121,13 +187,13 @@ def _everywhere(table: Batch) -> Batch:
         return table
     is_row = torch.arange(max(counts), device=device) < torch.tensor(counts, device=device).unsqueeze(1)
     joined = dict(table)
-    for key in sorted(columns):
-        value = columns[key]
-        if value.ndim > 1:
-            value = pad_across_processes(
-                value, dim=1, pad_index=_PADDING.get(key, 0), pad_first=key.startswith("prompt")
+    for name in sorted(columns):
+        column = columns[name]
+        if column.ndim > 1:
+            column = pad_across_processes(
+                column, dim=1, pad_index=_PADDING.get(name, 0), pad_first=name.startswith("prompt")
             )
-        joined[key] = gather(pad_across_processes(value))[is_row.flatten()]
+        joined[name] = gather(pad_across_processes(column))[is_row.flatten()]
     return joined
 
 
@@ -135,41 +201,44 @@ def _cut(widths: Sequence[tuple[int, int]], count: int, budget: int | None) -> l
     return cut_into(widths, count if budget is None else len(cut_to_budget(widths, budget)))
 
 
-def _deal_rollouts(table: Batch, micro_batches: int, budget: int | None) -> tuple[list[Batch], list[int]]:
-    """This rank's forwards of rollouts, and the tokens each rank has then."""
+def _assign_rollouts(table: Batch, micro_batches: int, budget: int | None) -> tuple[list[RolloutForward], list[int]]:
+    """This rank's forward passes of rollouts, and the tokens that each rank has then."""
     state = PartialState()
     widths_B_2 = torch.stack(
         [table["prompt_mask"].sum(dim=1), table["completion_mask"].sum(dim=1).clamp(min=1)], dim=1
     ).cpu()
     lengths = widths_B_2.sum(dim=1).tolist()
-    # TRL wants as many rows from each rank.
-    most = math.ceil(len(lengths) / state.num_processes)
-    dealt = deal(lengths, [0] * state.num_processes, most)
-    longest = widths_B_2.new_zeros(most, 2)
-    for rows in dealt:
+    # TRL needs the same number of rows on each rank.
+    max_rows = math.ceil(len(lengths) / state.num_processes)
+    assigned = assign_rows(lengths, [0] * state.num_processes, max_rows)
+    longest = widths_B_2.new_zeros(max_rows, 2)
+    for rows in assigned:
         longest[: len(rows)] = longest[: len(rows)].maximum(widths_B_2[rows])
-    own = torch.tensor(dealt[state.process_index], dtype=torch.long, device=table["prompt_mask"].device)
-    runs = _cut([(left, right) for left, right in longest.tolist()], micro_batches, budget)
-    forwards = [rollout_rows(table, own[run.start : run.stop], len(run)) for run in runs]
-    return forwards, [sum(lengths[row] for row in rows) for rows in dealt]
+    own = torch.tensor(assigned[state.process_index], dtype=torch.long, device=table["prompt_mask"].device)
+    chunks = _cut([(left, right) for left, right in longest.tolist()], micro_batches, budget)
+    passes = [rollout_rows(table, own[chunk.start : chunk.stop], len(chunk)) for chunk in chunks]
+    return cast(list[RolloutForward], passes), [sum(lengths[row] for row in rows) for rows in assigned]
 
 
-def _deal_demonstrations(table: Batch, loads: list[int], micro_batches: int, budget: int | None) -> list[Batch]:
-    """This rank's forwards of demonstrations, as many as the rank with the most of them makes."""
+def _assign_demonstrations(
+    table: Batch, rank_tokens: list[int], micro_batches: int, budget: int | None
+) -> list[DemonstrationForward]:
+    """This rank's forward passes of demonstrations, as many as the rank with the most of them makes."""
     lengths = table["attention_mask"].sum(dim=1).tolist()
-    dealt = deal(lengths, loads)
-    runs = [_cut([(0, lengths[row]) for row in rows], micro_batches, budget) for rows in dealt]
+    assigned = assign_rows(lengths, rank_tokens)
+    chunks = [_cut([(0, lengths[row]) for row in rows], micro_batches, budget) for rows in assigned]
     rank = PartialState().process_index
-    own = runs[rank] + [range(0)] * (max(map(len, runs)) - len(runs[rank]))
-    return [_demonstration_forward(table, dealt[rank][run.start : run.stop]) for run in own]
+    own = chunks[rank] + [range(0)] * (max(map(len, chunks)) - len(chunks[rank]))
+    return [_demonstration_pass(table, assigned[rank][chunk.start : chunk.stop]) for chunk in own]
 
 
-def _demonstration_forward(table: Mapping[str, Any], rows: Sequence[int]) -> Batch:
+def _demonstration_pass(table: Mapping[str, Any], rows: Sequence[int]) -> DemonstrationForward:
     """Some demonstrations, cut to the longest of them; without rows two tokens with nothing to train on."""
-    forward = select_rows(table, torch.tensor(list(rows), dtype=torch.long, device=table["labels"].device))
+    selected = select_rows(table, torch.tensor(list(rows), dtype=torch.long, device=table["labels"].device))
     if not rows:
-        zeros = forward["labels"].new_zeros(1, 2)
-        forward |= {"input_ids": zeros, "attention_mask": zeros + 1, "labels": zeros - 100}
-        return forward | {name: zeros[:, 0].float() for name in _WEIGHTS}
-    width = int(forward["attention_mask"].sum(dim=1).max())
-    return forward | {name: forward[name][:, :width] for name in _SEQUENCES}
+        zeros = selected["labels"].new_zeros(1, 2)
+        selected |= {"input_ids": zeros, "attention_mask": zeros + 1, "labels": zeros - 100}
+        selected |= {name: zeros[:, 0].float() for name in WEIGHT_COLUMNS}
+        return cast(DemonstrationForward, selected)
+    width = int(selected["attention_mask"].sum(dim=1).max())
+    return cast(DemonstrationForward, selected | {name: selected[name][:, :width] for name in _SEQUENCES})

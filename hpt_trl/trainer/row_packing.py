@@ -1,6 +1,6 @@
-"""Which forwards compute the rows that carry signal: dealt to ranks by tokens, cut to their own length.
+"""Assign rows to ranks and forward passes by their token counts, and cut rows to their own length.
 
-Lists and tensors only; every rank that calls these functions with the same lengths gets the same answer.
+Lists and tensors only; every rank that calls these functions with the same lengths gets the same result.
 """
 
 import heapq
@@ -26,16 +26,16 @@ _COMPLETION_KEYS = (
 )
 
 
-def deal(lengths: Sequence[int], loads: Sequence[int], most: int | None = None) -> list[list[int]]:
-    """Deal rows to ranks so that every rank computes about as many tokens.
+def assign_rows(lengths: Sequence[int], initial_tokens: Sequence[int], max_rows: int | None = None) -> list[list[int]]:
+    """Assign rows to ranks so that every rank computes about as many tokens.
 
-    The longest row goes first, each to the rank with the fewest tokens so far. The libraries that do this take neither
-    what a rank has to do already nor a limit on rows.
+    The longest row goes first, each to the rank with the fewest tokens so far. The libraries for this problem support
+    neither tokens that a rank already has nor a limit on rows.
 
     Args:
         lengths: tokens of each row.
-        loads: tokens each rank computes anyhow.
-        most: rows a rank may take; None: any number.
+        initial_tokens: tokens that each rank computes in any case.
+        max_rows: maximum number of rows per rank; None: no limit.
 
     Returns:
         Each rank's row numbers, longest first.
@@ -43,55 +43,58 @@ def deal(lengths: Sequence[int], loads: Sequence[int], most: int | None = None) 
     Source: longest processing time first, Graham, SIAM J. Appl. Math. 17 (1969).
 
     Example:
-        >>> deal([100, 10, 60, 30], loads=[0, 0])  # 100 tokens and 60 + 30 + 10
+        >>> assign_rows([100, 10, 60, 30], initial_tokens=[0, 0])  # 100 tokens and 60 + 30 + 10
         [[0], [2, 3, 1]]
     """
-    ranks: list[list[int]] = [[] for _ in loads]
-    heap = [(load, rank) for rank, load in enumerate(loads)]
+    ranks: list[list[int]] = [[] for _ in initial_tokens]
+    heap = [(tokens, rank) for rank, tokens in enumerate(initial_tokens)]
     heapq.heapify(heap)
     for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
-        load, rank = heapq.heappop(heap)
+        tokens, rank = heapq.heappop(heap)
         ranks[rank].append(row)
-        if most is None or len(ranks[rank]) < most:
-            heapq.heappush(heap, (load + lengths[row], rank))
+        if max_rows is None or len(ranks[rank]) < max_rows:
+            heapq.heappush(heap, (tokens + lengths[row], rank))
     return ranks
 
 
 def cut_to_budget(widths: Sequence[tuple[int, int]], budget: float) -> list[range]:
-    """Cut rows into runs whose tokens, padding included, stay within a budget.
+    """Cut rows into chunks whose tokens, padding included, stay within a budget.
 
     Args:
         widths: tokens of each row left and right of where rows are aligned (prompt, completion), longest row first.
-        budget: tokens of one run; a longer row is a run of its own.
+        budget: maximum number of tokens per chunk; a longer row is a chunk of its own.
 
     Returns:
-        The runs, as ranges of positions.
+        The chunks, as ranges of positions.
 
     Example:
         >>> cut_to_budget([(2, 8), (2, 5), (2, 3)], budget=20)  # 2 x (2 + 8) tokens, then 2 + 3
         [range(0, 2), range(2, 3)]
     """
-    runs, start, left, right = [], 0, 0, 0
+    chunks: list[range] = []
+    start = left = right = 0
     for row, (row_left, row_right) in enumerate(widths):
         left, right = max(left, row_left), max(right, row_right)
         if row > start and (row + 1 - start) * (left + right) > budget:
-            runs.append(range(start, row))
+            chunks.append(range(start, row))
             start, left, right = row, row_left, row_right
-    return [*runs, range(start, len(widths))] if widths else []
+    return [*chunks, range(start, len(widths))] if widths else []
 
 
 def cut_into(widths: Sequence[tuple[int, int]], count: int) -> list[range]:
-    """Cut rows into at most `count` runs, the largest of them as small as it can be.
+    """Cut rows into at most `count` chunks so that the largest chunk is as small as possible.
 
     Args:
         widths: as in `cut_to_budget`.
-        count: runs, at least 1.
+        count: number of chunks, at least 1.
 
     Example:
         >>> cut_into([(2, 8), (2, 2), (2, 2)], count=2)  # 10 and 2 x 4 tokens, rather than 2 x 10 and 4
         [range(0, 1), range(1, 3)]
     """
-    low, high = 0, len(widths) * (max(left for left, _ in widths) + max(right for _, right in widths)) if widths else 0
+    if not widths:
+        return []
+    low, high = 0, len(widths) * (max(left for left, _ in widths) + max(right for _, right in widths))
     while low < high:
         middle = (low + high) // 2
         if len(cut_to_budget(widths, middle)) <= count:
@@ -102,21 +105,21 @@ def cut_into(widths: Sequence[tuple[int, int]], count: int) -> list[range]:
 
 
 def concatenate(batches: Sequence[Mapping[str, Any]]) -> Batch:
-    """Put micro-batches of one generation, which have the same widths, together again."""
+    """Concatenate micro-batches of one generation, which have the same widths."""
 
     def join(values: list[Any]) -> Any:
         if isinstance(values[0], Tensor):
             return torch.cat(values) if values[0].ndim else values[0]
-        return [each for value in values for each in value] if isinstance(values[0], list) else values[0]
+        return [item for value in values for item in value] if isinstance(values[0], list) else values[0]
 
     return {key: join([batch[key] for batch in batches]) for key in batches[0]}
 
 
 def select_rows(batch: Mapping[str, Any], rows: Tensor) -> Batch:
-    """Take some rows of every per-row entry; scalars stay as they are.
+    """Select rows of every per-row column; scalars stay as they are.
 
     Args:
-        batch: entries of B rows, 0-dim tensors, or None.
+        batch: columns of B rows, 0-dim tensors, or None.
         rows: (R,) row numbers; may be empty or repeat a row.
     """
 
@@ -129,15 +132,15 @@ def select_rows(batch: Mapping[str, Any], rows: Tensor) -> Batch:
 
 
 def rollout_rows(batch: Mapping[str, Any], rows: Tensor, count: int) -> Batch:
-    """Some rollouts, cut to the longest of them, filled up to `count` rows.
+    """Select rollouts, cut them to the longest, and fill up to `count` rows.
 
-    TRL gathers per-row statistics, so every rank must pass the same number of rows: the rest are copies whose
-    completion mask is zero. A rank without any row of its own passes copies of one token.
+    TRL gathers per-row statistics, so every rank must pass the same number of rows: the fillers are copies whose
+    completion mask is zero. A rank without rows passes copies of one token.
 
     Args:
         batch: TRL's batch of B rows.
-        rows: (R,) numbers of the rows to take, R <= count.
-        count: rows to return, the same on every rank, at least 1.
+        rows: (R,) row numbers to select, R <= count.
+        count: number of rows to return, the same on every rank, at least 1.
 
     Returns:
         The batch of `count` rows.
@@ -148,7 +151,7 @@ def rollout_rows(batch: Mapping[str, Any], rows: Tensor, count: int) -> Batch:
     small["completion_mask"][len(rows) :] = 0
     width = max(1, int(small["completion_mask"].sum(dim=1).max()))
     for key in _COMPLETION_KEYS:
-        # Sequence-level ratios are (B, 1) and hold for the whole row.
+        # Sequence-level ratios are (B, 1).
         if small.get(key) is not None and small[key].size(1) > 1:
             small[key] = small[key][:, :width]
     # Prompts are padded on the left: the last column is always a real token.
@@ -158,10 +161,10 @@ def rollout_rows(batch: Mapping[str, Any], rows: Tensor, count: int) -> Batch:
 
 
 def demonstration_rows(batch: Mapping[str, Any], rows: Tensor) -> Batch:
-    """Prompt and demonstration of some rows as one sequence each, padded on the right.
+    """Prompt and demonstration of selected rows as one sequence each, padded on the right.
 
-    On the right, so that positions count from the prompt's first token whatever stands beside it in the forward: models
-    with absolute positions would see the padding on the left.
+    Padding on the right keeps positions independent of the other rows in the forward pass: models with absolute
+    positions would see padding on the left.
 
     Args:
         batch: `prompt_ids`, `prompt_mask` (B, P), left-padded; `demonstration_ids`, `demonstration_mask` (B, T),
@@ -175,7 +178,7 @@ def demonstration_rows(batch: Mapping[str, Any], rows: Tensor) -> Batch:
     for row in rows.tolist():
         prompt = batch["prompt_ids"][row][batch["prompt_mask"][row].bool()]
         mask = batch["demonstration_mask"][row]
-        # What comes after the last trained token, padding included, cannot reach any loss.
+        # Tokens after the last trained one, padding included, contribute to no loss.
         length = int(mask.nonzero().max()) + 1
         ids, trained = batch["demonstration_ids"][row][:length], mask[:length].bool()
         sequences.append(torch.cat([prompt, ids]))

@@ -1,29 +1,52 @@
-"""Every private name of TRL and transformers that HPT leans on, checked at import against the installed release.
+"""Private names of TRL, transformers and accelerate that this folder uses, checked against the installed releases.
 
-Tested with trl 1.16.0 and transformers 5.23.0. `trainer.py` is the only other module that may use these names.
+Tested with trl 1.16.0 and transformers 5.23.0. Signatures are checked at import, attributes when a trainer is built and
+when it starts to train: `check_attributes`. All checks end in the same message.
 """
 
 import functools
 import inspect
 import json
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import Any, cast
 
+import accelerate
+import transformers
 import trl
+from accelerate import Accelerator
+from accelerate.state import GradientState
 from torch import Tensor
 from transformers import PreTrainedModel, Trainer
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import add_fused_lm_head
 
-TESTED_TRL = "1.16.0"
+TESTED = {"trl": "1.16.0", "transformers": "5.23.0", "accelerate": "1.15.0"}
 
 _LOGGED_LISTS = ("prompt", "completion", "advantages")
 _LOGGED_TABLES = ("rewards", "extra")
-_ANY = "..."  # what follows is handed on as it comes
+_ANY = "..."  # further parameters are forwarded unchanged
 
 _SIGNATURES = {
+    (GRPOTrainer, "__init__"): [
+        "self",
+        "model",
+        "reward_funcs",
+        "args",
+        "train_dataset",
+        "eval_dataset",
+        "processing_class",
+        "reward_processing_classes",
+        "callbacks",
+        "optimizers",
+        "quantization_config",
+        "peft_config",
+        "tools",
+        "rollout_func",
+        "environment_factory",
+    ],
     (GRPOTrainer, "_calculate_rewards"): ["self", "inputs", "prompts", "completions", "completion_ids_list"],
     (GRPOTrainer, "_generate_and_score_completions"): ["self", "inputs"],
     (GRPOTrainer, "_generate"): ["self", _ANY],
@@ -58,20 +81,89 @@ _SIGNATURES = {
     (Trainer, "push_to_hub"): ["self", _ANY],
     (Trainer, "_push_from_checkpoint"): ["self", "checkpoint_folder"],
     (Trainer, "_finish_current_push"): ["self"],
+    (Trainer, "save_model"): ["self", "output_dir", "_internal_call"],
+    (GradientState, "_set_sync_gradients"): ["self", "sync_gradients"],
+}
+
+_ATTRIBUTES = (
+    "_buffered_inputs",
+    "_entropy_bonus_enabled",
+    "_is_vlm",
+    "_logs",
+    "_metrics",
+    "_pending_extra_logs",
+    "_pending_metrics",
+    "_step",
+    "_tokenizer",
+    "aux_loss_enabled",
+    "chat_template",
+    "chat_template_kwargs",
+    "environment_factories",
+    "eos_token_ids",
+    "num_generations_eval",
+    "reward_func_names",
+    "reward_weights",
+    "top_entropy_quantile",
+)
+# transformers sets these when training begins.
+_TRAINING_ATTRIBUTES = ("_globalstep_last_logged", "_initial_global_step", "_total_loss_scalar", "_tr_loss")
+
+# How TRL's loss divides: by rows, by tokens of the micro-batch, or by a count that it took at generation.
+_DENOMINATORS = {
+    "bnpo": "tokens",
+    "cispo": "generation",
+    "dapo": "generation",
+    "dr_grpo": "rows",
+    "grpo": "rows",
+    "luspo": "rows",
+    "sapo": "rows",
+    "vespo": "generation",
 }
 
 
+def _unsupported(what: str) -> ImportError:
+    installed = {module.__name__: module.__version__ for module in (trl, transformers, accelerate)}
+    versions = " ".join(f"'{name}=={version}'" for name, version in TESTED.items())
+    return ImportError(
+        f"hpt_trl does not support the installed releases, {installed}: {what}. Install the tested ones: pip install "
+        f"{versions}."
+    )
+
+
 def check_signatures() -> None:
-    """Raise ImportError if the installed TRL or transformers moved a method that HPT overrides."""
+    """Raise ImportError if a private method that we override or call has other parameters than those tested."""
     for (owner, name), expected in _SIGNATURES.items():
         method = getattr(owner, name, None)
         found = list(inspect.signature(method).parameters) if method else None
-        hands_on = expected[-1] == _ANY
-        if not found or (found[: len(expected) - 1] != expected[:-1] if hands_on else found != expected):
-            raise ImportError(
-                f"hpt_trl overrides {owner.__name__}.{name}({', '.join(expected)}), but trl {trl.__version__} has "
-                f"{found or 'no such method'}. Install the tested release: pip install 'trl=={TESTED_TRL}'."
+        is_prefix = expected[-1] == _ANY
+        if not found or (found[: len(expected) - 1] != expected[:-1] if is_prefix else found != expected):
+            raise _unsupported(
+                f"{owner.__name__}.{name}({', '.join(expected)}) is needed, but it has {found or 'no such method'}"
             )
+
+
+def check_attributes(trainer: GRPOTrainer, is_training: bool = False) -> None:
+    """Raise ImportError if a private attribute that we use is missing.
+
+    Args:
+        trainer: a trainer whose `__init__` is done.
+        is_training: check those that are set when training begins.
+    """
+    missing = [name for name in (_TRAINING_ATTRIBUTES if is_training else _ATTRIBUTES) if not hasattr(trainer, name)]
+    if missing:
+        raise _unsupported(f"GRPOTrainer has no attributes {missing}")
+
+
+def check_loss_type(loss_type: str) -> None:
+    """Raise ValueError for a loss of TRL's whose normalization is not known here.
+
+    The scale of the gradient of a subset of rows depends on it.
+    """
+    if loss_type not in _DENOMINATORS:
+        raise ValueError(
+            f"hpt_trl does not know how TRL normalizes loss_type={loss_type!r}, so it cannot leave out rows. Set "
+            f"gate='off' or one of {sorted(_DENOMINATORS)}."
+        )
 
 
 check_signatures()
@@ -105,15 +197,16 @@ def latest_rollouts(trainer: GRPOTrainer) -> dict[str, Any]:
     """The last generation of all processes, as TRL keeps it for its table of completions.
 
     Returns:
-        Columns of a row a rollout: `prompt`, `completion`, and by name `rewards` (NaN where unscorable) and `extra`.
+        Columns with one entry per rollout: `prompt`, `completion`, and by name `rewards` (NaN where not scored) and
+        `extra`.
     """
     return {name: trainer._logs[name] for name in ("prompt", "completion", "rewards", "extra")}
 
 
-def acts_without_advantage(trainer: GRPOTrainer) -> bool:
-    """Whether a rollout of advantage 0 can still move the policy or the loss of another row.
+def zero_advantage_rows_matter(trainer: GRPOTrainer) -> bool:
+    """Whether a rollout with advantage 0 can change the policy or the loss of another row.
 
-    KL, entropy bonus and auxiliary loss act on every token; the entropy quantile is taken over all rows.
+    KL, entropy bonus and auxiliary loss apply to every token; the entropy quantile is taken over all rows.
     """
     return bool(
         trainer.beta != 0.0
@@ -124,23 +217,54 @@ def acts_without_advantage(trainer: GRPOTrainer) -> bool:
 
 
 def rows_are_independent(trainer: GRPOTrainer) -> bool:
-    """Whether a rollout's loss is the same in any micro-batch.
+    """Whether the loss of a rollout is the same in any micro-batch.
 
-    `bnpo`, entropy bonus and auxiliary loss average the micro-batch's tokens, the entropy quantile is taken over them.
+    `bnpo`, entropy bonus and auxiliary loss average over the tokens of a micro-batch; the entropy quantile is taken
+    over them.
     """
     averages = trainer._entropy_bonus_enabled or trainer.aux_loss_enabled or trainer.top_entropy_quantile < 1.0
-    return not averages and trainer.loss_type != "bnpo"
+    return not averages and _DENOMINATORS.get(trainer.loss_type) in ("rows", "generation")
 
 
 def weights_are_sharded(trainer: GRPOTrainer) -> bool:
-    """Whether parameters are gathered from other ranks for every forward."""
+    """Whether parameters are gathered from other ranks for every forward pass."""
     return trainer.is_fsdp_enabled or is_deepspeed_zero3_enabled()
 
 
-def run_state(trainer: GRPOTrainer) -> dict[str, Any]:
-    """What a run knows between two optimizer steps and transformers does not save: rollouts left to train on, metrics.
+@contextmanager
+def gradients_kept_local(accelerator: Accelerator, model: Any) -> Iterator[Callable[[Tensor], None]]:
+    """A forward pass and a backward that do not complete the micro-batch: nothing is reduced or stepped yet.
 
-    Tensors, numbers, texts, and lists and dicts of them. TRL saves its entropy controller itself.
+    Yields:
+        The function that backpropagates a loss.
+    """
+    state = accelerator.gradient_state
+    synchronizes = state.sync_gradients
+    is_deepspeed = accelerator.state.deepspeed_plugin is not None
+    # DDP waits for the last pass. Sharded gradients add up as they are reduced: waiting would hold them unsharded.
+    is_sharded = is_deepspeed or getattr(accelerator.state, "fsdp_plugin", None) is not None
+
+    def backward(loss: Tensor) -> None:
+        # DeepSpeed's engine would take its step in the backward of the last micro-batch of the step.
+        state._set_sync_gradients(False)
+        try:
+            accelerator.backward(loss, **({"scale_wrt_gas": False} if is_deepspeed else {}))
+        finally:
+            state._set_sync_gradients(synchronizes)
+
+    with accelerator.no_sync(model) if synchronizes and not is_sharded else nullcontext():
+        yield backward
+
+
+def save_model_without_pushing(trainer: Trainer, folder: str) -> None:
+    """Save the model; `save_model` called by its user would push at once, before the state of the run is beside it."""
+    trainer.save_model(folder, _internal_call=True)
+
+
+def run_state(trainer: GRPOTrainer) -> dict[str, Any]:
+    """The state between two optimizer steps that transformers does not save: rollouts to train on, metrics to log.
+
+    It consists of tensors, numbers, strings, and lists and dicts of them. TRL saves its entropy controller itself.
     """
     args, table = cast(GRPOConfig, trainer.args), cast(dict[str, Any], trainer._logs)
     next_generates = trainer._step % (cast(int, args.steps_per_generation) * trainer.num_iterations) == 0
@@ -152,7 +276,7 @@ def run_state(trainer: GRPOTrainer) -> dict[str, Any]:
         "micro_step": trainer._step,
         "rollouts": None if next_generates else trainer._buffered_inputs,
         "metrics": {name: [float(value) for value in values] for name, values in trainer._metrics["train"].items()},
-        # Extra columns hold whatever the user's reward functions logged: as text it is safe to load.
+        # Extra columns hold whatever the user's reward functions logged; JSON is safe to load.
         "logs": json.dumps(logs, default=str),
         "loss": trainer._tr_loss,
         "logged_loss": trainer._total_loss_scalar,
@@ -161,7 +285,7 @@ def run_state(trainer: GRPOTrainer) -> dict[str, Any]:
 
 
 def restore_run_state(trainer: GRPOTrainer, state: Mapping[str, Any]) -> None:
-    """Take up what `run_state` gave, when training begins."""
+    """Restore what `run_state` returned, when training begins."""
     trainer._step = state["micro_step"]
     trainer._buffered_inputs = state["rollouts"]
     trainer._metrics["train"].update(state["metrics"])
@@ -174,27 +298,32 @@ def restore_run_state(trainer: GRPOTrainer, state: Mapping[str, Any]) -> None:
     trainer._tr_loss = state["loss"]
     trainer._total_loss_scalar = state["logged_loss"]
     trainer._globalstep_last_logged = state["logged_step"]
-    # The closing loss is a mean over the steps since then: of the whole run, as its sum now is.
+    # The final loss is a mean over the steps since then; its sum now covers the complete run.
     trainer._initial_global_step = 0
 
 
-def passed_share(loss_type: str, generated: Mapping[str, Any], passed: Mapping[str, Any]) -> Tensor | float:
-    """Factor that gives TRL's loss of some rows the denominator of all rows that were generated.
+def loss_scale_of_subset(loss_type: str, generated: Mapping[str, Any], subset: Mapping[str, Any]) -> Tensor | float:
+    """Factor that gives TRL's loss on some rows the denominator of all rows that were generated.
 
     Args:
         loss_type: TRL's `loss_type`.
         generated: a micro-batch as TRL cut it, B rows.
-        passed: the rows handed to TRL's loss in its stead, or as a part of it.
+        subset: the rows that are passed to TRL's loss instead, or as a part of it.
 
     Returns:
-        Rows passed over rows generated where TRL averages rows, token shares where it averages the micro-batch's
-        tokens (`bnpo`), and 1 where it divides by a count it took at generation.
+        Rows of the subset over rows generated where TRL averages rows, token shares where it averages the tokens of the
+        micro-batch (`bnpo`), and 1 where it divides by a count that it took at generation.
+
+    Raises:
+        ValueError: for an unknown loss type.
     """
-    if loss_type in ("cispo", "dapo", "vespo"):
+    check_loss_type(loss_type)
+    denominator = _DENOMINATORS[loss_type]
+    if denominator == "generation":
         return 1.0
-    if loss_type == "bnpo":
-        return _loss_tokens(passed).clamp(min=1.0) / _loss_tokens(generated).clamp(min=1.0)
-    return passed["completion_ids"].size(0) / generated["completion_ids"].size(0)
+    if denominator == "tokens":
+        return _loss_tokens(subset).clamp(min=1.0) / _loss_tokens(generated).clamp(min=1.0)
+    return subset["completion_ids"].size(0) / generated["completion_ids"].size(0)
 
 
 def _loss_tokens(batch: Mapping[str, Any]) -> Tensor:

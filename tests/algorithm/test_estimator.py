@@ -9,13 +9,6 @@ from hypothesis import given as drawn
 from hypothesis import strategies as st
 
 from hpt_trl.algorithm.estimator import (
-    ALGORITHMS,
-    GRPO,
-    OFF_POLICY,
-    PPO,
-    REINFORCE,
-    SFT,
-    Algorithm,
     Estimator,
     Tokens,
     clip,
@@ -24,7 +17,6 @@ from hpt_trl.algorithm.estimator import (
     group_advantages,
     log_likelihood,
     ratio,
-    register,
     shaped,
     srft_demonstration,
     srft_rollout,
@@ -33,6 +25,7 @@ from hpt_trl.algorithm.estimator import (
     token_uncertainty,
 )
 from hpt_trl.algorithm.gate import linear_gate
+from hpt_trl.algorithm.presets import ALGORITHMS, GRPO, OFF_POLICY, PPO, REINFORCE, SFT, Algorithm, register
 
 EVERY = [
     pytest.param(estimator, id=f"{name}-{index}")

@@ -5,7 +5,7 @@ from hpt_trl.algorithm.gate import (
     GateWeights,
     annealed_gate,
     gate_weights,
-    is_shut,
+    is_rollouts_only,
     linear_gate,
     named_gate,
     off_gate,
@@ -112,9 +112,9 @@ def test_a_broken_gate_is_refused(answer, message):
 
 def test_only_full_rollouts_and_nothing_else_is_shut():
     rate_P = torch.tensor([0.5, 1.0])
-    assert is_shut(off_gate(rate_P, 0))
-    assert not is_shut(linear_gate(rate_P, 0))
-    assert not is_shut(switch_gate(rate_P, 0, threshold=0.5))
+    assert is_rollouts_only(off_gate(rate_P, 0))
+    assert not is_rollouts_only(linear_gate(rate_P, 0))
+    assert not is_rollouts_only(switch_gate(rate_P, 0, threshold=0.5))
 
 
 def test_every_solved_count_finds_its_row_of_the_table():
@@ -131,9 +131,9 @@ def test_every_solved_count_finds_its_row_of_the_table():
 
 def test_an_off_policy_weight_beside_the_rollouts_is_not_plain_grpo():
     one_P, zero_P = torch.ones(1), torch.zeros(1)
-    assert is_shut(GateWeights(one_P, zero_P, zero_P))
-    assert not is_shut(GateWeights(one_P, zero_P, torch.tensor([0.5])))
-    assert not is_shut(GateWeights(one_P, torch.tensor([0.5]), zero_P))
+    assert is_rollouts_only(GateWeights(one_P, zero_P, zero_P))
+    assert not is_rollouts_only(GateWeights(one_P, zero_P, torch.tensor([0.5])))
+    assert not is_rollouts_only(GateWeights(one_P, torch.tensor([0.5]), zero_P))
 
 
 def test_a_solve_rate_above_1_is_no_share_either():

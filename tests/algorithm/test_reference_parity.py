@@ -12,18 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from hpt_trl.algorithm.estimator import (
-    ALGORITHMS,
-    DR_GRPO,
-    OFF_POLICY,
-    SFT,
-    UNCLIPPED,
-    Tokens,
-    clip,
-    given,
-    group_advantages,
-    ratio,
-)
+from hpt_trl.algorithm.estimator import Tokens, clip, given, group_advantages, ratio
+from hpt_trl.algorithm.presets import ALGORITHMS, DR_GRPO, OFF_POLICY, SFT, UNCLIPPED
 
 PATH = Path(os.environ.get("HPT_REFERENCE_LOSSES", Path(__file__).parents[1] / "fixtures" / "reference_losses.json"))
 BATCHES = json.loads(PATH.read_text())

@@ -25,7 +25,7 @@ import transformers
 from packaging.version import Version
 from peft import LoraConfig
 
-from hpt_trl.durability.checkpoints import flaw
+from hpt_trl.durability.checkpoints import incomplete_reason
 from tests.forks import await_path, exit_codes, fork_ranks
 from tests.tiny import build_tiny_model, make_trainer, parameters
 
@@ -122,7 +122,7 @@ def kill_and_resume(model: str, folder: Path, delay: float, expected: tuple[Any,
     if -signal.SIGKILL not in exit_codes(pids):
         return TOO_LATE
     steps = sorted(int(path.name.split("-")[1]) for path in folder.glob("checkpoint-*"))
-    halves = [path for path in folder.glob("checkpoint-*") if flaw(path)]
+    halves = [path for path in folder.glob("checkpoint-*") if incomplete_reason(path)]
     if any(exit_codes(start(model, folder, **options))):
         return f"FAILED: the resumed run did not end well: {(folder / 'log_0.txt').read_text()[-2000:]}"
     found = differences(final_state(folder), expected)

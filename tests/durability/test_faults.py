@@ -18,7 +18,7 @@ from transformers import LlamaConfig, TrainerCallback
 
 from hpt_trl import HPTConfig
 from hpt_trl.common.errors import RunError
-from hpt_trl.durability.checkpoints import flaw
+from hpt_trl.durability.checkpoints import incomplete_reason
 from hpt_trl.trainer.checks import check_launch, context_length
 from tests.durability.fault_worker import AtStep
 from tests.forks import ROOT, await_path, launch
@@ -232,13 +232,13 @@ def test_a_killed_process_ends_the_others(scenarios):
     assert "Process 0 lost its connection to the others: another process of this run has died" in said(
         scenarios, "killed", 0
     )
-    assert flaw(scenarios / "killed" / "checkpoint-1") is None
+    assert incomplete_reason(scenarios / "killed" / "checkpoint-1") is None
 
 
 def test_sigterm_to_one_process_stops_all_together(scenarios):
     assert codes(scenarios, "terminated") == [143, 143]
     assert "SIGTERM: saving a checkpoint at step 2, then ending with 143" in said(scenarios, "terminated", 0)
-    assert flaw(scenarios / "terminated" / "checkpoint-2") is None
+    assert incomplete_reason(scenarios / "terminated" / "checkpoint-2") is None
     assert not (scenarios / "terminated" / "checkpoint-3").exists()
 
 
@@ -250,14 +250,14 @@ def test_a_full_disk_leaves_the_checkpoint_before(scenarios, name, expected):
     assert "File too large" in text
     assert "checkpoint-1' is whole" in text
     assert "Traceback" not in text
-    assert flaw(scenarios / name / "checkpoint-1") is None
-    assert flaw(scenarios / name / "checkpoint-2") is not None
+    assert incomplete_reason(scenarios / name / "checkpoint-1") is None
+    assert incomplete_reason(scenarios / name / "checkpoint-2") is not None
 
 
 def test_a_model_card_that_cannot_be_written_leaves_no_process_behind(scenarios):
     assert codes(scenarios, "no_card") == [0, 0]
     assert "The model card could not be written" in said(scenarios, "no_card", 0)
-    assert flaw(scenarios / "no_card" / "checkpoint-3") is None
+    assert incomplete_reason(scenarios / "no_card" / "checkpoint-3") is None
 
 
 @pytest.mark.distributed
@@ -287,7 +287,7 @@ def test_sigterm_to_the_launcher_saves_a_checkpoint_to_go_on_from(tiny_model, tm
         assert stopped > before
         assert process.returncode != 0
         assert f"SIGTERM: saving a checkpoint at step {stopped}, then ending with 143" in errors
-        assert flaw(run / f"checkpoint-{stopped}") is None
+        assert incomplete_reason(run / f"checkpoint-{stopped}") is None
         last = stopped
     history = pd.read_parquet(run / "gate.parquet")
     assert history["step"].unique().tolist() == list(range(last))

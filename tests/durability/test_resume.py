@@ -11,7 +11,7 @@ from peft import LoraConfig
 from transformers import TrainerCallback
 
 from hpt_trl.common.errors import RunError
-from hpt_trl.durability.checkpoints import MARKER, flaw, mark_complete, rotate, to_resume, writing
+from hpt_trl.durability.checkpoints import MARKER, incomplete_reason, mark_complete, rotate, resolve_resume_checkpoint, reporting_write_errors
 from tests.durability.kill_and_resume import OPTIONS, differences, log_without_times
 from tests.forks import launch
 from tests.tiny import ROWS, make_trainer, parameters
@@ -148,8 +148,8 @@ def test_auto_starts_anew_where_there_is_nothing_to_resume(tiny_model, tmp_path)
 def test_auto_starts_nothing_anew_that_another_machine_could_go_on_with(whole, tmp_path, monkeypatch):
     monkeypatch.setattr("hpt_trl.durability.checkpoints.gather_object", lambda own: [*own, {10: None}])
     with pytest.raises(RunError, match="none that every process sees"):
-        to_resume("auto", tmp_path)
-    assert to_resume("auto", whole[0]) == str(whole[0] / "checkpoint-10")
+        resolve_resume_checkpoint("auto", tmp_path)
+    assert resolve_resume_checkpoint("auto", whole[0]) == str(whole[0] / "checkpoint-10")
 
 
 def test_other_options_make_a_resume_inexact_with_a_message(tiny_model, tmp_path, whole, caplog):
@@ -168,7 +168,7 @@ def test_a_checkpoint_written_over_is_not_whole_meanwhile(tiny_model, tmp_path, 
 
     class Watch(TrainerCallback):
         def on_save(self, args, state, control, **kwargs):
-            flaws.append(flaw(folder / f"checkpoint-{state.global_step}"))
+            flaws.append(incomplete_reason(folder / f"checkpoint-{state.global_step}"))
 
     trainer = make_trainer(tiny_model, folder, trainer={"callbacks": [Watch()]}, **(EVERY_STEP | {"max_steps": 4}))
     trainer.train(str(folder / "checkpoint-2"))
@@ -240,24 +240,24 @@ def test_a_checkpoint_that_another_process_does_not_see_is_no_reason_to_start_an
     monkeypatch.setattr("hpt_trl.durability.checkpoints.gather_object", lambda own: [*own, {}])
     for wanted in (True, "auto"):
         with pytest.raises(RunError, match="none that every process sees"):
-            to_resume(wanted, folder)
+            resolve_resume_checkpoint(wanted, folder)
 
 
 def test_the_newest_checkpoint_is_one_that_is_complete_everywhere(whole, monkeypatch):
     folder, _ = whole
     elsewhere = {1: None, 2: None, 3: "its file model.safetensors is missing"}
     monkeypatch.setattr("hpt_trl.durability.checkpoints.gather_object", lambda own: [*own, elsewhere])
-    assert to_resume(True, folder) == str(folder / "checkpoint-2")
+    assert resolve_resume_checkpoint(True, folder) == str(folder / "checkpoint-2")
 
 
 def test_errors_that_explain_themselves_pass_through_the_writing_of_a_checkpoint(tmp_path, monkeypatch):
     explained = RunError("The other process has said why.")
-    with pytest.raises(RunError, match=r"^The other process has said why\.$"), writing(tmp_path, together=False):
+    with pytest.raises(RunError, match=r"^The other process has said why\.$"), reporting_write_errors(tmp_path, together=False):
         raise explained
     lost = RuntimeError("Connection closed by peer")
-    with pytest.raises(RunError, match="could not be written: Connection closed"), writing(tmp_path, together=False):
+    with pytest.raises(RunError, match="could not be written: Connection closed"), reporting_write_errors(tmp_path, together=False):
         raise lost
     # Among several processes it is the connection that is lost, not the disk that is full.
     monkeypatch.setattr("hpt_trl.durability.checkpoints.is_lost_connection", lambda error: error is lost)
-    with pytest.raises(RuntimeError, match=r"^Connection closed by peer$"), writing(tmp_path, together=False):
+    with pytest.raises(RuntimeError, match=r"^Connection closed by peer$"), reporting_write_errors(tmp_path, together=False):
         raise lost

@@ -31,7 +31,7 @@ CONFIGS = [
 
 # Each folder may import those before it.
 ORDER = [
-    "common", "algorithm", "miniature", "verifier", "config", "data", "evaluation", "durability", "monitoring",
+    "common", "algorithm", "miniature", "verifier", "durability", "config", "data", "evaluation", "monitoring",
     "model_card", "report", "trainer", "profiling", "comparison", "commands",
 ]  # fmt: skip
 # Modules that only re-export what users import; the package itself never imports them.

@@ -12,7 +12,7 @@ from hpt_trl.monitoring.run_log import LOG_NAME, RUN_NAME
 from hpt_trl.monitoring.samples import FILE_NAME, Sample, SampleLog, best_and_worst, read_samples, shortened, text_of
 from hpt_trl.report.gate_maps import gate_share, prompt_map, step_map
 from hpt_trl.report.run_folder import read_run
-from tests.tiny import make_trainer, open_gate, parity_reward
+from tests.tiny import make_trainer, parity_reward, rollouts_gate
 
 
 class Stop(TrainerCallback):
@@ -132,7 +132,7 @@ def test_a_run_without_verdicts_has_samples_too(tiny_model, tmp_path):
 
 
 def test_a_custom_gate_is_recorded(tiny_model, tmp_path):
-    make_trainer(tiny_model, tmp_path, max_steps=1, trainer={"gate": open_gate}).train()
+    make_trainer(tiny_model, tmp_path, max_steps=1, trainer={"gate": rollouts_gate}).train()
     assert read_run(tmp_path).facts["gate"] == "a callable of the user's"
 
 

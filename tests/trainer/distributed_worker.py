@@ -9,7 +9,7 @@ from accelerate import PartialState
 from accelerate.utils import DistributedType
 
 from hpt_trl.trainer.forwards import _everywhere
-from tests.tiny import fixed_rollouts, make_trainer, open_gate, parameters
+from tests.tiny import fixed_rollouts, make_trainer, parameters, rollouts_gate
 
 torch.set_num_threads(1)
 
@@ -75,7 +75,7 @@ def main(model: str, folder: Path) -> None:
     results = {}
     for name, options in EQUAL_TO_GRPO.items():
         for hpt in (False, True):
-            gate = {"gate": open_gate} if hpt else {}
+            gate = {"gate": rollouts_gate} if hpt else {}
             trainer = make_trainer(model, folder, hpt=hpt, gradient_accumulation_steps=2, trainer=gate, **options)
             assert trainer.accelerator.distributed_type == DistributedType.MULTI_CPU
             assert trainer.accelerator.num_processes == 2

@@ -8,16 +8,8 @@ import torch
 from datasets import Dataset
 
 from hpt_trl import HPTConfig
-from hpt_trl.algorithm.estimator import (
-    ALGORITHMS,
-    DR_GRPO,
-    GRPO,
-    OFF_POLICY,
-    REINFORCE,
-    SFT,
-    Algorithm,
-    group_advantages,
-)
+from hpt_trl.algorithm.estimator import group_advantages
+from hpt_trl.algorithm.presets import ALGORITHMS, DR_GRPO, GRPO, OFF_POLICY, REINFORCE, SFT, Algorithm
 from hpt_trl.trainer.checks import check_support
 from tests.tiny import ROWS, fixed_rollouts, gradient_of, make_trainer, parity_reward, relative_error, step_gradient
 

@@ -11,12 +11,7 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import ModelConfig
 
-from hpt_trl.algorithm.estimator import (
-    ALGORITHMS,
-    GRPO,
-    SFT,
-    Algorithm,
-)
+from hpt_trl.algorithm.presets import ALGORITHMS, GRPO, SFT, Algorithm
 from hpt_trl.commands.train import HPTScriptArguments, build_trainer
 from hpt_trl.common.command_line import parse
 from hpt_trl.config import HPTConfig

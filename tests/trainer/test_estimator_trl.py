@@ -7,18 +7,8 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from hpt_trl.algorithm.estimator import (
-    CISPO,
-    GRPO,
-    GSPO,
-    SFT,
-    Tokens,
-    clip,
-    clipped_old_policy,
-    given,
-    token_means,
-    token_sums,
-)
+from hpt_trl.algorithm.estimator import Tokens, clip, clipped_old_policy, given, token_means, token_sums
+from hpt_trl.algorithm.presets import CISPO, GRPO, GSPO, SFT
 from tests.tiny import make_trainer, relative_error
 
 ROWS, PROMPT, LENGTH = 8, 5, 7

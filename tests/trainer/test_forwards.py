@@ -5,7 +5,7 @@ import torch
 from trl import GRPOTrainer
 
 from hpt_trl import HPTConfig
-from hpt_trl.algorithm.estimator import ALGORITHMS
+from hpt_trl.algorithm.presets import ALGORITHMS
 from hpt_trl.trainer.checks import check_support
 from tests.tiny import fixed_rollouts, make_trainer, relative_error, step_gradient
 

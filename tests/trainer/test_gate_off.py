@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hpt_trl import HPTConfig
-from tests.tiny import make_trainer, open_gate, relative_error, step_gradient, trained_parameters
+from tests.tiny import make_trainer, relative_error, rollouts_gate, step_gradient, trained_parameters
 
 LOSS_TYPES = ["grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo"]
 VARIANTS = {
@@ -21,7 +21,7 @@ VARIANTS = {
 
 def check_equal(tiny_model, tmp_path, **options):
     grpo = trained_parameters(tiny_model, tmp_path, hpt=False, **options)
-    as_gate = trained_parameters(tiny_model, tmp_path, trainer={"gate": open_gate}, **options)
+    as_gate = trained_parameters(tiny_model, tmp_path, trainer={"gate": rollouts_gate}, **options)
     by_name = trained_parameters(tiny_model, tmp_path, gate="off", **options)
     start = make_trainer(tiny_model, tmp_path, hpt=False, **options)
     assert torch.equal(as_gate, grpo)
@@ -51,7 +51,7 @@ def test_gate_shut_is_grpo_with_an_adapter(tiny_model, tmp_path, bf16):
 
     grpo = run(hpt=False)
     assert torch.equal(run(gate="off"), grpo)
-    assert torch.equal(run(trainer={"gate": open_gate}), grpo)
+    assert torch.equal(run(trainer={"gate": rollouts_gate}), grpo)
 
 
 def test_prompts_without_demonstrations_are_grpo(tiny_model, tmp_path):

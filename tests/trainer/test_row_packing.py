@@ -1,10 +1,10 @@
 import torch
 
 from hpt_trl.trainer.row_packing import (
+    assign_rows,
     concatenate,
     cut_into,
     cut_to_budget,
-    deal,
     demonstration_rows,
     rollout_rows,
     select_rows,
@@ -67,10 +67,10 @@ def test_demonstration_rows_continue_their_own_prompt_from_position_0():
 
 def test_rows_are_dealt_longest_first_to_the_rank_with_the_fewest_tokens():
     # 9 to the empty rank, 7 to the one that has 5, 4 to that with 9 < 12, 3 to that with 12 < 13.
-    assert deal([3, 9, 4, 7], loads=[0, 5]) == [[1, 2], [3, 0]]
+    assert assign_rows([3, 9, 4, 7], initial_tokens=[0, 5]) == [[1, 2], [3, 0]]
     # At most two rows each: the third longest may not go where two are.
-    assert deal([9, 1, 1, 1], loads=[0, 0], most=2) == [[0, 3], [1, 2]]
-    assert deal([], loads=[0, 0]) == [[], []]
+    assert assign_rows([9, 1, 1, 1], initial_tokens=[0, 0], max_rows=2) == [[0, 3], [1, 2]]
+    assert assign_rows([], initial_tokens=[0, 0]) == [[], []]
 
 
 def test_runs_stay_within_the_budget_padding_included():

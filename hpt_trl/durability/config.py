@@ -1,0 +1,78 @@
+"""DurableGRPOConfig: GRPOConfig, and how a run handles faults."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
+
+from trl import GRPOConfig
+
+
+@dataclass
+class DurableGRPOConfig(GRPOConfig):
+    r"""
+    Configuration of [`~hpt_trl.trainer.durable.DurableGRPOTrainer`]: every option of [`~trl.GRPOConfig`], and how a run
+    meets faults.
+
+    Args:
+        skip_grad_norm_above (`float`, *optional*):
+            Skip the optimizer step if the gradient norm (before clipping) is above this. The reference code uses 80. A
+            step whose norm is not finite is always skipped. DeepSpeed steps inside backward: there its own overflow
+            check decides, and this option is rejected.
+        max_skipped_steps_in_row (`int`, *optional*, defaults to `10`):
+            Stop the run, with advice, after this many consecutive skipped optimizer steps: training has stopped making
+            progress by then. Under DeepSpeed nothing is skipped here, and steps whose norm is not finite are counted.
+        reward_timeout (`float`, *optional*):
+            Seconds that one call of a reward function may take before the run stops and names it. With a limit, the
+            function runs in a thread of its own, where `signal.alarm` does not work (TRL's own `accuracy_reward`
+            needs it). `None`: no limit, and the main thread, as in TRL.
+    """
+
+    # In transformers' order: its parser looks for None in the second place.
+    trackio_static_space_id: str | None | Literal[False] = field(  # noqa: RUF036
+        default=False,
+        metadata={
+            "help": "Space that a push copies trackio's charts to; False: none, None: one that transformers names."
+        },
+    )
+    skip_grad_norm_above: float | None = field(
+        default=None, metadata={"help": "Skip the optimizer step if the gradient norm is above this."}
+    )
+    max_skipped_steps_in_row: int = field(
+        default=10, metadata={"help": "Stop the run after this many consecutive skipped optimizer steps."}
+    )
+    reward_timeout: float | None = field(
+        default=None, metadata={"help": "Seconds that one call of a reward function may take; none: no limit."}
+    )
+
+    # The representation that a dataclass writes itself shows tokens.
+    __repr__ = GRPOConfig.__str__
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Trainer pickles its config into training_args.bin, which is pushed with the model.
+        return self.__dict__ | {"hub_token": None}
+
+    def __post_init__(self):
+        super().__post_init__()
+        self._check_secrets()
+        self._check_faults()
+
+    def _check_secrets(self) -> None:
+        # TRL has parsed a text into a dict by now.
+        secrets = [name for name in cast(dict, self.model_init_kwargs or {}) if name.endswith("token")]
+        if secrets:
+            raise ValueError(
+                f"model_init_kwargs holds {secrets}, which trackers and training_args.bin would keep. Set the "
+                "environment variable HF_TOKEN instead, or log in with `hf auth login`."
+            )
+
+    def _check_faults(self) -> None:
+        if self.skip_grad_norm_above is not None and not self.skip_grad_norm_above > 0:
+            raise ValueError(f"skip_grad_norm_above must be above 0, got {self.skip_grad_norm_above}: it is a norm.")
+        if self.max_skipped_steps_in_row < 1:
+            raise ValueError(f"max_skipped_steps_in_row must be at least 1, got {self.max_skipped_steps_in_row}.")
+        if self.reward_timeout is not None and not self.reward_timeout > 0:
+            raise ValueError(f"reward_timeout must be above 0 seconds, got {self.reward_timeout}. None sets no limit.")
+        if self.enable_jit_checkpoint:
+            raise ValueError(
+                "enable_jit_checkpoint=True is not needed, and it saves in the middle of a step: on SIGTERM this "
+                "trainer saves a checkpoint at the end of the step, on all processes together. Unset it."
+            )

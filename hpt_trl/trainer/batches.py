@@ -1,0 +1,140 @@
+"""The three shapes of a training batch, and where a row of this process is among all rows.
+
+TRL's batch (`RolloutBatch`) becomes a `GatedBatch` when demonstrations are attached to it, and `ForwardPasses` when its
+rows are regrouped. They are dicts because TRL's are, and because `torch.save` stores them in checkpoints that are
+loaded with `weights_only=True`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict, TypeGuard
+
+import torch
+from torch import Tensor
+from trl.trainer.utils import pad
+
+
+class RolloutBatch(TypedDict, total=False):
+    """TRL's columns of B rollouts, as far as we use them; others of TRL's are passed through."""
+
+    prompt_ids: Tensor  # (B, P), left-padded
+    prompt_mask: Tensor
+    completion_ids: Tensor  # (B, T), right-padded
+    completion_mask: Tensor
+    tool_mask: Tensor | None  # (B, T), 0 on what a tool wrote
+    advantages: Tensor  # (B,)
+    old_per_token_logps: Tensor | None  # (B, T)
+    ref_per_token_logps: Tensor | None
+    importance_sampling_ratio: Tensor  # (B, T) or (B, 1)
+    rewards: Tensor  # (B,) success of the rollout, for algorithms that estimate their own advantages
+    rollout_weight: Tensor  # (B,) the gate's weight, likewise
+
+
+class GatedBatch(RolloutBatch, total=False):
+    """A batch with demonstrations attached to the first row of their groups; see `DEMONSTRATION_COLUMNS`."""
+
+    demonstration_ids: Tensor  # (B, L), right-padded
+    demonstration_mask: Tensor  # (B, L), 1 on trained tokens
+    demonstration_weight: Tensor  # (B,)
+    off_policy_weight: Tensor  # (B,)
+    demonstration_advantage: Tensor  # (B,)
+    demonstration_tokens: Tensor  # () trained tokens of the whole generation on all processes
+
+
+class RolloutForward(RolloutBatch, total=False):
+    """Rollouts of one forward pass."""
+
+    share: Tensor | float  # factor that gives their loss the denominator of all generated rows
+
+
+class DemonstrationForward(TypedDict):
+    """Demonstrations of one forward pass, each as one sequence with its prompt."""
+
+    input_ids: Tensor  # (R, L), right-padded
+    attention_mask: Tensor
+    labels: Tensor  # (R, L), -100 where nothing is trained
+    demonstration_weight: Tensor  # (R,)
+    off_policy_weight: Tensor
+    demonstration_advantage: Tensor
+    demonstration_tokens: Tensor  # ()
+
+
+class ForwardPasses(TypedDict):
+    """One micro-batch as the forward passes that compute it. All processes make the same number of each kind."""
+
+    rollouts: list[RolloutForward]
+    demonstrations: list[DemonstrationForward]
+    generated_rows: int
+
+
+WEIGHT_COLUMNS = ("demonstration_weight", "off_policy_weight", "demonstration_advantage")
+DEMONSTRATION_COLUMNS = ("demonstration_ids", "demonstration_mask", "demonstration_tokens", *WEIGHT_COLUMNS)
+
+
+def is_gated(batch: Mapping[str, Any]) -> TypeGuard[GatedBatch]:
+    """Whether demonstrations are attached to a batch."""
+    return "demonstration_ids" in batch
+
+
+def is_forward_passes(batch: Mapping[str, Any]) -> TypeGuard[ForwardPasses]:
+    """Whether a micro-batch was regrouped into forward passes."""
+    return "generated_rows" in batch
+
+
+def batch_of_prompts(prompt_ids: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> RolloutBatch:
+    """A batch in TRL's form whose rows have a prompt, no completion and advantage 0.
+
+    Args:
+        prompt_ids: token ids of B prompts.
+        pad_id: token id of the padding.
+        device: of its tensors.
+    """
+    ids = [torch.tensor(row, dtype=torch.long) for row in prompt_ids]
+    no_tokens = torch.zeros(len(ids), 1, dtype=torch.long, device=device)
+    return {
+        "prompt_ids": pad(ids, pad_id, padding_side="left").to(device),
+        "prompt_mask": pad([torch.ones_like(row) for row in ids], 0, padding_side="left").to(device),
+        "completion_ids": no_tokens + pad_id,
+        "completion_mask": no_tokens,
+        "advantages": torch.zeros(len(ids), device=device),
+    }
+
+
+@dataclass(frozen=True)
+class RowIndex:
+    """Where the rows of one process are among the rows of all processes, which hold complete groups only together.
+
+    Args:
+        process: index of this process.
+        processes: number of processes.
+        group_size: rollouts per prompt.
+
+    Example:
+        >>> second = RowIndex(process=1, processes=2, group_size=4)
+        >>> second.group_of_row(6).tolist(), second.first_rows(6)  # rows 6 to 11 of 12
+        ([1, 1, 2, 2, 2, 2], [2])
+    """
+
+    process: int
+    processes: int
+    group_size: int
+
+    def own_rows(self, values_B: Tensor) -> Tensor:
+        """This process's part of a column of all rows."""
+        rows = len(values_B) // self.processes
+        return values_B[self.process * rows : (self.process + 1) * rows]
+
+    def group_of_row(self, rows: int, device: torch.device | None = None) -> Tensor:
+        """(B,) index, over all processes, of the prompt of each of this process's rows.
+
+        Args:
+            rows: B, the number of this process's rows.
+            device: where the result belongs.
+        """
+        first = self.process * rows
+        return torch.arange(first, first + rows, device=device) // self.group_size
+
+    def first_rows(self, rows: int) -> list[int]:
+        """This process's rows that begin a group: a group may span processes, and its first row is on one of them."""
+        first = self.process * rows
+        return [row for row in range(rows) if (first + row) % self.group_size == 0]

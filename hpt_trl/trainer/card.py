@@ -1,0 +1,71 @@
+"""The model card of a run of HPTTrainer."""
+
+import textwrap
+from typing import Any
+
+from accelerate.logging import get_logger
+from trl import GRPOTrainer
+
+from hpt_trl.common.imports import is_dotted_path
+from hpt_trl.model_card.method import describe_method
+from hpt_trl.model_card.model_card import write_card
+from hpt_trl.model_card.run_facts import collect
+
+logger = get_logger(__name__)
+
+PAPER = {
+    "title": "Towards a Unified View of Large Language Model Post-Training",
+    "id": "2509.04419",
+    # docstyle-ignore
+    "citation": textwrap.dedent("""\
+        @article{lv2025unified,
+            title        = {{Towards a Unified View of Large Language Model Post-Training}},
+            author       = {Xingtai Lv and Yuxin Zuo and Youbang Sun and Hongyi Liu and Yuntian Wei and Zhekai Chen and Xuekai Zhu and Kaiyan Zhang and Bingning Wang and Ning Ding and Bowen Zhou},
+            year         = 2025,
+            eprint       = {arXiv:2509.04419},
+        }"""),  # noqa: E501
+}
+
+PAPER = {
+    "title": "Towards a Unified View of Large Language Model Post-Training",
+    "id": "2509.04419",
+    # docstyle-ignore
+    "citation": textwrap.dedent("""\
+        @article{lv2025unified,
+            title        = {{Towards a Unified View of Large Language Model Post-Training}},
+            author       = {Xingtai Lv and Yuxin Zuo and Youbang Sun and Hongyi Liu and Yuntian Wei and Zhekai Chen and Xuekai Zhu and Kaiyan Zhang and Bingning Wang and Ning Ding and Bowen Zhou},
+            year         = 2025,
+            eprint       = {arXiv:2509.04419},
+        }"""),  # noqa: E501
+}
+
+
+def gate_name(trainer: Any) -> str:
+    """The option `gate`, which may be a dotted path, or the name of the callable that was passed instead."""
+    gate = trainer.own_gate
+    if gate is None or is_dotted_path(trainer.args.gate):
+        return trainer.args.gate
+    return getattr(gate, "__name__", type(gate).__name__)
+
+
+def write_run_card(trainer: Any, name: str, dataset_name: str, tags: set[str]) -> None:
+    """Write `README.md` and the facts it is made from to the output folder; a full disk is a warning.
+
+    Args:
+        trainer: an HPTTrainer.
+        name: of the model.
+        dataset_name: id of the data on the Hub; "" leaves it to the trainer's origin.
+        tags: for the metadata.
+    """
+    gate = gate_name(trainer) if trainer.own_gate else ""
+    algorithm = "" if trainer.has_own_algorithm else trainer.args.algorithm
+    # With rollouts only it is TRL's GRPO, with GRPO's paper.
+    paper = trainer._paper if trainer.uses_demonstrations or algorithm != "hpt" else GRPOTrainer._paper
+    method = describe_method(trainer.args, gate if trainer.uses_demonstrations else "off", algorithm)
+    facts = collect(trainer, name, dataset_name, tags, method, paper)
+    try:
+        facts.write(str(trainer.args.output_dir))
+        write_card(facts, str(trainer.args.output_dir))
+    except OSError as error:
+        # While saving, this process is on its way to a collective: raising would leave the others in it.
+        logger.warning(f"The model card could not be written: {error}.")

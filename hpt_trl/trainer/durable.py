@@ -1,0 +1,373 @@
+"""DurableGRPOTrainer: GRPOTrainer whose runs can be killed, resumed exactly, stopped by a signal and pushed safely.
+
+It knows nothing of gates and demonstrations: without a subclass it trains bitwise as GRPOTrainer does.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+from accelerate.logging import get_logger
+from accelerate.utils import is_peft_model
+from datasets import Dataset, IterableDataset
+from torch import nn
+from transformers import TrainerCallback
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
+from trl import GRPOTrainer
+
+from hpt_trl.common.errors import RunError
+from hpt_trl.common.overriding import overriding
+from hpt_trl.durability.checkpoints import (
+    EpochEndCallback,
+    clear_complete_marker,
+    load_reference,
+    load_state,
+    mark_complete,
+    reporting_write_errors,
+    resolve_resume_checkpoint,
+    rotate,
+    save_reference,
+    save_state,
+    stream_position,
+)
+from hpt_trl.durability.config import DurableGRPOConfig
+from hpt_trl.durability.faults import (
+    TERMINATED,
+    RewardGuard,
+    TerminationCallback,
+    explaining_lost_peer,
+    first_fault,
+)
+from hpt_trl.durability.hub import PUSH_ERRORS, creating, pushing, warn_if_failed, warn_of_failed_push
+from hpt_trl.monitoring.run_log import StepClock
+from hpt_trl.trainer.checks import check_launch, check_prompts, check_tokenizer, context_length, too_long
+from hpt_trl.trainer.trl_hooks import check_attributes, restore_run_state, run_state, weights_are_sharded
+
+logger = get_logger(__name__)
+
+
+class _TrainBeginCallback(TrainerCallback):
+    """Calls a function when training begins, after transformers has set its own state."""
+
+    def __init__(self, function: Callable[[], None]) -> None:
+        self.function = function
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.function()
+
+
+class DurableGRPOTrainer(GRPOTrainer):
+    """
+    [`~trl.GRPOTrainer`] that saves and resumes exactly, stops at the end of a step on SIGTERM, skips steps whose
+    gradient is not finite, ends with one paragraph when a reward function fails, and pushes only complete checkpoints.
+
+    Args:
+        model, reward_funcs, args, train_dataset, options:
+            As in [`~trl.GRPOTrainer`]; `args` is a [`~hpt_trl.durability.config.DurableGRPOConfig`].
+
+    A subclass adds its own state to checkpoints by `_own_state`, `_restore_own_state` and `_write_own_files`.
+    """
+
+    args: DurableGRPOConfig
+    model: Any
+    _resumed_from: str | None = None
+    _began: float  # seconds since the epoch, moved back by the time trained before a resume
+    _seconds_before = 0.0
+    _to_push: str | None = None
+    _train_sampler: Iterable[int] | None = None
+
+    def __init__(
+        self,
+        model: Any,
+        reward_funcs: Any = None,
+        args: DurableGRPOConfig | None = None,
+        train_dataset: Dataset | IterableDataset | None = None,
+        **options: Any,
+    ):
+        super().__init__(model, reward_funcs, args, train_dataset, **options)
+        check_attributes(self)
+        self._skipped_steps = self._skipped_in_row = 0
+        self._clock = StepClock()
+        self._termination = TerminationCallback()
+        self._reward_guard = RewardGuard(self.args.reward_timeout)
+        for callback in (_TrainBeginCallback(self._on_train_begin), self._termination, EpochEndCallback()):
+            self.add_callback(callback)
+        check_launch(self.args, self.accelerator)
+        check_tokenizer(self._tokenizer, train_dataset)
+        self._check_prompts(train_dataset)
+
+    def _own_state(self) -> dict[str, Any]:
+        """What a subclass adds to this process's state in a checkpoint: tensors, numbers, strings, lists and dicts."""
+        return {}
+
+    def _restore_own_state(self, state: dict[str, Any]) -> None:
+        """Restore what `_own_state` returned."""
+
+    def _write_own_files(self, folder: str) -> None:
+        """Write a subclass's files into a checkpoint, on the main process."""
+
+    def _while_training(self) -> AbstractContextManager[Any]:
+        """What a subclass wraps around training."""
+        return nullcontext()
+
+    # Prompts, generation and rewards
+
+    def _check_prompts(self, dataset: Dataset | IterableDataset | None) -> None:
+        """Reject prompts that leave no room for an answer, in data that can be searched."""
+        columns = set(dataset.column_names) if isinstance(dataset, Dataset) else set()
+        if "prompt" not in columns or columns & {"image", "images"} or self.environment_factories is not None:
+            return
+        lengths_of = super()._tokenize_prompts
+        check_prompts(
+            cast(Dataset, dataset)["prompt"],
+            lambda prompts: [len(ids) for ids in lengths_of(prompts)[0]],
+            context_length(self.model.config.get_text_config()),
+        )
+
+    def _tokenize_prompts(self, prompts):
+        tokenized = super()._tokenize_prompts(prompts)
+        # Before anything is generated, and on every process: the prompt may be on one of them only.
+        context = context_length(self.model.config.get_text_config())
+        fault = first_fault(too_long([len(ids) for ids in tokenized[0]], context))
+        if fault is not None:
+            raise RunError(f"At step {self.state.global_step}, {fault}")
+        return tokenized
+
+    def _generate(self, *args, **kwargs):
+        with self._clock.measure("generation", self.model.training):
+            return super()._generate(*args, **kwargs)
+
+    def _generate_single_turn(self, *args, **kwargs):
+        by_other_means = self.use_vllm or self.use_transformers_continuous_batching or weights_are_sharded(self)
+        # Autocast wraps the forward of peft's model, whose `generate` calls its base model's.
+        if by_other_means or is_peft_model(self.model):
+            return super()._generate_single_turn(*args, **kwargs)
+        # Every forward pass has its own autocast context, which casts all weights again for each token. Within one
+        # context for the complete generation they are cast once: the same numbers, for a second copy of the weights.
+        with self.accelerator.autocast():
+            return super()._generate_single_turn(*args, **kwargs)
+
+    def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
+        functions = [
+            function if isinstance(function, nn.Module) else self._reward_guard.wrap(cast(Callable, function), name)
+            for function, name in zip(self.reward_funcs, self.reward_func_names)
+        ]
+        with self._clock.measure("verdicts", self.model.training), overriding(self, reward_funcs=functions):
+            rewards_B_F = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        self._reward_guard.raise_fault(self.state.global_step)
+        return rewards_B_F
+
+    # The optimizer step
+
+    def _get_grad_norm(self, model, grad_norm=None):
+        grad_norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        metrics = self._metrics["train"]
+        for part, seconds in self._clock.take().items():
+            metrics[f"time/{part}"].append(seconds)
+        norm, limit = float(grad_norm or 0.0), self.args.skip_grad_norm_above
+        is_bad = not math.isfinite(norm) or (limit is not None and norm > limit)
+        self._skipped_in_row = self._skipped_in_row + 1 if is_bad else 0
+        # DeepSpeed's engine has stepped inside backward: nothing is left to skip.
+        if not self.is_deepspeed_enabled:
+            if is_bad:
+                # Without gradients the optimizer changes neither parameters nor its own state.
+                model.zero_grad(set_to_none=True)
+                self._skipped_steps += 1
+            metrics["hpt/skipped_steps"] = [float(self._skipped_steps)]
+        if self._skipped_in_row >= self.args.max_skipped_steps_in_row:
+            raise RunError(_no_progress(self._skipped_in_row, norm, limit, self.state.global_step))
+        return grad_norm
+
+    # Save and resume
+
+    def train(
+        self,
+        resume_from_checkpoint: str | bool | None = None,
+        trial: Any = None,
+        ignore_keys_for_eval: list[str] | None = None,
+    ) -> TrainOutput:
+        """
+        Train, as [`~transformers.Trainer`] does.
+
+        A run that is resumed from a checkpoint of its own, on the same number of processes, continues exactly as if it
+        had never been interrupted, provided that transformers generates. On SIGTERM it saves a checkpoint after the
+        step and ends the process with exit code 143.
+
+        Args:
+            resume_from_checkpoint (`str` or `bool`, *optional*):
+                Folder of a checkpoint; `True` for the newest complete one in `output_dir`; `"auto"` for the same, or a
+                fresh start where there is none.
+            trial, ignore_keys_for_eval (*optional*):
+                As in [`~transformers.Trainer`].
+
+        Returns:
+            `TrainOutput`: steps done, and mean loss and times of the complete run, including what came before a resume.
+
+        Raises:
+            RunError: for faults that the user can fix, such as an incomplete checkpoint; the message says how.
+        """
+        self._resumed_from = resolve_resume_checkpoint(resume_from_checkpoint, Path(str(self.args.output_dir)))
+        with self._termination.listening(), explaining_lost_peer(), self._while_training():
+            output = super().train(self._resumed_from, trial, ignore_keys_for_eval)
+        if self._termination.has_stopped:
+            raise SystemExit(TERMINATED)
+        return output
+
+    def _save_checkpoint(self, model, trial):
+        folder = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        has_collectives = self.is_deepspeed_enabled or self.is_fsdp_enabled or self.state.best_global_step
+        limit = self.args.save_total_limit
+        if self.args.should_save:
+            clear_complete_marker(folder)
+        self.accelerator.wait_for_everyone()
+        with reporting_write_errors(folder, together=not has_collectives):
+            # transformers would delete older checkpoints before this one is complete. Of a model only there is nothing
+            # to resume from.
+            kept_limit = limit if self.args.save_only_model else None
+            with overriding(self.args, save_total_limit=kept_limit):
+                super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()
+        if not self.args.save_only_model:
+            with reporting_write_errors(folder, together=True):
+                if self.args.should_save:
+                    mark_complete(folder)
+            if self.args.should_save:
+                rotate(folder, limit, self.state.best_model_checkpoint)
+        self._push_saved()
+
+    def _save_rng_state(self, output_dir):
+        super()._save_rng_state(output_dir)
+        state = {
+            "layout": self._layout(),
+            "skipped_steps": self._skipped_steps,
+            "skipped_in_row": self._skipped_in_row,
+            "seconds": time.time() - self._began,
+        }
+        save_state(Path(output_dir), self.args.process_index, state | self._own_state() | run_state(self))
+        reference = self._moving_reference()
+        if reference is not None and self.args.should_save:
+            save_reference(Path(output_dir), reference)
+        if self.accelerator.is_main_process:
+            self._write_own_files(output_dir)
+
+    def _layout(self) -> dict[str, int]:
+        """What the rollouts that are left to train on depend on."""
+        batches = ("steps_per_generation", "gradient_accumulation_steps", "per_device_train_batch_size")
+        names = (*batches, "num_iterations", "num_generations")
+        return {name: getattr(self.args, name) for name in names} | {"processes": self.accelerator.num_processes}
+
+    def _moving_reference(self) -> nn.Module | None:
+        """The reference model of KL if it follows the policy (`sync_ref_model`) and is complete on this process."""
+        if not self.args.sync_ref_model or weights_are_sharded(self):
+            return None
+        return self.accelerator.unwrap_model(self.ref_model)
+
+    def _on_train_begin(self) -> None:
+        """Restore the state from the checkpoint that the run is resumed from."""
+        check_attributes(self, is_training=True)
+        self._seconds_before = 0.0
+        if self._resumed_from is not None:
+            self._restore_from(Path(self._resumed_from))
+        self._began = time.time() - self._seconds_before
+
+    def _restore_from(self, checkpoint: Path) -> None:
+        if self._train_sampler is not None:
+            # TRL's sampler draws the order of each epoch from a generator of its own, which nobody saves.
+            for _ in range(int(self.state.epoch or 0)):
+                next(iter(self._train_sampler))
+        if self.args.sync_ref_model:
+            load_reference(checkpoint, self._moving_reference())
+        state = load_state(checkpoint, self.args.process_index, self._layout(), self.accelerator.device)
+        if state is not None:
+            restore_run_state(self, state)
+            self._skipped_steps, self._skipped_in_row = state["skipped_steps"], state["skipped_in_row"]
+            self._seconds_before = state["seconds"]
+            self._restore_own_state(state)
+
+    def _get_train_sampler(self, dataset=None):
+        self._train_sampler = super()._get_train_sampler(dataset)
+        return self._train_sampler
+
+    def _init_training_state(
+        self, max_steps, num_update_steps_per_epoch, num_train_epochs, resume_from_checkpoint, trial
+    ):
+        position = super()._init_training_state(
+            max_steps, num_update_steps_per_epoch, num_train_epochs, resume_from_checkpoint, trial
+        )
+        if resume_from_checkpoint is None or not isinstance(self.train_dataset, IterableDataset):
+            return position
+        # transformers counts all steps on a stream as one epoch, and would read past its end.
+        epoch, batches = stream_position(Path(resume_from_checkpoint), self.args.gradient_accumulation_steps)
+        return epoch, 0 if self.args.ignore_data_skip else batches
+
+    def get_batch_samples(self, epoch_iterator, num_batches, device):
+        if self.state.global_step >= self.state.max_steps:
+            # Resumed from the last checkpoint, transformers would make one step too many.
+            return [], None
+        return super().get_batch_samples(epoch_iterator, num_batches, device)
+
+    def _finalize_training(self, trial, num_train_samples, start_time):
+        self._finish_current_push()
+        # A stopped run is not over: transformers would load its best model and, at a limit of one, keep that only.
+        options = {"load_best_model_at_end": False, "save_total_limit": None} if self._termination.has_stopped else {}
+        with overriding(self.args, **options):
+            return super()._finalize_training(trial, num_train_samples, start_time - self._seconds_before)
+
+    # The Hub
+
+    def init_hf_repo(self, *args: Any, **kwargs: Any) -> None:
+        """Create the repository or find it, as [`~transformers.Trainer`] does. Raises HubError where that fails."""
+        with creating(self._repository):
+            super().init_hf_repo(*args, **kwargs)
+
+    def push_to_hub(self, *args: Any, **kwargs: Any) -> Any:
+        """Save the model and upload it with its card, as [`~transformers.Trainer`] does.
+
+        Raises:
+            HubError: if the upload fails; the model is in `output_dir` then, and the message says how to push it later.
+        """
+        # A folder that is being uploaded must not change, and the card is about to be written.
+        self._finish_current_push()
+        with pushing(str(self.args.output_dir), self._repository):
+            return super().push_to_hub(*args, **kwargs)
+
+    @property
+    def _repository(self) -> str:
+        return self.hub_model_id or self.args.hub_model_id or Path(str(self.args.output_dir)).absolute().name
+
+    def _is_pushing(self) -> bool:
+        push = getattr(self, "push_in_progress", None)
+        return push is not None and not push.is_done()
+
+    def _push_from_checkpoint(self, checkpoint_folder):
+        # transformers calls this before the checkpoint is marked complete: `_save_checkpoint` pushes it then.
+        self._to_push = checkpoint_folder
+
+    def _push_saved(self) -> None:
+        """Push the checkpoint just saved in the background, where `hub_strategy` says so; warn if it fails."""
+        folder, self._to_push = self._to_push, None
+        if folder is None:
+            return
+        step = self.state.global_step
+        jobs_before = list(getattr(getattr(self, "push_in_progress", None), "jobs", []))
+        try:
+            super()._push_from_checkpoint(folder)
+        except PUSH_ERRORS as error:  # of a tracker, which uploads its own files first
+            warn_of_failed_push(error, self._repository, step)
+        for job in getattr(getattr(self, "push_in_progress", None), "jobs", []):
+            if job not in jobs_before:
+                job.add_done_callback(partial(warn_if_failed, repo=self._repository, step=step))
+
+
+def _no_progress(steps: int, norm: float, limit: float | None, step: int) -> str:
+    reason = f"is above skip_grad_norm_above ({limit})" if math.isfinite(norm) else "is not finite"
+    return (
+        f"The gradient norm of {steps} consecutive optimizer steps, up to step {step}, {reason} (the last: {norm:g}). "
+        "Training has stopped making progress. Resume from an earlier checkpoint with a lower learning_rate or "
+        "sft_weight; if weights or activations overflow, train in bf16 or fp32 instead of fp16. "
+        "max_skipped_steps_in_row sets the limit."
+    )
