@@ -18,7 +18,6 @@ from hpt_trl.config import HPTConfig
 from hpt_trl.data.readers import REPORT_SUFFIX, local_files
 from hpt_trl.data.sources import MINIATURE, resolve_model, resolve_rows
 from hpt_trl.model_card.run_facts import Data, Origin, hub_id
-from hpt_trl.monitoring.run_log import RunRecorder
 from hpt_trl.trainer.hpt import HPTTrainer
 from hpt_trl.verifier.verdicts import accuracy_reward, format_reward
 
@@ -57,7 +56,7 @@ def build_trainer(script: HPTScriptArguments, args: HPTConfig, model: ModelConfi
     Raises:
         ValueError, OSError, ImportError: if the configuration is invalid.
     """
-    reward_funcs = [_reward_function(name) for name in script.reward_funcs]
+    reward_funcs: list[Any] = [_reward_function(name) for name in script.reward_funcs]
     _check_paths(script, args)
     Path(str(args.output_dir)).mkdir(parents=True, exist_ok=True)
     name = resolve_model(model.model_name_or_path)
@@ -87,7 +86,6 @@ def build_trainer(script: HPTScriptArguments, args: HPTConfig, model: ModelConfi
         peft_config=get_peft_config(model),
     )
     trainer.origin = Origin(_data(script), tuple(script.reward_funcs))
-    _record_reward_functions(trainer, script.reward_funcs)
     return trainer
 
 
@@ -101,12 +99,6 @@ def _reward_function(name: str) -> Callable[..., Any]:
             f"{name!r}."
         )
     return import_callable(name, "reward_funcs")
-
-
-def _record_reward_functions(trainer: HPTTrainer, names: Sequence[str]) -> None:
-    """Record the names of the config in `run.json`, because the trainer only knows the functions' `__name__`."""
-    recorder = next(callback for callback in trainer.callback_handler.callbacks if isinstance(callback, RunRecorder))
-    recorder.facts = {**recorder.facts, "reward_functions": list(names)}
 
 
 def _data(script: HPTScriptArguments) -> Data:

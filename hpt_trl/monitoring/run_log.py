@@ -8,7 +8,7 @@
 import json
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -53,10 +53,10 @@ class RunRecorder(TrainerCallback):
 
     Args:
         samples: samples of the last generation.
-        facts: content of `run.json` in addition to configuration and versions.
+        facts: returns the content of `run.json` in addition to configuration and versions, when training begins.
     """
 
-    def __init__(self, samples: SampleLog, facts: Mapping[str, Any]) -> None:
+    def __init__(self, samples: SampleLog, facts: Callable[[], Mapping[str, Any]]) -> None:
         self.samples = samples
         self.facts = facts
         self._has_begun = False  # `evaluate()` without training writes no record
@@ -68,7 +68,7 @@ class RunRecorder(TrainerCallback):
             return
         folder = Path(str(args.output_dir))
         run = {
-            **self.facts,
+            **self.facts(),
             "max_steps": state.max_steps,
             "processes": args.world_size,
             "versions": versions_of(_PACKAGES),

@@ -1,10 +1,11 @@
-"""The model card of a run of HPTTrainer."""
+"""How a run of HPTTrainer is described: the facts in `run.json`, and its model card."""
 
 import textwrap
 from typing import Any
 
 from accelerate.logging import get_logger
 from trl import GRPOTrainer
+from trl.trainer.utils import get_config_model_id
 
 from hpt_trl.common.imports import is_dotted_path
 from hpt_trl.model_card.method import describe_method
@@ -46,6 +47,18 @@ def gate_name(trainer: Any) -> str:
     if gate is None or is_dotted_path(trainer.args.gate):
         return trainer.args.gate
     return getattr(gate, "__name__", type(gate).__name__)
+
+
+def recorded_facts(trainer: Any) -> dict[str, Any]:
+    """What `run.json` holds of a trainer besides configuration and versions."""
+    return {
+        "trainer": type(trainer).__name__,
+        "model": get_config_model_id(trainer.model.config),
+        # As the config names them, where there is one; the trainer knows only their `__name__`.
+        "reward_functions": list(trainer.origin.reward_functions) or trainer.reward_func_names,
+        "gate": gate_name(trainer),
+        "algorithm": "a composition of the user's" if trainer.has_own_algorithm else trainer.args.algorithm,
+    }
 
 
 def write_run_card(trainer: Any, name: str, dataset_name: str, tags: set[str]) -> None:

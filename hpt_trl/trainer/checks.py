@@ -315,7 +315,7 @@ def gate_reward_index(names: list[str], wanted: str | None, is_needed: bool) -> 
         return None
     if wanted not in names:
         raise ValueError(
-            f"gate_reward must name the reward function that decides whether a rollout solved its prompt, one of {names}; "
-            f"got {wanted!r}. The gate listens to one reward function, not to a sum with a format bonus."
+            f"gate_reward must name the reward function that decides whether a rollout solved its prompt, one of "
+            f"{names}; got {wanted!r}. The gate listens to one reward function, not to a sum with a format bonus."
         )
     return names.index(wanted)

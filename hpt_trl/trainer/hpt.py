@@ -44,7 +44,7 @@ from hpt_trl.trainer.batches import (
     is_forward_passes,
     is_gated,
 )
-from hpt_trl.trainer.card import PAPER, gate_name, write_run_card
+from hpt_trl.trainer.card import PAPER, recorded_facts, write_run_card
 from hpt_trl.trainer.checks import (
     check_algorithm,
     check_arguments,
@@ -209,14 +209,7 @@ class HPTTrainer(DurableGRPOTrainer):
         # For the model card, which can no longer see an adapter once it is merged.
         self.adapter = describe_adapter(self.model)
         self.samples = SampleLog()
-        facts = {
-            "trainer": type(self).__name__,
-            "model": get_config_model_id(self.model.config),
-            "reward_functions": self.reward_func_names,
-            "gate": gate_name(self),
-            "algorithm": "an object of the user's" if self.has_own_algorithm else self.args.algorithm,
-        }
-        self.add_callback(RunRecorder(self.samples, facts))
+        self.add_callback(RunRecorder(self.samples, lambda: recorded_facts(self)))
         self._panel = show_progress(self, self.samples)
 
     def _while_training(self) -> AbstractContextManager[Any]:

@@ -11,7 +11,14 @@ from peft import LoraConfig
 from transformers import TrainerCallback
 
 from hpt_trl.common.errors import RunError
-from hpt_trl.durability.checkpoints import MARKER, incomplete_reason, mark_complete, rotate, resolve_resume_checkpoint, reporting_write_errors
+from hpt_trl.durability.checkpoints import (
+    MARKER,
+    incomplete_reason,
+    mark_complete,
+    reporting_write_errors,
+    resolve_resume_checkpoint,
+    rotate,
+)
 from tests.durability.kill_and_resume import OPTIONS, differences, log_without_times
 from tests.forks import launch
 from tests.tiny import ROWS, make_trainer, parameters
@@ -252,12 +259,21 @@ def test_the_newest_checkpoint_is_one_that_is_complete_everywhere(whole, monkeyp
 
 def test_errors_that_explain_themselves_pass_through_the_writing_of_a_checkpoint(tmp_path, monkeypatch):
     explained = RunError("The other process has said why.")
-    with pytest.raises(RunError, match=r"^The other process has said why\.$"), reporting_write_errors(tmp_path, together=False):
+    with (
+        pytest.raises(RunError, match=r"^The other process has said why\.$"),
+        reporting_write_errors(tmp_path, together=False),
+    ):
         raise explained
     lost = RuntimeError("Connection closed by peer")
-    with pytest.raises(RunError, match="could not be written: Connection closed"), reporting_write_errors(tmp_path, together=False):
+    with (
+        pytest.raises(RunError, match="could not be written: Connection closed"),
+        reporting_write_errors(tmp_path, together=False),
+    ):
         raise lost
     # Among several processes it is the connection that is lost, not the disk that is full.
     monkeypatch.setattr("hpt_trl.durability.checkpoints.is_lost_connection", lambda error: error is lost)
-    with pytest.raises(RuntimeError, match=r"^Connection closed by peer$"), reporting_write_errors(tmp_path, together=False):
+    with (
+        pytest.raises(RuntimeError, match=r"^Connection closed by peer$"),
+        reporting_write_errors(tmp_path, together=False),
+    ):
         raise lost

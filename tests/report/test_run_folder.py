@@ -133,7 +133,7 @@ def test_a_run_without_verdicts_has_samples_too(tiny_model, tmp_path):
 
 def test_a_custom_gate_is_recorded(tiny_model, tmp_path):
     make_trainer(tiny_model, tmp_path, max_steps=1, trainer={"gate": rollouts_gate}).train()
-    assert read_run(tmp_path).facts["gate"] == "a callable of the user's"
+    assert read_run(tmp_path).facts["gate"] == "rollouts_gate"
 
 
 @pytest.fixture(scope="module")
