@@ -71,6 +71,24 @@ def rollouts_gate(solve_rate_P, step):
 RECIPE = {"learning_rate": 1e-2, "lr_scheduler_type": "constant", "loss_type": "dr_grpo", "scale_rewards": "none"}
 
 
+DEFAULTS = {
+    "use_cpu": True,
+    "bf16": False,
+    "max_steps": 3,
+    "per_device_train_batch_size": 4,
+    "gradient_accumulation_steps": 4,
+    "num_generations": 4,
+    "max_completion_length": 8,
+    "shuffle_dataset": False,
+    "gradient_checkpointing": False,
+    "report_to": "none",
+    "logging_steps": 1,
+    "save_strategy": "no",
+    "disable_tqdm": True,
+    "seed": 3,
+}
+
+
 def make_trainer(
     model: str,
     folder: Path,
@@ -85,25 +103,8 @@ def make_trainer(
 
     `trainer` holds arguments of its `__init__`, `before_trainer` is called between the config and the trainer.
     """
-    defaults = {
-        "output_dir": str(folder),
-        "use_cpu": True,
-        "bf16": False,
-        "max_steps": 3,
-        "per_device_train_batch_size": 4,
-        "gradient_accumulation_steps": 4,
-        "num_generations": 4,
-        "max_completion_length": 8,
-        "shuffle_dataset": False,
-        "gradient_checkpointing": False,
-        "report_to": "none",
-        "logging_steps": 1,
-        "save_strategy": "no",
-        "disable_tqdm": True,
-        "seed": 3,
-    }
     config, kind = (HPTConfig, HPTTrainer) if hpt else (GRPOConfig, GRPOTrainer)
-    args = config(**(defaults | RECIPE | options))
+    args = config(**(DEFAULTS | RECIPE | {"output_dir": str(folder)} | options))
     if before_trainer:
         before_trainer()
     return kind(model, reward, args, rows, **(trainer or {}))

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from trl.trainer.utils import pad
 
+from hpt_trl.algorithm.group_decision import Decision, Groups
+
 
 class RolloutBatch(TypedDict, total=False):
     """TRL's columns of B rollouts, as far as we use them; others of TRL's are passed through."""
@@ -138,3 +140,24 @@ class RowIndex:
         """This process's rows that begin a group: a group may span processes, and its first row is on one of them."""
         first = self.process * rows
         return [row for row in range(rows) if (first + row) % self.group_size == 0]
+
+
+def apply_decision(
+    batch: RolloutBatch, decision: Decision, groups: Groups, rows: RowIndex, uses_trl_loss: bool
+) -> None:
+    """Write the advantages and the gate's weights of the rollouts into this process's batch.
+
+    Args:
+        batch: B rows, changed in place.
+        decision: over all processes.
+        groups: rewards of all processes.
+        rows: where these rows are among those of all processes.
+        uses_trl_loss: False adds what algorithms need that estimate advantages row by row.
+    """
+    weight_B = decision.weights.rollouts_P[rows.group_of_row(len(batch["advantages"]), batch["advantages"].device)]
+    if decision.advantages_B is not None:
+        batch["advantages"] = rows.own_rows(decision.advantages_B)
+    batch["advantages"] = batch["advantages"] * weight_B
+    if not uses_trl_loss:
+        batch["rewards"] = rows.own_rows(groups.successes())
+        batch["rollout_weight"] = weight_B

@@ -62,7 +62,10 @@ def recorded_facts(trainer: Any) -> dict[str, Any]:
 
 
 def write_run_card(trainer: Any, name: str, dataset_name: str, tags: set[str]) -> None:
-    """Write `README.md` and the facts it is made from to the output folder; a full disk is a warning.
+    """Write `README.md` and the facts it is made from to the output folder: base model, data, gate, use, versions.
+
+    TRL's card is not written first: its metadata are not valid, and for a local base model it says "None". A full disk
+    is a warning.
 
     Args:
         trainer: an HPTTrainer.

@@ -15,6 +15,7 @@ from hpt_trl.common.imports import is_dotted_path
 from hpt_trl.config import HPTConfig
 from hpt_trl.durability.config import DurableGRPOConfig
 from hpt_trl.trainer.demonstrations import is_missing
+from hpt_trl.trainer.trl_hooks import check_loss_type
 
 # Options of TRL's loss on rollouts that the estimator's does not have, with the value at which they do nothing.
 _TRL_ONLY = {
@@ -62,6 +63,44 @@ def check_arguments(args: HPTConfig, gate: Gate | None, algorithm: Algorithm | N
         raise ValueError(
             "A gate chooses between rollouts and demonstrations, but this algorithm uses only one of them."
         )
+
+
+def check_before_loading(
+    args: HPTConfig,
+    algorithm: Algorithm,
+    model: Any,
+    dataset: Dataset | IterableDataset | None,
+    gate_is_off: bool,
+    has_environment: bool,
+) -> None:
+    """Reject what can be rejected before the model is loaded.
+
+    Args:
+        args: of the run.
+        algorithm: the preset that `args` names, or the user's own.
+        model: a name, or a model.
+        dataset: the training data; None where an environment owns it.
+        gate_is_off: whether every prompt is trained on rollouts only.
+        has_environment: whether there is an environment.
+    """
+    check_algorithm(args, algorithm)
+    check_served_model(args, model)
+    if not gate_is_off:
+        check_loss_type(args.loss_type)
+    check_dataset(
+        dataset,
+        args,
+        has_environment,
+        needs_demonstrations=not gate_is_off,
+        supports_images=gate_is_off and algorithm.trl_rollouts and args.max_tokens_per_forward is None,
+    )
+    if has_environment and not algorithm.rollouts:
+        raise ValueError(
+            "This algorithm generates nothing, so an environment has nothing to score. Remove environment_factory, or "
+            "use an algorithm with rollouts."
+        )
+    if has_environment and algorithm.joint_group:
+        raise ValueError("An environment scores only its own rollouts: it cannot score a demonstration in a group.")
 
 
 def check_algorithm(args: HPTConfig, algorithm: Algorithm) -> None:
@@ -269,10 +308,8 @@ def check_token_budget(args: HPTConfig, accelerator: Accelerator) -> None:
         )
 
 
-def check_support(
-    args: HPTConfig, algorithm: Algorithm, has_router_loss: bool, supports_images: bool, has_environment: bool
-) -> None:
-    """Reject models and environments that the algorithm does not support."""
+def check_support(args: HPTConfig, algorithm: Algorithm, has_router_loss: bool, supports_images: bool) -> None:
+    """Reject models that the algorithm or an option does not support."""
     if has_router_loss and not algorithm.trl_rollouts:
         raise ValueError("This algorithm would ignore the router's auxiliary loss: set router_aux_loss_coef to 0.")
     if has_router_loss and args.max_tokens_per_forward is not None:
@@ -284,15 +321,6 @@ def check_support(
         raise ValueError(
             "A model with image inputs needs micro-batches as TRL arranges them, which max_tokens_per_forward would "
             "split. Unset it, and lower per_device_train_batch_size."
-        )
-    if has_environment and not algorithm.rollouts:
-        raise ValueError(
-            "This algorithm generates nothing, so an environment has nothing to score. Remove environment_factory, or "
-            "use an algorithm with rollouts."
-        )
-    if has_environment and algorithm.joint_group:
-        raise ValueError(
-            "An environment scores only its own rollouts: it cannot score a demonstration that joins a group."
         )
 
 

@@ -37,6 +37,10 @@ class Demonstrations:
     is_available_P: Tensor
     counts: Mapping[str, int]
 
+    def ids_of_rows(self, rows: int) -> list[list[int]]:
+        """Token ids of the demonstration of each of this process's rows, empty where there is none."""
+        return [self.tokens[row].ids if row in self.tokens else [] for row in range(rows)]
+
 
 class DemonstrationCollector:
     """

@@ -69,7 +69,7 @@ class DurableGRPOTrainer(GRPOTrainer):
         model, reward_funcs, args, train_dataset, options:
             As in [`~trl.GRPOTrainer`]; `args` is a [`~hpt_trl.durability.config.DurableGRPOConfig`].
 
-    A subclass adds its own state to checkpoints by `_own_state`, `_restore_own_state` and `_write_own_files`.
+    A subclass adds files to checkpoints by `_write_own_files`, and writes its own card by `_write_card`.
     """
 
     args: DurableGRPOConfig
@@ -100,15 +100,12 @@ class DurableGRPOTrainer(GRPOTrainer):
         check_tokenizer(self._tokenizer, train_dataset)
         self._check_prompts(train_dataset)
 
-    def _own_state(self) -> dict[str, Any]:
-        """What a subclass adds to this process's state in a checkpoint: tensors, numbers, strings, lists and dicts."""
-        return {}
-
-    def _restore_own_state(self, state: dict[str, Any]) -> None:
-        """Restore what `_own_state` returned."""
-
     def _write_own_files(self, folder: str) -> None:
         """Write a subclass's files into a checkpoint, on the main process."""
+
+    def _write_card(self, name: str, dataset_name: str, tags: set[str]) -> None:
+        """Write the model card, on the main process."""
+        super().create_model_card(name, dataset_name or None, sorted(tags))
 
     def _while_training(self) -> AbstractContextManager[Any]:
         """What a subclass wraps around training."""
@@ -247,7 +244,7 @@ class DurableGRPOTrainer(GRPOTrainer):
             "skipped_in_row": self._skipped_in_row,
             "seconds": time.time() - self._began,
         }
-        save_state(Path(output_dir), self.args.process_index, state | self._own_state() | run_state(self))
+        save_state(Path(output_dir), self.args.process_index, state | run_state(self))
         reference = self._moving_reference()
         if reference is not None and self.args.should_save:
             save_reference(Path(output_dir), reference)
@@ -286,7 +283,6 @@ class DurableGRPOTrainer(GRPOTrainer):
             restore_run_state(self, state)
             self._skipped_steps, self._skipped_in_row = state["skipped_steps"], state["skipped_in_row"]
             self._seconds_before = state["seconds"]
-            self._restore_own_state(state)
 
     def _get_train_sampler(self, dataset=None):
         self._train_sampler = super()._get_train_sampler(dataset)
@@ -334,6 +330,25 @@ class DurableGRPOTrainer(GRPOTrainer):
         self._finish_current_push()
         with pushing(str(self.args.output_dir), self._repository):
             return super().push_to_hub(*args, **kwargs)
+
+    def create_model_card(  # type: ignore[override]  # TRL's signature, which is not transformers'
+        self, model_name: str | None = None, dataset_name: str | None = None, tags: str | list[str] | None = None
+    ) -> None:
+        """
+        Write `README.md` to `output_dir`, unless the folder is being uploaded: the next checkpoint updates it then.
+
+        Args:
+            model_name (`str`, *optional*):
+                Name of the model. `None`: the name of its repository or folder.
+            dataset_name (`str`, *optional*):
+                Id of the data on the Hub. `None`: what the command line knew.
+            tags (`str` or `list[str]`, *optional*):
+                Further tags for the metadata.
+        """
+        if self.is_world_process_zero() and not self._is_pushing():
+            further = [tags] if isinstance(tags, str) else tags or []
+            name = model_name or self._repository.split("/")[-1]
+            self._write_card(name, dataset_name or "", {*self._tag_names, *further})
 
     @property
     def _repository(self) -> str:

@@ -40,16 +40,15 @@ from hpt_trl.trainer.batches import (
     RolloutBatch,
     RolloutForward,
     RowIndex,
+    apply_decision,
     batch_of_prompts,
     is_forward_passes,
     is_gated,
 )
 from hpt_trl.trainer.card import PAPER, recorded_facts, write_run_card
 from hpt_trl.trainer.checks import (
-    check_algorithm,
     check_arguments,
-    check_dataset,
-    check_served_model,
+    check_before_loading,
     check_support,
     check_token_budget,
     gate_reward_index,
@@ -60,11 +59,10 @@ from hpt_trl.trainer.deferred_logps import DeferredLogps
 from hpt_trl.trainer.demonstrations import DemonstrationTokenizer, prompt_identifier
 from hpt_trl.trainer.durable import DurableGRPOTrainer
 from hpt_trl.trainer.forwards import backward_each, regroup
-from hpt_trl.trainer.losses import demonstration_loss, rollout_losses, row_losses
+from hpt_trl.trainer.losses import demonstration_loss, has_signal, rollout_losses, row_losses
 from hpt_trl.trainer.step_log import StepLog
 from hpt_trl.trainer.trl_hooks import (
     add_demonstration_head,
-    check_loss_type,
     latest_rollouts,
     rows_are_independent,
     zero_advantage_rows_matter,
@@ -149,35 +147,22 @@ class HPTTrainer(DurableGRPOTrainer):
         self.has_own_algorithm = algorithm is not None
         self.gate = self.own_gate or args.build_gate(self.algorithm)
         self._gate_is_off = (gate is None and args.gate == "off") or not self.algorithm.demonstrations
-        check_algorithm(args, self.algorithm)
-        check_served_model(args, model)
-        if not self._gate_is_off:
-            check_loss_type(args.loss_type)
-        check_dataset(
-            train_dataset,
+        check_before_loading(
             args,
+            self.algorithm,
+            model,
+            train_dataset,
+            self._gate_is_off,
             has_environment=environment_factory is not None,
-            needs_demonstrations=not self._gate_is_off,
-            supports_images=self._gate_is_off and self.algorithm.trl_rollouts and args.max_tokens_per_forward is None,
         )
         super().__init__(
-            model,
-            reward_funcs,
-            args,
-            train_dataset,
-            eval_dataset=eval_dataset,
-            processing_class=processing_class,
-            reward_processing_classes=reward_processing_classes,
-            callbacks=callbacks,
-            optimizers=optimizers,
-            quantization_config=quantization_config,
-            peft_config=peft_config,
-            tools=tools,
-            rollout_func=rollout_func,
+            model, reward_funcs, args, train_dataset, eval_dataset=eval_dataset, processing_class=processing_class,
+            reward_processing_classes=reward_processing_classes, callbacks=callbacks, optimizers=optimizers,
+            quantization_config=quantization_config, peft_config=peft_config, tools=tools, rollout_func=rollout_func,
             environment_factory=environment_factory,
-        )
+        )  # fmt: skip
         check_token_budget(args, self.accelerator)
-        check_support(args, self.algorithm, self.aux_loss_enabled, self._is_vlm, self.environment_factories is not None)
+        check_support(args, self.algorithm, self.aux_loss_enabled, self._is_vlm)
         needs_solve_rates = bool(self.algorithm.rollouts) and not (self._gate_is_off and self.algorithm.trl_rollouts)
         self._gate_column = gate_reward_index(self.reward_func_names, args.gate_reward, needs_solve_rates)
         self._setup_demonstrations()
@@ -253,7 +238,7 @@ class HPTTrainer(DurableGRPOTrainer):
             scale_joint_groups=self.args.scale_rewards == "group",
             demonstration_reward_P=self._demonstration_rewards(inputs, demonstrations),
         )
-        self._apply(decision, groups, batch)
+        apply_decision(batch, decision, groups, self._rows, uses_trl_loss=self.algorithm.trl_rollouts)
         self._record(inputs, decision, batch, demonstrations, groups.solve_rates())
         if not is_rollouts_only(decision.weights):
             self._collector.attach(batch, demonstrations, decision, self._rows)
@@ -281,25 +266,13 @@ class HPTTrainer(DurableGRPOTrainer):
         must_not_wait = self._gate_is_off or self._gate_column is None or self.use_vllm
         return self.model.training and not (must_not_wait or zero_advantage_rows_matter(self))
 
-    def _apply(self, decision: Decision, groups: Groups, batch: RolloutBatch) -> None:
-        """Write the advantages and the gate's weights of the rollouts into this process's batch."""
-        group_B = self._rows.group_of_row(len(batch["advantages"]), batch["advantages"].device)
-        weight_B = decision.weights.rollouts_P[group_B]
-        if decision.advantages_B is not None:
-            batch["advantages"] = self._rows.own_rows(decision.advantages_B)
-        batch["advantages"] = batch["advantages"] * weight_B
-        if not self.algorithm.trl_rollouts:
-            # For algorithms that estimate advantages row by row.
-            batch["rewards"] = self._rows.own_rows(groups.successes())
-            batch["rollout_weight"] = weight_B
-
     def _demonstration_rewards(
         self, inputs: Sequence[Mapping[str, Any]], demonstrations: Demonstrations
     ) -> Tensor | None:
         """(P,) rewards of the tokenized demonstrations that join their groups, NaN without one; None if none can."""
         if not self.algorithm.joint_group:
             return None
-        ids = [demonstrations.tokens[row].ids if row in demonstrations.tokens else [] for row in range(len(inputs))]
+        ids = demonstrations.ids_of_rows(len(inputs))
         texts = self._tokenizer.batch_decode(ids, skip_special_tokens=True)
         is_chat = not isinstance(inputs[0]["prompt"], str)
         completions = [[{"role": "assistant", "content": text}] if is_chat else text for text in texts]
@@ -307,7 +280,7 @@ class HPTTrainer(DurableGRPOTrainer):
         # What reward functions log describes rollouts.
         self._pending_extra_logs.clear()
         self._pending_metrics.clear()
-        is_there_B = torch.tensor([row in demonstrations.tokens for row in range(len(inputs))]).to(rewards_B_F.device)
+        is_there_B = torch.tensor([bool(row) for row in ids], device=rewards_B_F.device)
         rewards_B = total_rewards(rewards_B_F, self.reward_weights).masked_fill(~gather(is_there_B), torch.nan)
         return rewards_B[:: self.num_generations]
 
@@ -350,13 +323,7 @@ class HPTTrainer(DurableGRPOTrainer):
 
     def _has_signal(self, batch: RolloutBatch) -> Tensor:
         """(B,) True where a rollout can change the policy, or what another rollout does to it."""
-        if not self.algorithm.rollouts:
-            return torch.zeros_like(batch["advantages"], dtype=torch.bool)
-        if not self.algorithm.trl_rollouts and self.algorithm.group_advantage() is None:
-            return batch["rollout_weight"] != 0
-        if zero_advantage_rows_matter(self):
-            return torch.ones_like(batch["advantages"], dtype=torch.bool)
-        return (batch["advantages"] != 0) & batch["completion_mask"].any(dim=1)
+        return has_signal(batch, self.algorithm, all_rows_matter=zero_advantage_rows_matter(self))
 
     # Compute the losses
 
@@ -419,20 +386,13 @@ class HPTTrainer(DurableGRPOTrainer):
             max_length=self.max_completion_length,
         )
         self._step_log.add_demonstrations(losses.sums_3)
-        loss = losses.total * self._step_normalizer(batch, generated_rows)
-        if losses.joint is not None:
-            loss = loss + losses.joint / (generated_rows * self.current_gradient_accumulation_steps)
-        return loss
-
-    def _step_normalizer(self, batch: DemonstrationForward, generated_rows: int) -> Tensor | float:
-        """Factor that makes a sum over this forward pass a mean over the complete optimizer step.
-
-        Trainers average gradients over processes and, since TRL scales its own loss, add them over micro-batches.
-        """
-        if self.args.sft_normalization == "prompt":
-            return self.num_generations / (generated_rows * self.current_gradient_accumulation_steps)
-        # HPTConfig has made sure that this generation is this step.
-        return self.accelerator.num_processes / batch["demonstration_tokens"].clamp(min=1.0)
+        # Trainers average gradients over processes and, since TRL scales its own loss, add them over micro-batches.
+        rows = generated_rows * self.current_gradient_accumulation_steps
+        scale = self.num_generations / rows
+        if self.args.sft_normalization == "token":
+            # HPTConfig has made sure that this generation is this step.
+            scale = self.accelerator.num_processes / batch["demonstration_tokens"].clamp(min=1.0)
+        return losses.total * scale if losses.joint is None else losses.total * scale + losses.joint / rows
 
     # Record and describe
 
@@ -463,24 +423,5 @@ class HPTTrainer(DurableGRPOTrainer):
             step = self.state.global_step
             self.samples.note(latest_rollouts(self), step, self.num_generations, solve_rate_P, weights)
 
-    def create_model_card(  # type: ignore[override]  # TRL's signature, which is not transformers'
-        self, model_name: str | None = None, dataset_name: str | None = None, tags: str | list[str] | None = None
-    ) -> None:
-        """
-        Write `README.md` to `output_dir`: base model, data, gate, share of prompts on demonstrations, use, versions.
-
-        TRL's card is not written first: its metadata are not valid, and for a local base model it says "None".
-
-        Args:
-            model_name (`str`, *optional*):
-                Name of the model. `None`: the name of its repository or folder.
-            dataset_name (`str`, *optional*):
-                Id of the data on the Hub. `None`: what the command line knew.
-            tags (`str` or `list[str]`, *optional*):
-                Further tags for the metadata.
-        """
-        # A folder that is being uploaded must not change; the next checkpoint updates the card.
-        if self.is_world_process_zero() and not self._is_pushing():
-            further = [tags] if isinstance(tags, str) else tags or []
-            name = model_name or self._repository.split("/")[-1]
-            write_run_card(self, name, dataset_name or "", {*self._tag_names, *further})
+    def _write_card(self, name: str, dataset_name: str, tags: set[str]) -> None:
+        write_run_card(self, name, dataset_name, tags)

@@ -38,6 +38,23 @@ def row_losses(losses_B_T: Tensor, mask_B_T: Tensor, loss_type: str, max_length:
     return token_sums(losses_B_T, mask_B_T) / max_length
 
 
+def has_signal(batch: RolloutBatch, algorithm: Algorithm, all_rows_matter: bool) -> Tensor:
+    """(B,) True where a rollout can change the policy, or what another rollout does to it.
+
+    Args:
+        batch: B rows; advantages carry the gate's weights.
+        algorithm: which losses there are.
+        all_rows_matter: whether a rollout with advantage 0 matters too, as with a KL penalty.
+    """
+    if not algorithm.rollouts:
+        return torch.zeros_like(batch["advantages"], dtype=torch.bool)
+    if not algorithm.trl_rollouts and algorithm.group_advantage() is None:
+        return batch["rollout_weight"] != 0
+    if all_rows_matter:
+        return torch.ones_like(batch["advantages"], dtype=torch.bool)
+    return (batch["advantages"] != 0) & batch["completion_mask"].any(dim=1)
+
+
 def rollout_losses(
     logps_B_T: Tensor, entropies_B_T: Tensor | None, batch: RolloutBatch, algorithm: Algorithm
 ) -> tuple[Tensor, Tensor]:

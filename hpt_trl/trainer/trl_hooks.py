@@ -65,6 +65,7 @@ _SIGNATURES = {
     (GRPOTrainer, "_save_checkpoint"): ["self", "model", "trial"],
     (GRPOTrainer, "create_model_card"): ["self", "model_name", "dataset_name", "tags"],
     (GRPOTrainer, "compute_loss"): ["self", "model", "inputs", "return_outputs", "num_items_in_batch"],
+    (Trainer, "_get_output_dir"): ["self", "trial"],
     (Trainer, "_get_grad_norm"): ["self", "model", "grad_norm"],
     (Trainer, "_init_training_state"): [
         "self",
