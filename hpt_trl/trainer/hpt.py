@@ -103,7 +103,6 @@ class HPTTrainer(DurableGRPOTrainer):
     """
 
     args: HPTConfig
-    environment_factories: Any
     num_generations: int
     max_completion_length: int
     origin = Origin()
@@ -147,14 +146,8 @@ class HPTTrainer(DurableGRPOTrainer):
         self.has_own_algorithm = algorithm is not None
         self.gate = self.own_gate or args.build_gate(self.algorithm)
         self._gate_is_off = (gate is None and args.gate == "off") or not self.algorithm.demonstrations
-        check_before_loading(
-            args,
-            self.algorithm,
-            model,
-            train_dataset,
-            self._gate_is_off,
-            has_environment=environment_factory is not None,
-        )
+        has_environment = environment_factory is not None
+        check_before_loading(args, self.algorithm, model, train_dataset, self._gate_is_off, has_environment)
         super().__init__(
             model, reward_funcs, args, train_dataset, eval_dataset=eval_dataset, processing_class=processing_class,
             reward_processing_classes=reward_processing_classes, callbacks=callbacks, optimizers=optimizers,
