@@ -39,6 +39,7 @@ class Tokens:
         entropies: (B, T) in nats, for SRFT.
 
     Example:
+        >>> from hpt_trl.algorithm.presets import SFT
         >>> logps_B_T = torch.tensor([[-0.1, -0.3], [-2.0, 0.0]], requires_grad=True)
         >>> tokens = Tokens(logps_B_T, mask=torch.tensor([[1, 1], [1, 0]]))
         >>> token_means(SFT.token_losses(tokens), tokens.mask)  # (0.1 + 0.3) / 2 tokens, 2.0 / 1 token
@@ -292,6 +293,7 @@ class Estimator:
     Example:
         SFT weighted by the token's probability (DFT, arXiv 2508.05629): the gradient of `log pi` is 1, so `-p` is left.
 
+        >>> from hpt_trl.algorithm.presets import SFT
         >>> dft = replace(SFT, reference=unit_policy)
         >>> logps_B_T = torch.tensor([[0.5, 0.1]]).log().requires_grad_()
         >>> dft.token_losses(Tokens(logps_B_T, mask=torch.ones(1, 2))).sum().backward()

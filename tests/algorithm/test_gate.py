@@ -103,14 +103,14 @@ def test_callable_gets_solve_rate_and_step_and_may_return_two_weights():
 @pytest.mark.parametrize(
     ("answer", "message"),
     [((torch.ones(2),), "two or three tensors"), ((torch.ones(1), torch.ones(2)), "two or three tensors")]
-    + [((torch.ones(2), torch.tensor([0.0, bad])), "finite and not negative") for bad in (-1.0, NAN, float("inf"))],
+    + [((torch.ones(2), torch.tensor([0.0, bad])), "finite and at least 0") for bad in (-1.0, NAN, float("inf"))],
 )
 def test_a_broken_gate_is_refused(answer, message):
     with pytest.raises(ValueError, match=message):
         gate_weights(lambda rate_P, step: answer, torch.zeros(2), torch.ones(2, dtype=torch.bool), 0)
 
 
-def test_only_full_rollouts_and_nothing_else_is_shut():
+def test_only_full_rollouts_and_nothing_else_is_rollouts_only():
     rate_P = torch.tensor([0.5, 1.0])
     assert is_rollouts_only(off_gate(rate_P, 0))
     assert not is_rollouts_only(linear_gate(rate_P, 0))
