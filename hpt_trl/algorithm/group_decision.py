@@ -25,6 +25,22 @@ class Groups:
     total_P_G: Tensor
     success_value: float | None
 
+    @classmethod
+    def of(
+        cls, rewards_B_F: Tensor, column: int, weights_F: Tensor, group_size: int, success_value: float | None
+    ) -> "Groups":
+        """The groups of one generation.
+
+        Args:
+            rewards_B_F: (B, F) rewards of all rows by F reward functions; rows of a prompt are adjacent.
+            column: the function that the gate listens to.
+            weights_F: (F,) weights of the functions in their sum.
+            group_size: G.
+            success_value: as above.
+        """
+        total_P_G = total_rewards(rewards_B_F, weights_F).view(-1, group_size)
+        return cls(rewards_B_F[:, column].view(-1, group_size), total_P_G, success_value)
+
     def solve_rates(self) -> Tensor:
         """(P,) solve rates. Source: arXiv 2509.04419, eq. 9."""
         return solve_rates(self.gate_P_G, self.success_value)
@@ -47,6 +63,12 @@ class Decision:
     weights: GateWeights
     advantages_B: Tensor | None
     demonstration_advantage_P: Tensor
+
+    @classmethod
+    def demonstrations_only(cls, is_available_P: Tensor) -> "Decision":
+        """Train every prompt that has a demonstration, (P,) bool, on it, and on nothing else."""
+        zeros_P = torch.zeros_like(is_available_P, dtype=torch.float)
+        return cls(GateWeights(zeros_P, is_available_P.float(), zeros_P), None, zeros_P)
 
 
 def total_rewards(rewards_B_F: Tensor, reward_weights_F: Tensor) -> Tensor:

@@ -3,25 +3,18 @@
 One step, in call order: `_generate_and_score_completions` samples, scores, asks the gate and attaches the
 demonstrations that it chose; `_prepare_inputs` regroups rows into forward passes of similar token counts;
 `compute_loss` runs and backpropagates them one by one. Saving, resuming, signals and the Hub are in `durable.py`.
-Private names of TRL are used in this folder only and checked in `trl_hooks.py`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import torch
 from accelerate.utils import gather, gather_object, is_peft_model
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 from torch import Tensor
-from transformers import (
-    BitsAndBytesConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    ProcessorMixin,
-    TrainerCallback,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin, TrainerCallback
 from trl.trainer.grpo_trainer import EnvironmentFactory, RewardFunc, RolloutFunc
 from trl.trainer.utils import get_config_model_id
 
@@ -70,6 +63,11 @@ from hpt_trl.trainer.trl_hooks import (
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
+    from transformers import BitsAndBytesConfig
+
+_EvalDataset: TypeAlias = (
+    Dataset | IterableDataset | DatasetDict | IterableDatasetDict | dict[str, Dataset | IterableDataset]
+)
 
 
 class HPTTrainer(DurableGRPOTrainer):
@@ -118,17 +116,12 @@ class HPTTrainer(DurableGRPOTrainer):
         reward_funcs: RewardFunc | list[RewardFunc] | None = None,
         args: HPTConfig | None = None,
         train_dataset: Dataset | IterableDataset | None = None,
-        eval_dataset: Dataset
-        | IterableDataset
-        | DatasetDict
-        | IterableDatasetDict
-        | dict[str, Dataset | IterableDataset]
-        | None = None,
+        eval_dataset: _EvalDataset | None = None,
         processing_class: PreTrainedTokenizerBase | ProcessorMixin | None = None,
         reward_processing_classes: PreTrainedTokenizerBase | list[PreTrainedTokenizerBase] | None = None,
         callbacks: list[TrainerCallback] | None = None,
         optimizers: tuple[torch.optim.Optimizer | None, torch.optim.lr_scheduler.LambdaLR | None] = (None, None),
-        quantization_config: BitsAndBytesConfig | None = None,
+        quantization_config: "BitsAndBytesConfig | None" = None,
         peft_config: "PeftConfig | None" = None,
         tools: list[Callable] | None = None,
         rollout_func: RolloutFunc | None = None,
@@ -215,7 +208,10 @@ class HPTTrainer(DurableGRPOTrainer):
         if self._gate_column is None:
             self._record_samples()
             return batch
-        groups = self._groups()
+        group_size = self.num_generations if self.model.training else cast(int, self.num_generations_eval)
+        groups = Groups.of(
+            self._rewards_B_F, self._gate_column, self.reward_weights, group_size, self.args.gate_success_value
+        )
         mode = "train" if self.model.training else "eval"
         self._step_log.solve_rates(self._metrics[mode], groups.solve_rates())
         if not self.model.training:
@@ -238,14 +234,6 @@ class HPTTrainer(DurableGRPOTrainer):
         needs_all_rows = not is_gated(batch) or not self._can_skip_rows()
         self._deferred_logps.compute_into(batch, None if needs_all_rows else self._has_signal(batch))
         return batch
-
-    def _groups(self) -> Groups:
-        group_size = self.num_generations if self.model.training else cast(int, self.num_generations_eval)
-        return Groups(
-            self._rewards_B_F[:, self._gate_column].view(-1, group_size),
-            total_rewards(self._rewards_B_F, self.reward_weights).view(-1, group_size),
-            self.args.gate_success_value,
-        )
 
     @property
     def _rows(self) -> RowIndex:
@@ -282,13 +270,11 @@ class HPTTrainer(DurableGRPOTrainer):
         prompt_ids = self._tokenize_prompts([example["prompt"] for example in inputs])[0]
         batch = batch_of_prompts(prompt_ids, self._tokenizer.pad_token_id, self.accelerator.device)
         demonstrations = self._collector.collect(inputs, batch, self._rows)
-        zeros_P = torch.zeros_like(demonstrations.is_available_P, dtype=torch.float)
-        decision = Decision(GateWeights(zeros_P, demonstrations.is_available_P.float(), zeros_P), None, zeros_P)
+        decision = Decision.demonstrations_only(demonstrations.is_available_P)
         # Nothing was generated: there is no solve rate.
-        self._record(inputs, decision, batch, demonstrations, zeros_P + torch.nan)
+        no_rate_P = torch.full_like(decision.demonstration_advantage_P, torch.nan)
+        self._record(inputs, decision, batch, demonstrations, no_rate_P)
         return self._collector.attach(batch, demonstrations, decision, self._rows)
-
-    # Regroup rows into forward passes
 
     def _prepare_inputs(self, generation_batch):
         generated_before = self._buffered_inputs
@@ -317,8 +303,6 @@ class HPTTrainer(DurableGRPOTrainer):
     def _has_signal(self, batch: RolloutBatch) -> Tensor:
         """(B,) True where a rollout can change the policy, or what another rollout does to it."""
         return has_signal(batch, self.algorithm, all_rows_matter=zero_advantage_rows_matter(self))
-
-    # Compute the losses
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         if return_outputs:
@@ -386,8 +370,6 @@ class HPTTrainer(DurableGRPOTrainer):
             # HPTConfig has made sure that this generation is this step.
             scale = self.accelerator.num_processes / batch["demonstration_tokens"].clamp(min=1.0)
         return losses.total * scale if losses.joint is None else losses.total * scale + losses.joint / rows
-
-    # Record and describe
 
     def _get_grad_norm(self, model, grad_norm=None):
         self._step_log.optimizer_step(self._metrics["train"])

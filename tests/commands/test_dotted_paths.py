@@ -157,7 +157,7 @@ def test_a_path_without_a_function_is_refused_before_the_model_is_loaded(
         ({"gate": "swich"}, "gate must be 'switch', 'linear', 'table' or 'off', got 'swich'. Name a gate of your own"),
         ({"gate": "0.5"}, "got '0.5'"),
         ({"gate": "my_module.my_gate", "gate_threshold": 0.5}, "gate='my_module.my_gate' has no threshold"),
-        ({"gate": "my_module.my_gate", "algorithm": "luffy"}, "algorithm='luffy' has no gate to set"),
+        ({"gate": "linear", "algorithm": "luffy"}, "algorithm='luffy' has no gate to set"),
     ],
 )
 def test_names_that_are_neither_known_nor_dotted_are_refused(

@@ -68,7 +68,7 @@ async def hangs_async(completion_ids, **kwargs):
         (raises, r"'raises' raised KeyError: 'solution' in .*test_faults.py, line \d+ \(process 0, 16 completions\)"),
         (raises_async, r"'raises_async' raised KeyError: 'solution' in .*test_faults.py, line \d+"),
         (one_short, "'one_short' returned 15 rewards for 16 completions"),
-        (divides_by_zero, "'divides_by_zero' returned nan for completion 15, which is no finite number"),
+        (divides_by_zero, "'divides_by_zero' returned nan for completion 15, which is not a finite number"),
         (unbounded, "'unbounded' returned inf for completion 0"),
         (one_number, "'one_number' returned a float instead of a list of 16 rewards"),
         (words, "'words' returned 'right' for completion 0"),
@@ -79,7 +79,7 @@ async def hangs_async(completion_ids, **kwargs):
 def test_a_reward_function_that_fails_is_named(tiny_model, tmp_path, reward, told):
     limit = {"reward_timeout": 0.3} if "hangs" in reward.__name__ else {}
     trainer = make_trainer(tiny_model, tmp_path, reward=reward, **limit)
-    with pytest.raises(RunError, match=told + ".* at step 0. Mend it, or let it return None") as caught:
+    with pytest.raises(RunError, match=told + ".* at step 0. Fix it, or return None") as caught:
         trainer.train()
     assert "\n" not in str(caught.value)
 
@@ -142,7 +142,7 @@ def test_a_run_that_learns_nothing_any_more_stops_with_advice(tiny_model, tmp_pa
     options = {"max_steps": 10, "max_skipped_steps_in_row": 3, "trainer": {"gate": exploding}}
     trainer = make_trainer(tiny_model, tmp_path, **options)
     # Step 0 is skipped, step 1 is not, steps 2, 3 and 4 are.
-    with pytest.raises(RunError, match=r"norm of 3 optimizer steps in a row, up to step 4, is not finite"):
+    with pytest.raises(RunError, match=r"norm of 3 consecutive optimizer steps, up to step 4, is not finite"):
         trainer.train()
     assert logged(trainer, "hpt/skipped_steps") == [1.0, 1.0, 2.0, 3.0]
     assert parameters(trainer).isfinite().all()
@@ -237,7 +237,7 @@ def test_a_killed_process_ends_the_others(scenarios):
 
 def test_sigterm_to_one_process_stops_all_together(scenarios):
     assert codes(scenarios, "terminated") == [143, 143]
-    assert "SIGTERM: saving a checkpoint at step 2, then ending with 143" in said(scenarios, "terminated", 0)
+    assert "SIGTERM: saving a checkpoint at step 2, then exiting (143)" in said(scenarios, "terminated", 0)
     assert incomplete_reason(scenarios / "terminated" / "checkpoint-2") is None
     assert not (scenarios / "terminated" / "checkpoint-3").exists()
 
@@ -248,7 +248,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(scenarios, name, expected):
     text = said(scenarios, name, 0)
     assert "checkpoint-2' could not be written: " in text
     assert "File too large" in text
-    assert "checkpoint-1' is whole" in text
+    assert "checkpoint-1' is complete" in text
     assert "Traceback" not in text
     assert incomplete_reason(scenarios / name / "checkpoint-1") is None
     assert incomplete_reason(scenarios / name / "checkpoint-2") is not None
@@ -286,7 +286,7 @@ def test_sigterm_to_the_launcher_saves_a_checkpoint_to_go_on_from(tiny_model, tm
         stopped, before = max(int(path.name.split("-")[1]) for path in run.glob("checkpoint-*")), last
         assert stopped > before
         assert process.returncode != 0
-        assert f"SIGTERM: saving a checkpoint at step {stopped}, then ending with 143" in errors
+        assert f"SIGTERM: saving a checkpoint at step {stopped}, then exiting (143)" in errors
         assert incomplete_reason(run / f"checkpoint-{stopped}") is None
         last = stopped
     history = pd.read_parquet(run / "gate.parquet")

@@ -79,12 +79,12 @@ def test_a_model_is_pushed_whole_and_while_it_trains(hub, done):
 
 
 ADVICE = {
-    "me/unknown": ("answered 401", "hf auth login"),
-    "me/commit-403": ("answered 403", "role 'write'"),
-    "me/commit-409": ("answered 409", "try again when that has ended"),
-    "me/commit-500": ("answered 500", "try again in some minutes"),
-    "me/commit-drop": ("connection could not be made or broke off", "check network"),
-    "me/lfs-403": ("Error while uploading ", "answered 403"),
+    "me/unknown": ("responded with 401", "hf auth login"),
+    "me/commit-403": ("responded with 403", "role 'write'"),
+    "me/commit-409": ("responded with 409", "try again when it has finished"),
+    "me/commit-500": ("responded with 500", "try again in a few minutes"),
+    "me/commit-drop": ("connection failed or was interrupted", "check the network"),
+    "me/lfs-403": ("Error while uploading ", "responded with 403"),
 }
 
 
@@ -108,10 +108,10 @@ def test_an_upload_that_broke_off_once_is_taken_up(hub, done):
 
 def test_failed_pushes_leave_the_run_going_and_the_model_safe(done):
     folder, told = done[0] / "run", done[1]["train"]
-    assert "The push of step 1 to 'me/run' failed. The Hub answered 403" in told["stderr"]
+    assert "The push of step 1 to 'me/run' failed. The Hub responded with 403" in told["stderr"]
     last = told["stderr"].strip().splitlines()[-1]
     assert told["code"] == 1
-    assert last.startswith("hpt-trl train: error: The push to 'me/run' failed. The Hub answered 403")
+    assert last.startswith("hpt-trl train: error: The push to 'me/run' failed. The Hub responded with 403")
     assert f"`hpt-trl push {folder} --repo_id me/run`" in last
     assert "Traceback" not in told["stderr"]
     assert load_file(folder / "model.safetensors")

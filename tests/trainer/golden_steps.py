@@ -30,7 +30,7 @@ CASES: dict[str, dict[str, Any]] = {
     "token_normalization": {"gate_threshold": 0.25, "sft_normalization": "token"},
     "light_demonstrations": {"gate_threshold": 0.25, "sft_weight": 0.25},
     "short_demonstrations": {"gate_threshold": 0.25, "max_demonstration_length": 4},
-    "rows_kept": {"gate_threshold": 0.25, "drop_silent_rows": False},
+    "rows_kept": {"gate_threshold": 0.25, "skip_zero_signal_rollouts": False},
     "token_budget": {"gate_threshold": 0.25, "max_tokens_per_forward": 40},
     "kl": {"gate_threshold": 0.25, "beta": 0.1},
     "bnpo": {"gate_threshold": 0.25, "loss_type": "bnpo"},

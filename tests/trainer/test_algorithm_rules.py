@@ -10,7 +10,7 @@ from datasets import Dataset
 from hpt_trl import HPTConfig
 from hpt_trl.algorithm.estimator import group_advantages
 from hpt_trl.algorithm.presets import ALGORITHMS, DR_GRPO, GRPO, OFF_POLICY, REINFORCE, SFT, Algorithm
-from hpt_trl.trainer.checks import check_support
+from hpt_trl.trainer.checks import check_before_loading, check_support
 from tests.tiny import ROWS, fixed_rollouts, gradient_of, make_trainer, parity_reward, relative_error, step_gradient
 
 
@@ -103,7 +103,7 @@ def test_an_advantage_of_ones_own_sees_whole_groups(tiny_model, tmp_path):
 
 def test_pictures_the_estimators_forward_would_not_see_are_refused(tiny_model, tmp_path):
     rows = ROWS.remove_columns("demonstration").add_column("image", ["x"] * len(ROWS))
-    with pytest.raises(ValueError, match="only TRL's own forward sees them"):
+    with pytest.raises(ValueError, match="only TRL's own forward pass"):
         make_trainer(tiny_model, tmp_path, rows=rows, algorithm="cispo")
 
 
@@ -119,26 +119,47 @@ def test_signal_share_is_of_the_rows_the_algorithm_learns_from(tiny_model, tmp_p
     assert trainer.state.log_history[0]["hpt/signal_share"] == share
 
 
-@pytest.mark.parametrize(("has_router_loss", "has_environment"), [(True, False), (False, True)])
-def test_models_and_environments_an_algorithm_cannot_serve_are_refused(has_router_loss, has_environment):
-    check_support(
-        HPTConfig("out", use_cpu=True, bf16=False), ALGORITHMS["hpt"], has_router_loss, False, has_environment
-    )
-    with pytest.raises(ValueError, match=r"router's auxiliary loss|scores its own rollouts only"):
-        check_support(
-            HPTConfig("out", use_cpu=True, bf16=False), ALGORITHMS["srft"], has_router_loss, False, has_environment
-        )
+def test_models_an_algorithm_cannot_serve_are_refused():
+    args = HPTConfig("out", use_cpu=True, bf16=False)
+    check_support(args, ALGORITHMS["hpt"], has_router_loss=True, supports_images=False)
+    with pytest.raises(ValueError, match="router's auxiliary loss"):
+        check_support(args, ALGORITHMS["srft"], has_router_loss=True, supports_images=False)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "gate_is_off", "message"),
+    [
+        ("srft", False, "scores only its own rollouts"),
+        ("sft", False, "generates nothing, so an environment has nothing to score"),
+        ("hpt", False, "There is no train_dataset, so no prompt has a demonstration"),
+        ("chord", False, "There is no train_dataset, so no prompt has a demonstration"),
+        ("hpt", True, None),
+        ("grpo", True, None),
+    ],
+)
+def test_environments_an_algorithm_cannot_serve_are_refused(algorithm, gate_is_off, message):
+    args = HPTConfig("out", use_cpu=True, bf16=False, max_steps=1)
+    rows = ROWS if algorithm in ("srft", "sft") else None
+
+    def check():
+        check_before_loading(args, ALGORITHMS[algorithm], None, rows, gate_is_off, has_environment=True)
+
+    if message is None:
+        check()
+    else:
+        with pytest.raises(ValueError, match=message):
+            check()
 
 
 @pytest.mark.parametrize(
     ("options", "trainer", "message"),
     [
-        ({"algorithm": "luffy"}, {"algorithm": ALGORITHMS["srft"]}, "an algorithm of its own and args that name"),
-        ({"algorithm": "sft"}, {"gate": lambda rate_P, step: (rate_P, rate_P)}, "has but one of them"),
-        ({"gate": "off"}, {"algorithm": Algorithm(demonstrations=(SFT,))}, "has but one of them"),
+        ({"algorithm": "luffy"}, {"algorithm": ALGORITHMS["srft"]}, "got an algorithm as an argument"),
+        ({"algorithm": "sft"}, {"gate": lambda rate_P, step: (rate_P, rate_P)}, "has only one of them"),
+        ({"gate": "off"}, {"algorithm": Algorithm(demonstrations=(SFT,))}, "has only one of them"),
         ({}, {"algorithm": Algorithm(demonstrations=(OFF_POLICY,))}, "has no groups"),
-        ({}, {"algorithm": Algorithm(rollouts=(GRPO, DR_GRPO))}, "Only one"),
-        ({"gate_threshold": 0.5}, {"algorithm": ALGORITHMS["luffy"]}, "every demonstration joins its group"),
+        ({}, {"algorithm": Algorithm(rollouts=(GRPO, DR_GRPO))}, "At most one estimator"),
+        ({"gate_threshold": 0.5}, {"algorithm": ALGORITHMS["luffy"]}, "prescribes its own gate"),
         ({"algorithm": "sft", "beta": 0.1}, {}, r"would ignore \{'beta': 0.1\}"),
         ({"algorithm": "luffy", "scale_rewards": "batch"}, {}, r"would ignore \{'scale_rewards': 'batch'\}"),
     ],

@@ -179,7 +179,7 @@ def test_an_algorithm_of_ones_own(tiny_model, tmp_path):
         ({"algorithm": "dpo"}, "algorithm must be one of"),
         ({"algorithm": "luffy", "gate_threshold": 0.5}, "has no gate to set"),
         ({"algorithm": "srft", "loss_type": "dapo"}, "averages rows as loss_type"),
-        ({"algorithm": "chord", "max_steps": -1}, "set max_steps"),
+        ({"algorithm": "chord", "max_steps": -1}, "got max_steps=-1: set it"),
         ({"algorithm": "srft", "beta": 0.1}, r"would ignore \{'beta': 0.1\}"),
         ({"algorithm": "cispo", "epsilon_high": 0.3}, r"would ignore \{'epsilon_high': 0.3\}"),
     ],

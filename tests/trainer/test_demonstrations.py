@@ -2,7 +2,7 @@ import pytest
 from datasets import Dataset
 from transformers import AutoTokenizer
 
-from hpt_trl.trainer.demonstrations import DemonstrationTokenizer, cut, is_missing, prompt_identifier
+from hpt_trl.trainer.demonstrations import DemonstrationTokenizer, is_missing, prompt_identifier, truncated
 
 PROMPT = [{"role": "user", "content": "2+2"}]
 
@@ -119,9 +119,9 @@ def test_a_template_that_rewrites_earlier_turns_is_refused(tokenizer):
 
 def test_a_cut_demonstration_has_no_eos(tokenizer):
     tokens = tokenized(tokenizer, "four")
-    assert not cut(tokens, 5).was_cut
-    assert tokenizer.decode(cut(tokens, 4).ids) == "four"
-    assert cut(tokens, 4).was_cut
+    assert not truncated(tokens, 5).was_cut
+    assert tokenizer.decode(truncated(tokens, 4).ids) == "four"
+    assert truncated(tokens, 4).was_cut
 
 
 def test_prompts_are_named_by_their_column_or_their_text():

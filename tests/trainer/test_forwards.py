@@ -31,7 +31,7 @@ def forwarded_tokens(trainer) -> list[int]:
     {"gate": "linear", "loss_type": "grpo"}, {"algorithm": "luffy"}, {"algorithm": "srft"}, {"algorithm": "sft"},
 ])  # fmt: skip
 def test_a_budget_keeps_the_gradient(tiny_model, tmp_path, options, budget):
-    whole = step_gradient(tiny_model, tmp_path, drop_silent_rows=False, **options, **ON_FIXED)
+    whole = step_gradient(tiny_model, tmp_path, skip_zero_signal_rollouts=False, **options, **ON_FIXED)
     cut = step_gradient(tiny_model, tmp_path, max_tokens_per_forward=budget, **options, **ON_FIXED)
     assert relative_error(cut, whole) < 1e-5
 
@@ -67,7 +67,7 @@ def test_old_logps_are_computed_of_rows_with_signal_only(tiny_model, tmp_path, m
         return upstream(self, model, input_ids, *args, **kwargs)
 
     options = {"gate_threshold": 0.25, "max_steps": 2, "optim": "sgd", "max_grad_norm": 0.0, "learning_rate": 0.1}
-    kept = step_gradient(tiny_model, tmp_path, drop_silent_rows=False, **options, **reuse, **ON_FIXED)
+    kept = step_gradient(tiny_model, tmp_path, skip_zero_signal_rollouts=False, **options, **reuse, **ON_FIXED)
     monkeypatch.setattr(GRPOTrainer, "_get_per_token_logps_and_entropies", count)
     trainer = make_trainer(tiny_model, tmp_path, **options, **reuse, **ON_FIXED)
     trainer.train()
@@ -80,7 +80,7 @@ def test_old_logps_are_computed_of_rows_with_signal_only(tiny_model, tmp_path, m
 
 
 def test_a_budget_does_not_go_with_what_acts_on_a_micro_batch():
-    for options in ({"loss_type": "bnpo"}, {"entropy_coef": 0.1}, {"drop_silent_rows": False}):
+    for options in ({"loss_type": "bnpo"}, {"entropy_coef": 0.1}, {"skip_zero_signal_rollouts": False}):
         with pytest.raises(ValueError, match=next(iter(options))):
             HPTConfig("out", use_cpu=True, bf16=False, max_tokens_per_forward=100, **options)
     with pytest.raises(ValueError, match="at least 1 token, got 0"):
@@ -90,7 +90,7 @@ def test_a_budget_does_not_go_with_what_acts_on_a_micro_batch():
     args = HPTConfig("out", use_cpu=True, bf16=False, max_tokens_per_forward=100)
     for router, pictures in ((True, False), (False, True)):
         with pytest.raises(ValueError, match="which max_tokens_per_forward"):
-            check_support(args, ALGORITHMS["hpt"], router, pictures, False)
+            check_support(args, ALGORITHMS["hpt"], router, pictures)
 
 
 def test_the_longest_rollouts_go_with_the_shortest_demonstrations(tiny_model, tmp_path):

@@ -67,7 +67,7 @@ def test_prompts_without_demonstrations_are_grpo(tiny_model, tmp_path):
 def test_dropping_silent_rows_keeps_the_gradient(tiny_model, tmp_path, loss_type):
     options = {"loss_type": loss_type, "gate_threshold": 0.25}
     dropped = step_gradient(tiny_model, tmp_path, **options)
-    kept = step_gradient(tiny_model, tmp_path, drop_silent_rows=False, **options)
+    kept = step_gradient(tiny_model, tmp_path, skip_zero_signal_rollouts=False, **options)
     assert relative_error(dropped, kept) < 1e-5
 
 
@@ -75,7 +75,7 @@ def test_dropping_silent_rows_keeps_the_gradient(tiny_model, tmp_path, loss_type
 def test_rows_that_act_without_an_advantage_are_kept(tiny_model, tmp_path, option):
     options = option | {"gate_threshold": 0.25, "num_iterations": 2, "steps_per_generation": 4}
     dropped = step_gradient(tiny_model, tmp_path, **options)
-    kept = step_gradient(tiny_model, tmp_path, drop_silent_rows=False, **options)
+    kept = step_gradient(tiny_model, tmp_path, skip_zero_signal_rollouts=False, **options)
     assert relative_error(dropped, kept) < 1e-5
 
 

@@ -254,8 +254,8 @@ def test_a_config_of_grpo_is_refused_by_name(tiny_model, tmp_path):
         (Dataset.from_dict({"question": ["?"], "demonstration": ["!"]}), "no 'prompt' column"),
         (Dataset.from_dict({"prompt": ["?"]}), "No row of the training data has a demonstration"),
         (Dataset.from_dict({"prompt": ["?"], "demonstration": [""]}), "No row of the training data has a demonst"),
-        (Dataset.from_dict({"prompt": ["?"], "demonstration": ["!"], "image": ["x"]}), "with pictures are not supp"),
-        (Dataset.from_dict({"prompt": ["?"], "demonstration": ["!"]}), "One generation takes 4 prompts"),
+        (Dataset.from_dict({"prompt": ["?"], "demonstration": ["!"], "image": ["x"]}), "with images are not supported"),
+        (Dataset.from_dict({"prompt": ["?"], "demonstration": ["!"]}), "One generation needs 4 prompts"),
         (Dataset.from_dict({"prompt": ["?"]}).to_iterable_dataset(), "No row of the training data has a demonst"),
     ],
 )
@@ -291,7 +291,7 @@ def test_options_out_of_range_are_refused(tiny_model, tmp_path, options, message
 
 
 def test_a_gate_beside_a_named_gate_is_refused(tiny_model, tmp_path):
-    with pytest.raises(ValueError, match="args that name another"):
+    with pytest.raises(ValueError, match="got a gate as an argument and another one in args"):
         make_trainer(tiny_model, tmp_path, gate_threshold=0.5, trainer={"gate": lambda rate_P, step: (rate_P, rate_P)})
 
 

@@ -130,7 +130,7 @@ COLOCATED = {"use_cpu": True, "bf16": False, "use_vllm": True, "vllm_mode": "col
 
 def test_a_model_that_vllm_would_not_serve_is_refused(tiny_model, tmp_path):
     options = {"model_init_kwargs": {"dtype": "float32", "max_position_embeddings": 512}}
-    with pytest.raises(ValueError, match="another max_position_embeddings than is trained"):
+    with pytest.raises(ValueError, match="another max_position_embeddings than the policy has"):
         make_trainer(tiny_model, tmp_path, **COLOCATED, **options)
 
 
