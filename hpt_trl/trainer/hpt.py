@@ -65,9 +65,7 @@ if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
     from transformers import BitsAndBytesConfig
 
-_EvalDataset: TypeAlias = (
-    Dataset | IterableDataset | DatasetDict | IterableDatasetDict | dict[str, Dataset | IterableDataset]
-)
+_Rows: TypeAlias = Dataset | IterableDataset
 
 
 class HPTTrainer(DurableGRPOTrainer):
@@ -115,8 +113,8 @@ class HPTTrainer(DurableGRPOTrainer):
         model: "str | PreTrainedModel | PeftModel",
         reward_funcs: RewardFunc | list[RewardFunc] | None = None,
         args: HPTConfig | None = None,
-        train_dataset: Dataset | IterableDataset | None = None,
-        eval_dataset: _EvalDataset | None = None,
+        train_dataset: _Rows | None = None,
+        eval_dataset: _Rows | DatasetDict | IterableDatasetDict | dict[str, _Rows] | None = None,
         processing_class: PreTrainedTokenizerBase | ProcessorMixin | None = None,
         reward_processing_classes: PreTrainedTokenizerBase | list[PreTrainedTokenizerBase] | None = None,
         callbacks: list[TrainerCallback] | None = None,
@@ -139,8 +137,8 @@ class HPTTrainer(DurableGRPOTrainer):
         self.has_own_algorithm = algorithm is not None
         self.gate = self.own_gate or args.build_gate(self.algorithm)
         self._gate_is_off = (gate is None and args.gate == "off") or not self.algorithm.demonstrations
-        has_environment = environment_factory is not None
-        check_before_loading(args, self.algorithm, model, train_dataset, self._gate_is_off, has_environment)
+        in_environment = environment_factory is not None
+        check_before_loading(args, self.algorithm, model, train_dataset, self._gate_is_off, in_environment)
         super().__init__(
             model, reward_funcs, args, train_dataset, eval_dataset=eval_dataset, processing_class=processing_class,
             reward_processing_classes=reward_processing_classes, callbacks=callbacks, optimizers=optimizers,
