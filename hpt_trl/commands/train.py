@@ -19,6 +19,7 @@ from hpt_trl.data.readers import REPORT_SUFFIX, local_files
 from hpt_trl.data.sources import MINIATURE, resolve_model, resolve_rows
 from hpt_trl.model_card.run_facts import Data, Origin, hub_id
 from hpt_trl.trainer.hpt import HPTTrainer
+from hpt_trl.trainer.trl_hooks import save_model_without_pushing
 from hpt_trl.verifier.verdicts import accuracy_reward, format_reward
 
 REWARDS: dict[str, Callable[..., Any]] = {
@@ -158,8 +159,7 @@ def run(trainer: HPTTrainer) -> None:
     """Train, save the model and the trainer state, and push to the Hub if the config asks for it."""
     args = trainer.args
     trainer.train(resume_from_checkpoint=_resume_option(args))
-    # Without `_internal_call`, `save_model` pushes immediately, before the trainer state has been saved.
-    trainer.save_model(args.output_dir, _internal_call=True)
+    save_model_without_pushing(trainer, str(args.output_dir))
     trainer.save_state()
     # After `save_model`, because PEFT writes its own model card when it saves an adapter.
     trainer.create_model_card()
