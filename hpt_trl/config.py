@@ -16,7 +16,8 @@ from hpt_trl.common.imports import import_callable, is_dotted_path
 from hpt_trl.durability.config import DurableGRPOConfig
 
 
-@dataclass
+# A generated representation would show tokens; the inherited one masks them.
+@dataclass(repr=False)
 class HPTConfig(DurableGRPOConfig):
     r"""
     Configuration of [`HPTTrainer`]: every option of [`~trl.GRPOConfig`], and sixteen of HPT's own.

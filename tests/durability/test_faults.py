@@ -237,7 +237,7 @@ def test_a_killed_process_ends_the_others(scenarios):
 
 def test_sigterm_to_one_process_stops_all_together(scenarios):
     assert codes(scenarios, "terminated") == [143, 143]
-    assert "SIGTERM: saving a checkpoint at step 2, then exiting (143)" in said(scenarios, "terminated", 0)
+    assert "SIGTERM: saving a checkpoint at step 2, then exiting with code 143" in said(scenarios, "terminated", 0)
     assert incomplete_reason(scenarios / "terminated" / "checkpoint-2") is None
     assert not (scenarios / "terminated" / "checkpoint-3").exists()
 
@@ -286,7 +286,7 @@ def test_sigterm_to_the_launcher_saves_a_checkpoint_to_go_on_from(tiny_model, tm
         stopped, before = max(int(path.name.split("-")[1]) for path in run.glob("checkpoint-*")), last
         assert stopped > before
         assert process.returncode != 0
-        assert f"SIGTERM: saving a checkpoint at step {stopped}, then exiting (143)" in errors
+        assert f"SIGTERM: saving a checkpoint at step {stopped}, then exiting with code 143" in errors
         assert incomplete_reason(run / f"checkpoint-{stopped}") is None
         last = stopped
     history = pd.read_parquet(run / "gate.parquet")

@@ -95,7 +95,7 @@ def test_a_push_that_fails_says_so_and_what_to_do(hub, done, repo):
     assert "\n" not in text
     assert "hf_" not in text
     if repo != "me/unknown":
-        assert f"the model lies in '{folder}', and `hpt-trl push {folder} --repo_id {repo}` pushes it" in text
+        assert f"the model is in '{folder}', and `hpt-trl push {folder} --repo_id {repo}` pushes it" in text
     assert not list(hub.folder(repo).glob("*"))  # a commit is whole or not at all
 
 

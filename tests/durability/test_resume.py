@@ -119,7 +119,7 @@ def test_a_checkpoint_that_is_not_whole_is_passed_over(tiny_model, tmp_path, who
     (folder / "checkpoint-7" / "trainer_state.json").unlink()
     trainer = make_trainer(tiny_model, folder, **(EVERY_STEP | {"save_strategy": "no"}))
     trainer.train(resume_from_checkpoint=True)
-    told = [record.getMessage() for record in caplog.records if "Passing over" in record.getMessage()]
+    told = [record.getMessage() for record in caplog.records if "Skipping" in record.getMessage()]
     assert "checkpoint-7': its file trainer_state.json is missing" in told[0]
     assert "checkpoint-8': its file optimizer.pt has 100 bytes instead of" in told[1]
     assert f"checkpoint-9': it has no {MARKER}" in told[2]
@@ -131,7 +131,7 @@ def test_a_truncated_checkpoint_is_refused_by_name(tiny_model, tmp_path, whole):
     shutil.copytree(whole[0] / "checkpoint-3", tmp_path / "checkpoint-3")
     (tmp_path / "checkpoint-3" / "model.safetensors").write_bytes(b"")
     trainer = make_trainer(tiny_model, tmp_path, **EVERY_STEP)
-    with pytest.raises(RunError, match=r"not a whole checkpoint: its file model\.safetensors has 0 bytes"):
+    with pytest.raises(RunError, match=r"not a complete checkpoint: its file model\.safetensors has 0 bytes"):
         trainer.train(str(tmp_path / "checkpoint-3"))
 
 

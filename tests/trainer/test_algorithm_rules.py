@@ -155,8 +155,8 @@ def test_environments_an_algorithm_cannot_serve_are_refused(algorithm, gate_is_o
     ("options", "trainer", "message"),
     [
         ({"algorithm": "luffy"}, {"algorithm": ALGORITHMS["srft"]}, "got an algorithm as an argument"),
-        ({"algorithm": "sft"}, {"gate": lambda rate_P, step: (rate_P, rate_P)}, "has only one of them"),
-        ({"gate": "off"}, {"algorithm": Algorithm(demonstrations=(SFT,))}, "has only one of them"),
+        ({"algorithm": "sft"}, {"gate": lambda rate_P, step: (rate_P, rate_P)}, "uses only one of them"),
+        ({"gate": "off"}, {"algorithm": Algorithm(demonstrations=(SFT,))}, "uses only one of them"),
         ({}, {"algorithm": Algorithm(demonstrations=(OFF_POLICY,))}, "has no groups"),
         ({}, {"algorithm": Algorithm(rollouts=(GRPO, DR_GRPO))}, "At most one estimator"),
         ({"gate_threshold": 0.5}, {"algorithm": ALGORITHMS["luffy"]}, "prescribes its own gate"),

@@ -306,3 +306,10 @@ def test_a_demonstration_that_the_template_refuses_leaves_its_prompt_on_rollouts
     trainer.train()
     assert logged(trainer, "demonstrations/refused") == [4.0]
     assert (pd.read_parquet(tmp_path / "gate.parquet")["rollouts"] == 1).all()
+
+
+def test_the_old_name_of_an_option_is_a_deprecated_alias(tmp_path):
+    with pytest.warns(FutureWarning, match="Use `skip_zero_signal_rollouts` instead"):
+        args = HPTConfig(str(tmp_path), use_cpu=True, bf16=False, drop_silent_rows=False)
+    assert args.skip_zero_signal_rollouts is False
+    assert args.drop_silent_rows is None
