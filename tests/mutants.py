@@ -1,7 +1,7 @@
 """Mutation testing: change one line of the core at a time, and see that a test fails.
 
-    python -m tests.mutants            # all of tests/mutations.py, in copies of the tree
-    python -m tests.mutants group_dec  # those whose file or line holds this text
+    python -m tests.mutants           # all of tests/mutations.py, in copies of the tree
+    python -m tests.mutants decision  # those whose file or line holds this text
 
 Each mutation runs in a fork of this process, which has imported torch, transformers and TRL: seconds instead of tens.
 """
@@ -97,6 +97,8 @@ def run_tests(copy: Path, tests: str) -> None:
         os.chdir(copy)
         sys.path.insert(0, str(copy))
         os.environ["PYTHONPATH"] = str(copy)
+        # Python takes a file for unchanged that has the size and, in seconds, the time it had.
+        sys.dont_write_bytecode = True
         log = os.open(copy / "mutant.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(log, 1)
         os.dup2(log, 2)
@@ -160,10 +162,18 @@ def main() -> int:
         runs = []
         for run in run_all([Run(mutation.tests, mutation) for mutation in chosen], copies):
             runs.append(run)
-            print(f"{run.outcome:10} {run.mutation.file}: {run.mutation.old.strip()}  ->  {run.mutation.new.strip()}")
+            print(f"{run.outcome:10} {described(run.mutation)}", flush=True)
     survivors = [run for run in runs if not run.outcome.startswith("killed")]
     print(f"{len(runs) - len(survivors)} of {len(runs)} mutations were killed.")
     return 1 if survivors else 0
+
+
+def described(mutation: Mutation | None) -> str:
+    """A mutation in one line."""
+    if mutation is None:
+        return ""
+    old, new = (" ".join(text.split()) for text in (mutation.old, mutation.new))
+    return f"{mutation.file}: {old}  ->  {new or '(nothing)'}"
 
 
 def import_what_tests_need() -> None:

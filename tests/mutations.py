@@ -1,70 +1,116 @@
+"""The mutations of `make mutants`: one line of the core each, and the tests that must notice.
+
+Where the code of a line changes, change its mutation with it. A new rule in the core deserves a new one.
+"""
+
 from typing import NamedTuple
 
 
 class Mutation(NamedTuple):
+    """A piece of text that is in `file` once, what replaces it, and pytest's files and `-k` expression."""
+
     file: str
     old: str
     new: str
     tests: str
 
 
-G, E = "hpt_trl/algorithm/gate.py", "hpt_trl/algorithm/estimator.py"
-TG, TE = "tests/algorithm/test_gate.py", "tests/algorithm/test_estimator.py"
-H = "hpt_trl/trainer/hpt.py"
-TA = "tests/trainer/test_algorithms.py -k "
-RP = "hpt_trl/trainer/row_packing.py"
-D = "hpt_trl/trainer/demonstrations.py"
-TD = "tests/trainer/test_demonstrations.py"
-CK = "hpt_trl/durability/checkpoints.py"
-TR = "tests/durability/test_resume.py -k "
+GATE, ESTIMATOR, PRESETS, DECISION = (
+    f"hpt_trl/algorithm/{name}.py" for name in ("gate", "estimator", "presets", "group_decision")
+)
+HPT, BATCHES, LOSSES, COLLECTOR, FORWARDS, PACKING, DEMONSTRATIONS, DURABLE = (
+    f"hpt_trl/trainer/{name}.py"
+    for name in ("hpt", "batches", "losses", "collector", "forwards", "row_packing", "demonstrations", "durable")
+)
+CHECKPOINTS, FILES = "hpt_trl/durability/checkpoints.py", "hpt_trl/common/files.py"
+
+OF_GATES, OF_ESTIMATORS = "tests/algorithm/test_gate.py", "tests/algorithm/test_estimator.py"
+OF_DECISIONS, OF_LOSSES = "tests/algorithm/test_group_decision.py", "tests/trainer/test_losses.py"
+OF_PACKING, OF_TOKENS = "tests/trainer/test_row_packing.py", "tests/trainer/test_demonstrations.py"
+OF_ALGORITHMS, OF_RULES = "tests/trainer/test_algorithms.py", "tests/trainer/test_algorithm_rules.py"
+OF_DEMONSTRATIONS, OF_FORWARDS = "tests/trainer/test_demonstration_loss.py", "tests/trainer/test_forwards.py"
+OF_RESUME, OF_FAULTS, OF_FILES = (
+    "tests/durability/test_resume.py",
+    "tests/durability/test_faults.py",
+    "tests/common/test_files.py",
+)
+
 MUTATIONS = [
-    Mutation(G, "(solve_rate_P.nan_to_num() * last).round()", "(solve_rate_P.nan_to_num() * last)", TG),
-    Mutation(G, " and not weights.off_policy_P.any()", "", TG),
+    # Gates: thresholds are inclusive, counts are rounded, and a gate decides only what it can know.
+    Mutation(GATE, "* last).round()", "* last)", OF_GATES),
+    Mutation(GATE, " and not weights.off_policy_P.any()", "", OF_GATES),
+    Mutation(GATE, "rewards_P_G >= success_value", "rewards_P_G > success_value", OF_GATES),
+    Mutation(GATE, "sft_P = solve_rate_P <= threshold", "sft_P = solve_rate_P < threshold", OF_GATES),
+    Mutation(GATE, "solve_rate_P <= off_policy_threshold", "solve_rate_P < off_policy_threshold", OF_GATES),
+    Mutation(GATE, "(known_P < 0) | (known_P > 1)", "known_P < 0", OF_GATES),
+    Mutation(GATE, "has_demonstration_P & ~solve_rate_P.isnan()", "has_demonstration_P", OF_GATES),
+    Mutation(GATE, " & (weight[known_P] >= 0)", "", OF_GATES),
+    Mutation(GATE, "max(0.0, 1 - step / steps)", "(1 - step / steps)", OF_GATES),
+    # Estimators: constants, bounds, precision, and rows that could not be scored.
+    Mutation(ESTIMATOR, "logps_B_T.float() if is_half else logps_B_T", "logps_B_T", OF_ESTIMATORS),
+    Mutation(ESTIMATOR, "max_ratio: float = 1.2", "max_ratio: float = 1.3", OF_ESTIMATORS),
+    Mutation(ESTIMATOR, "LUFFY_SHAPE = 0.1", "LUFFY_SHAPE = 0.2", OF_ESTIMATORS),
+    Mutation(ESTIMATOR, "ratio_B_T > 1 + epsilon_high", "ratio_B_T >= 1 + epsilon_high", OF_ESTIMATORS),
+    Mutation(ESTIMATOR, "clamp(-_MAX_LOG_RATIO, _MAX_LOG_RATIO)", "clamp(min=-_MAX_LOG_RATIO)", OF_ESTIMATORS),
+    Mutation(ESTIMATOR, "-1.0).masked_fill(rewards_B.isnan(), 0.0)", "-1.0)", OF_ESTIMATORS),
+    Mutation(ESTIMATOR, "sum(dim=1, keepdim=True) - 1)", "sum(dim=1, keepdim=True))", OF_ESTIMATORS),
+    Mutation(ESTIMATOR, "mask_B_T.sum(dim=1).clamp(min=1)", "mask_B_T.sum(dim=1)", OF_ESTIMATORS),
+    Mutation(PRESETS, "epsilon_high=4e-4", "epsilon_high=3e-4", OF_ESTIMATORS),
+    Mutation(PRESETS, "options.max_steps // 2", "options.max_steps", f"{OF_ALGORITHMS} -k annealed"),
+    # The decision per group.
+    Mutation(DECISION, "if reads_solve_rates else solve_rate_P.nan_to_num()", "", f"{OF_RULES} -k no_verdict"),
+    Mutation(DECISION, "rewards_B.masked_fill(rewards_B_F.isnan().all(dim=1), torch.nan)", "rewards_B", OF_DECISIONS),
+    Mutation(DECISION, "scale=scale_joint_groups", "scale=False", OF_DECISIONS),
+    Mutation(DECISION, "(~groups.gate_P_G.isnan()).sum(dim=1)", "(~groups.gate_P_G.isnan()).sum()", OF_DECISIONS),
+    # Losses.
+    Mutation(LOSSES, "mask_B_T = mask_B_T * tool_mask_B_T", "pass", OF_LOSSES),
+    Mutation(LOSSES, 'losses_B_T * batch["rollout_weight"].unsqueeze(1)', "losses_B_T", OF_LOSSES),
+    Mutation(LOSSES, 'losses_B_T * batch["importance_sampling_ratio"]', "losses_B_T", OF_LOSSES),
+    Mutation(LOSSES, "sft_B = sft_weight * weight_B", "sft_B = weight_B", OF_LOSSES),
+    Mutation(LOSSES, 'if loss_type == "grpo"', 'if loss_type != "grpo"', OF_LOSSES),
     Mutation(
-        G, " and not weights.off_policy_P.any()", "", "tests/trainer/test_demonstration_loss.py -k off_policy_weight"
+        BATCHES, 'batch["advantages"] = batch["advantages"] * weight_B', "pass", f"{OF_DEMONSTRATIONS} -k always_on"
     ),
-    Mutation(E, "logps_B_T.float() if is_half else logps_B_T", "logps_B_T", TE),
-    Mutation(E, "max_ratio: float = 1.2", "max_ratio: float = 1.3", TE),
-    Mutation(E, "epsilon_low=3e-4", "epsilon_low=4e-4", TE),
-    Mutation(E, "epsilon_high=4e-4", "epsilon_high=3e-4", TE),
-    Mutation(E, "LUFFY_SHAPE = 0.1", "LUFFY_SHAPE = 0.2", TE),
-    Mutation(RP, "(left + right) > budget", "(left + right) >= budget", "tests/trainer/test_row_packing.py"),
-    Mutation(RP, '    "tool_mask",\n', "", "tests/trainer/test_row_packing.py"),
+    Mutation(LOSSES, ' & batch["completion_mask"].any(dim=1)', "", f"{OF_RULES} -k truncated"),
+    Mutation(HPT, "self._pending_metrics.clear()", "pass", f"{OF_ALGORITHMS} -k what_rewards_log"),
     Mutation(
-        H,
-        'inputs["completion_mask"] * inputs.get("tool_mask", 1)',
-        'inputs["completion_mask"]',
-        TA + "outputs_of_tools",
+        HPT,
+        "rows = generated_rows * self.current_gradient_accumulation_steps",
+        "rows = generated_rows",
+        f"{OF_DEMONSTRATIONS} -k short_last_window",
     ),
-    Mutation(H, "self._pending_extra_logs.clear()", "pass", TA + "what_rewards_log"),
-    Mutation(H, "self._pending_metrics.clear()", "pass", TA + "what_rewards_log"),
-    Mutation(H, 'scale=self.args.scale_rewards == "group"', "scale=False", TA + "joint_groups"),
+    Mutation(COLLECTOR, " | (weights.off_policy_P > 0)", "", f"{OF_DEMONSTRATIONS} -k off_policy_arm"),
+    # Which rows are computed where.
+    Mutation(FORWARDS, "budget)[::-1]", "budget)", f"{OF_FORWARDS} -k longest_rollouts"),
+    Mutation(FORWARDS, "if not rollouts and not demonstrations:", "if False:", f"{OF_FORWARDS} -k longest_rollouts"),
+    Mutation(FORWARDS, "math.gcd(len(batches), micro_batches_per_step)", "len(batches)", f"{OF_FORWARDS} -k old_logps"),
+    Mutation(PACKING, "(left + right) > budget", "(left + right) >= budget", OF_PACKING),
+    Mutation(PACKING, '    "tool_mask",\n', "", OF_PACKING),
+    Mutation(PACKING, '    "ref_per_token_logps",\n', "", f"{OF_FORWARDS} -k options2"),
+    Mutation(PACKING, 'small["completion_mask"][len(rows) :] = 0', "pass", OF_PACKING),
+    # Demonstrations as tokens.
+    Mutation(DEMONSTRATIONS, "prompt_ids[-16:]", "prompt_ids[-2:]", OF_TOKENS),
+    Mutation(DEMONSTRATIONS, "rest.removeprefix(prompt_tail[len(opened) :])", "rest", OF_TOKENS),
+    Mutation(DEMONSTRATIONS, "sort_keys=True, ", "", OF_TOKENS),
+    Mutation(DEMONSTRATIONS, "            end -= 1", "            pass", OF_TOKENS),
+    Mutation(DEMONSTRATIONS, "(TemplateError, TypeError)", "TypeError", OF_TOKENS),
+    # What survives a kill.
     Mutation(
-        H,
-        ' & inputs["completion_mask"].any(dim=1)',
-        "",
-        "tests/trainer/test_algorithm_rules.py -k truncated_completions",
-    ),
-    Mutation(CK, "all(step in each", "any(step in each", TR + "another_process"),
-    Mutation(
-        CK,
-        "isinstance(error, RunError) or is_lost_connection(error)",
-        "is_lost_connection(error)",
-        TR + "explain_themselves",
+        DURABLE,
+        "self._skipped_in_row + 1 if is_bad else 0",
+        "self._skipped_in_row + is_bad",
+        f"{OF_FAULTS} -k learns_nothing",
     ),
     Mutation(
-        CK,
-        "isinstance(error, RunError) or is_lost_connection(error)",
-        "isinstance(error, RunError)",
-        TR + "explain_themselves",
+        DURABLE, "self.state.global_step >= self.state.max_steps", "False", f"{OF_RESUME} -k uninterrupted_one[10]"
     ),
-    Mutation(D, "sort_keys=True, ", "", TD),
-    Mutation(D, "(TemplateError, TypeError)", "TypeError", TD),
-    Mutation(D, "(TemplateError, TypeError)", "TypeError", "tests/trainer/test_trainer.py -k template_refuses"),
     Mutation(
-        "hpt_trl/trainer/forwards.py",
-        "demonstration_forwards[-1 - index :: -len(batches)]",
-        "demonstration_forwards[index :: len(batches)]",
-        "tests/trainer/test_forwards.py -k longest_rollouts",
+        DURABLE, "if self._termination.has_stopped else {}", "if False else {}", f"{OF_FAULTS} -k beside_the_best"
     ),
+    Mutation(CHECKPOINTS, "if all(step in seen", "if any(step in seen", f"{OF_RESUME} -k another_process"),
+    Mutation(CHECKPOINTS, "return epoch, round(", "return epoch, int(", f"{OF_RESUME} -k stream"),
+    Mutation(CHECKPOINTS, "isinstance(error, RunError) or ", "", f"{OF_RESUME} -k explain_themselves"),
+    Mutation(CHECKPOINTS, " or is_lost_connection(error)", "", f"{OF_RESUME} -k explain_themselves"),
+    Mutation(CHECKPOINTS, "path.stat().st_size != size", "False", f"{OF_RESUME} -k passed_over"),
+    Mutation(FILES, "    finally:\n        _remove(temporary)", "    finally:\n        pass", OF_FILES),
 ]
