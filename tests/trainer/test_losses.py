@@ -71,3 +71,37 @@ def test_a_demonstration_in_its_group_has_the_weight_of_a_rollout():
     shaped = [torch.tensor(logp).exp() / (torch.tensor(logp).exp() + 0.1) for logp in (-1.0, -3.0)]
     assert loss.total.item() == 0.0
     assert loss.joint.item() == pytest.approx(-sum(shaped).item() / 4)
+
+
+@pytest.mark.parametrize("name", ["reinforce", "srft"])
+def test_row_by_row_losses_have_the_gates_weight(name):
+    batch = {
+        "completion_mask": torch.ones(2, 2),
+        "rewards": torch.tensor([0.0, 0.0]),
+        "rollout_weight": torch.tensor([0.25, 1.0]),
+    }
+    losses_B_T, _ = rollout_losses(LOGPS_B_T, torch.zeros(2, 2), batch, ALGORITHMS[name])
+    # A wrong rollout has advantage -1: its loss is the log-probability.
+    assert losses_B_T.tolist() == [[-0.25, -0.75], [-2.0, -9.0]]
+
+
+def test_group_advantages_carry_the_gates_weight_already():
+    batch = {
+        "completion_mask": torch.ones(2, 2),
+        "advantages": torch.tensor([0.25, -1.0]),
+        "rollout_weight": torch.tensor([0.25, 1.0]),
+    }
+    losses_B_T, _ = rollout_losses(LOGPS_B_T, None, batch, ALGORITHMS["dr_grpo"])
+    # The ratio to the current policy is 1.
+    assert losses_B_T.tolist() == [[-0.25, -0.25], [1.0, 1.0]]
+
+
+def test_trls_correction_for_vllm_multiplies_the_losses():
+    batch = {
+        "completion_mask": torch.ones(2, 2),
+        "advantages": torch.tensor([1.0, -1.0]),
+        "rollout_weight": torch.ones(2),
+        "importance_sampling_ratio": torch.tensor([[0.5, 2.0], [1.0, 3.0]]),
+    }
+    losses_B_T, _ = rollout_losses(LOGPS_B_T, None, batch, ALGORITHMS["dr_grpo"])
+    assert losses_B_T.tolist() == [[-0.5, -2.0], [1.0, 3.0]]
