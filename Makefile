@@ -8,9 +8,10 @@ TRACKERS_BIN := $(TRACKERS_VENV)/bin
 
 # Processes that run tests side by side; 0: this one alone.
 WORKERS ?= logical
-# Milliseconds each: no trainer, no subprocess.
-TENSOR_TESTS = tests/algorithm tests/common tests/project/test_layout.py tests/trainer/test_demonstrations.py \
-	tests/trainer/test_row_packing.py
+# Milliseconds each: nothing is trained.
+TENSOR_TESTS = tests/algorithm tests/common tests/project/test_layout.py tests/project/test_mutations.py \
+	tests/trainer/test_batches.py tests/trainer/test_deferred_logps.py tests/trainer/test_demonstrations.py \
+	tests/trainer/test_losses.py tests/trainer/test_row_packing.py tests/trainer/test_trl_hooks.py
 
 .PHONY: install quickstart check lint test test-distributed mutants docs format hooks vllm-cpu test-vllm \
 	test-trackers extras audit
