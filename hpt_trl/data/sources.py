@@ -11,7 +11,7 @@ from hpt_trl.data.refusal_report import RefusedError
 from hpt_trl.miniature import MODEL_PATH
 
 MINIATURE = "miniature"
-"""Name of the embedded model and of its tasks, which need no download."""
+"""Name of the bundled model and of its tasks, which need no download."""
 
 
 def resolve_model(name: str | None) -> str:

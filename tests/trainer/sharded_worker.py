@@ -163,7 +163,7 @@ def run_patterns(config: str, model: str, folder: Path, **options: Any) -> dict[
 
 
 def run_miniature(config: str, model: str, folder: Path, **options: Any) -> dict[str, Any]:
-    """The embedded model on its tasks, its model saved as a user's is."""
+    """The bundled model on its tasks, its model saved as a user's is."""
     options = {"max_steps": 4, "gradient_accumulation_steps": 2, "max_completion_length": 24} | options
     trainer = launched_trainer(
         config, MODEL_PATH, folder, rows=dataset(64, 0, "train"), reward=accuracy_reward,

@@ -34,7 +34,7 @@ OVERRIDES = {
 
 
 def make_trainer(folder: Path, served_dtype: str, keywords: dict[str, Any], **options: Any) -> HPTTrainer:
-    """A trainer of the committed colocate config: 4 prompts x 4 rollouts a step, on the embedded model."""
+    """A trainer of the committed colocate config: 4 prompts x 4 rollouts a step, on the bundled model."""
     vllm_generation.LLM = partial(vllm_generation.LLM, dtype=served_dtype)
     flags = ["--config", str(ROOT / "configs" / "vllm" / "colocate.yaml"), "--output_dir", str(folder)]
     for name, value in (OVERRIDES | options).items():
