@@ -1,10 +1,10 @@
-"""Checkpoints that are known to be complete or not, and the state of a run that transformers does not save.
+"""Which checkpoint a run is resumed from, and the state of a run that transformers does not save.
 
-A checkpoint is complete once it contains `hpt_complete.json`, which is written last and lists every file with its size.
-A folder that a killed run left half-written, or whose files a full disk truncated, is therefore recognized.
+Whether a checkpoint is complete and undamaged is told by its marker: see `markers.py`.
 """
 
-import json
+import os
+import pickle
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from accelerate.logging import get_logger
 from accelerate.utils import gather_object, send_to_device
 from safetensors import SafetensorError
@@ -22,45 +23,12 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from hpt_trl.common.errors import LocalRunError, RunError
-from hpt_trl.common.files import UNFINISHED, flush, write_atomically
 from hpt_trl.durability.faults import first_fault, is_lost_connection
+from hpt_trl.durability.markers import MARKER, damage_reason, incomplete_reason
 
 logger = get_logger(__name__)
 
-MARKER = "hpt_complete.json"
 REFERENCE = "hpt_reference.safetensors"
-
-
-def clear_complete_marker(folder: Path) -> None:
-    """Mark a checkpoint that is about to be overwritten as incomplete."""
-    (folder / MARKER).unlink(missing_ok=True)
-
-
-def mark_complete(folder: Path) -> None:
-    """Record that all processes have written their files, and the size of each file."""
-    # A run that was killed while writing may have left a temporary file.
-    contents = [path for path in sorted(folder.rglob("*")) if UNFINISHED not in path.name]
-    for path in contents:
-        flush(path)
-    sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in contents if path.is_file()}
-    write_atomically(folder / MARKER, json.dumps({"files": sizes}, indent=1))
-
-
-def incomplete_reason(folder: Path) -> str | None:
-    """Why a checkpoint is not complete, or None if it is."""
-    try:
-        sizes = json.loads((folder / MARKER).read_text())["files"]
-    except FileNotFoundError:
-        return f"it has no {MARKER}: it is half-written, or another trainer wrote it"
-    except json.JSONDecodeError:
-        return f"its {MARKER} is truncated"
-    for name, size in sizes.items():
-        path = folder / name
-        if not path.is_file():
-            return f"its file {name} is missing"
-        if path.stat().st_size != size:
-            return f"its file {name} has {path.stat().st_size} bytes instead of {size}"
-    return None
 
 
 @contextmanager
@@ -95,9 +63,24 @@ def _not_written(folder: Path, failure: Exception) -> str:
     )
 
 
+@contextmanager
+def reporting_read_errors(folder: Path) -> Iterator[None]:
+    """Raise RunError where a checkpoint cannot be loaded: another model's, or damaged and without checksums."""
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError, ValueError, LookupError, EOFError, pickle.UnpicklingError) as error:
+        if isinstance(error, (RunError, torch.OutOfMemoryError)) or is_lost_connection(error):
+            raise
+        raise LocalRunError(
+            f"The checkpoint {str(folder)!r} could not be loaded: {type(error).__name__}: "
+            f"{' '.join(str(error).split())[:300]}. It is damaged, or belongs to another model or optimizer. Resume "
+            "from another checkpoint, or start from scratch in another output_dir."
+        ) from error
+
+
 def _by_step(output_dir: Path) -> dict[int, Path]:
-    """Folders of checkpoints by step, oldest first."""
-    pattern = re.compile(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)")
+    """Paths named like checkpoints by step, oldest first; not each of them is a folder."""
+    pattern = re.compile(rf"{PREFIX_CHECKPOINT_DIR}-([0-9]+)")
     found = [(pattern.fullmatch(path.name), path) for path in output_dir.iterdir()] if output_dir.is_dir() else []
     return dict(sorted((int(match[1]), path) for match, path in found if match))
 
@@ -112,7 +95,7 @@ def rotate(newest: Path, limit: int | None, best: str | None) -> None:
     """
     if limit is None or limit < 1:
         return
-    step_of = {path: step for step, path in _by_step(newest.parent).items()}
+    step_of = {path: step for step, path in _by_step(newest.parent).items() if path.is_dir()}
     kept = {newest} if best is None else {newest, newest.parent / Path(best).name}
 
     def is_worth_keeping(path: Path) -> bool:
@@ -124,7 +107,7 @@ def rotate(newest: Path, limit: int | None, best: str | None) -> None:
 
 
 def newest_complete(output_dir: Path) -> Path | None:
-    """The newest checkpoint that is complete on every process; others are skipped with a warning.
+    """The newest checkpoint that is complete and undamaged on every process; others are skipped with a warning.
 
     Every process must call it.
 
@@ -140,12 +123,25 @@ def newest_complete(output_dir: Path) -> Path | None:
             f"There are complete checkpoints in {str(output_dir)!r}, but none that every process sees: the machines do "
             "not share this folder. Copy the newest to all of them, or start from scratch in another output_dir."
         )
-    newest = max(complete, default=-1)
+    newest = -1
+    damage: dict[int, str] = {}
+    for step in reversed(complete):
+        fault = _damage(folders[step])
+        if fault is None:
+            newest = step
+            break
+        damage[step] = fault
     for step, folder in folders.items():
         if step > newest:
-            reason = next((seen[step] for seen in on_ranks if seen.get(step)), "not every process sees it")
-            logger.warning(f"Skipping {str(folder)!r}: {reason}.")
-    return folders[newest] if complete else None
+            reason = damage.get(step) or next((seen[step] for seen in on_ranks if seen.get(step)), None)
+            logger.warning(f"Skipping {str(folder)!r}: {reason or 'not every process sees it'}.")
+    return folders.get(newest)
+
+
+def _damage(folder: Path) -> str | None:
+    """Why a checkpoint cannot be trusted, the same on every process. Every process must call it."""
+    # Processes of one machine see the same files: one of them reads all.
+    return first_fault(damage_reason(folder) if PartialState().is_local_main_process else None)
 
 
 def resolve_resume_checkpoint(wanted: str | bool | None, output_dir: Path) -> str | None:
@@ -157,7 +153,7 @@ def resolve_resume_checkpoint(wanted: str | bool | None, output_dir: Path) -> st
         output_dir: the run's folder.
 
     Raises:
-        RunError: if there is no such checkpoint, or files of it are missing or truncated.
+        RunError: if there is no such checkpoint, or files of it are missing or damaged.
     """
     if wanted is None or wanted is False:
         return None
@@ -170,8 +166,10 @@ def resolve_resume_checkpoint(wanted: str | bool | None, output_dir: Path) -> st
             )
         logger.info(f"Resuming from {found}." if found else f"No complete checkpoint in {output_dir}: a fresh start.")
         return str(found) if found else None
-    problem = incomplete_reason(Path(wanted))
-    fault = first_fault(problem if (Path(wanted) / MARKER).exists() else None)
+    folder = Path(wanted)
+    has_marker = os.path.lexists(folder / MARKER)
+    problem = first_fault(incomplete_reason(folder)) or _damage(folder)
+    fault = first_fault(problem if has_marker or not folder.is_dir() else None)
     if fault is not None:
         raise RunError(f"{wanted!r} is not a complete checkpoint: {fault}. Resume from another one, or use 'auto'.")
     if problem is not None:
@@ -186,7 +184,9 @@ def save_state(folder: Path, rank: int, state: Mapping[str, Any]) -> None:
 
 
 def load_state(folder: Path, rank: int, layout: Mapping[str, int], device: torch.device) -> dict[str, Any] | None:
-    """This process's state, or None with a warning if there is none that fits.
+    """This process's state; None with a warning, on every process, if one of them has none that fits.
+
+    Every process must call it.
 
     Args:
         folder: the checkpoint.
@@ -195,15 +195,18 @@ def load_state(folder: Path, rank: int, layout: Mapping[str, int], device: torch
         device: device of its tensors.
     """
     path = folder / f"hpt_state_{rank}.pth"
-    problem = f"{folder} has no {path.name}"
+    problem: str | None = f"{folder} has no {path.name}"
     if path.is_file():
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        changed = {name: (state["layout"].get(name), now) for name, now in layout.items()}
+        with reporting_read_errors(folder):
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+            changed = {name: (loaded["layout"].get(name), now) for name, now in layout.items()}
         changed = {name: pair for name, pair in changed.items() if pair[0] != pair[1]}
-        if not changed:
-            return send_to_device(state, device)
-        problem = f"{folder} was written with other options (then, now): {changed}"
-    logger.warning(f"{problem}. The resumed run is not exact: rollouts are generated again, and metrics start over.")
+        problem = f"{folder} was written with other options (then, now): {changed}" if changed else None
+    # A process that restored its rollouts alone would wait for the others, which generate theirs.
+    fault = first_fault(problem)
+    if fault is None:
+        return send_to_device(loaded, device)
+    logger.warning(f"{fault}. The resumed run is not exact: rollouts are generated again, and metrics start over.")
     return None
 
 
@@ -226,6 +229,12 @@ def load_reference(folder: Path, model: torch.nn.Module | None) -> None:
     logger.warning(f"The reference model starts over: {reason}. The resumed run is not exact.")
 
 
+def trainer_state(folder: Path) -> TrainerState:
+    """transformers' state of the run at a checkpoint."""
+    with reporting_read_errors(folder):
+        return TrainerState.load_from_json(str(folder / TRAINER_STATE_NAME))
+
+
 def stream_position(folder: Path, batches_per_step: int) -> tuple[int, int]:
     """Complete epochs that the run of a checkpoint has read from a stream, and batches of the next one.
 
@@ -233,7 +242,7 @@ def stream_position(folder: Path, batches_per_step: int) -> tuple[int, int]:
         folder: the checkpoint.
         batches_per_step: `gradient_accumulation_steps`.
     """
-    state = TrainerState.load_from_json(str(folder / TRAINER_STATE_NAME))
+    state = trainer_state(folder)
     # transformers counts `max_steps` steps as one epoch of a stream, and begins another where the stream ends.
     epoch = int(state.epoch or 0)
     return epoch, round(((state.epoch or 0) - epoch) * state.max_steps) * batches_per_step

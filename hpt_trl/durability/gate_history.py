@@ -12,6 +12,7 @@ from hpt_trl.common.errors import LocalRunError
 from hpt_trl.common.files import atomic_path
 
 FILE_NAME = "gate.parquet"
+COLUMNS = ("step", "prompt_id", "solve_rate", "rollouts", "demonstration", "off_policy")
 
 
 class GateHistory:
@@ -59,8 +60,20 @@ class GateHistory:
         past = next((path for path in paths if path.exists()), None)
         self._frames = []
         if step > 0 and past is not None:
-            rows = pd.read_parquet(past)
-            self._frames = [rows[rows["step"] < step]]
+            self._frames = [_read_rows(past, step)]
+
+
+def _read_rows(path: Path, step: int) -> pd.DataFrame:
+    """Rows of the steps before `step`."""
+    try:
+        rows = pd.read_parquet(path)[list(COLUMNS)]
+        return rows[rows["step"] < step]
+    # pyarrow's errors are ValueErrors and OSErrors; a missing column is a KeyError.
+    except (ValueError, OSError, KeyError, TypeError) as error:
+        raise LocalRunError(
+            f"{str(path)!r} is not a gate history with the columns {list(COLUMNS)}: {' '.join(str(error).split())}. "
+            "Restore it, resume from another checkpoint, or delete the file to start the history here."
+        ) from error
 
 
 class GateHistoryCallback(TrainerCallback):

@@ -23,16 +23,16 @@ from hpt_trl.common.errors import RunError
 from hpt_trl.common.overriding import overriding
 from hpt_trl.durability.checkpoints import (
     EpochEndCallback,
-    clear_complete_marker,
     load_reference,
     load_state,
-    mark_complete,
+    reporting_read_errors,
     reporting_write_errors,
     resolve_resume_checkpoint,
     rotate,
     save_reference,
     save_state,
     stream_position,
+    trainer_state,
 )
 from hpt_trl.durability.config import DurableGRPOConfig
 from hpt_trl.durability.faults import (
@@ -41,8 +41,10 @@ from hpt_trl.durability.faults import (
     TerminationCallback,
     explaining_lost_peer,
     first_fault,
+    no_progress,
 )
 from hpt_trl.durability.hub import PUSH_ERRORS, creating, pushing, warn_if_failed, warn_of_failed_push
+from hpt_trl.durability.markers import clear_checkpoint, mark_complete
 from hpt_trl.monitoring.run_log import StepClock
 from hpt_trl.trainer.checks import check_launch, check_prompts, check_tokenizer, context_length, too_long
 from hpt_trl.trainer.trl_hooks import check_attributes, restore_run_state, run_state, weights_are_sharded
@@ -176,7 +178,7 @@ class DurableGRPOTrainer(GRPOTrainer):
                 self._skipped_steps += 1
             metrics["hpt/skipped_steps"] = [float(self._skipped_steps)]
         if self._skipped_in_row >= self.args.max_skipped_steps_in_row:
-            raise RunError(_no_progress(self._skipped_in_row, norm, limit, self.state.global_step))
+            raise RunError(no_progress(self._skipped_in_row, norm, limit, self.state.global_step))
         return grad_norm
 
     # Save and resume
@@ -208,6 +210,8 @@ class DurableGRPOTrainer(GRPOTrainer):
             RunError: for faults that the user can fix, such as an incomplete checkpoint; the message says how.
         """
         self._resumed_from = resolve_resume_checkpoint(resume_from_checkpoint, Path(str(self.args.output_dir)))
+        if self._resumed_from is not None:
+            trainer_state(Path(self._resumed_from))  # transformers' error would not name the checkpoint
         with self._termination.listening(), explaining_lost_peer(), self._while_training():
             output = super().train(self._resumed_from, trial, ignore_keys_for_eval)
         if self._termination.has_stopped:
@@ -218,9 +222,9 @@ class DurableGRPOTrainer(GRPOTrainer):
         folder = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         has_collectives = self.is_deepspeed_enabled or self.is_fsdp_enabled or self.state.best_global_step
         limit = self.args.save_total_limit
-        if self.args.should_save:
-            clear_complete_marker(folder)
-        self.accelerator.wait_for_everyone()
+        with reporting_write_errors(folder, together=True):
+            if self.accelerator.is_local_main_process:
+                clear_checkpoint(folder)
         with reporting_write_errors(folder, together=not has_collectives):
             # transformers would delete older checkpoints before this one is complete. Of a model only there is nothing
             # to resume from.
@@ -283,6 +287,18 @@ class DurableGRPOTrainer(GRPOTrainer):
             restore_run_state(self, state)
             self._skipped_steps, self._skipped_in_row = state["skipped_steps"], state["skipped_in_row"]
             self._seconds_before = state["seconds"]
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        with reporting_read_errors(Path(resume_from_checkpoint)):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_optimizer_and_scheduler(self, checkpoint):
+        with reporting_read_errors(Path(str(checkpoint))):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_rng_state(self, checkpoint):
+        with reporting_read_errors(Path(str(checkpoint))):
+            super()._load_rng_state(checkpoint)
 
     def _get_train_sampler(self, dataset=None):
         self._train_sampler = super()._get_train_sampler(dataset)
@@ -376,13 +392,3 @@ class DurableGRPOTrainer(GRPOTrainer):
         for job in getattr(getattr(self, "push_in_progress", None), "jobs", []):
             if job not in jobs_before:
                 job.add_done_callback(partial(warn_if_failed, repo=self._repository, step=step))
-
-
-def _no_progress(steps: int, norm: float, limit: float | None, step: int) -> str:
-    reason = f"is above skip_grad_norm_above ({limit})" if math.isfinite(norm) else "is not finite"
-    return (
-        f"The gradient norm of {steps} consecutive optimizer steps, up to step {step}, {reason} (the last: {norm:g}). "
-        "Training has stopped making progress. Resume from an earlier checkpoint with a lower learning_rate or "
-        "sft_weight; if weights or activations overflow, train in bf16 or fp32 instead of fp16. "
-        "max_skipped_steps_in_row sets the limit."
-    )

@@ -25,7 +25,7 @@ import transformers
 from packaging.version import Version
 from peft import LoraConfig
 
-from hpt_trl.durability.checkpoints import incomplete_reason
+from hpt_trl.durability.markers import incomplete_reason
 from tests.forks import await_path, exit_codes, fork_ranks
 from tests.tiny import build_tiny_model, make_trainer, parameters
 

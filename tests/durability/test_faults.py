@@ -18,7 +18,7 @@ from transformers import LlamaConfig, TrainerCallback
 
 from hpt_trl import HPTConfig
 from hpt_trl.common.errors import RunError
-from hpt_trl.durability.checkpoints import incomplete_reason
+from hpt_trl.durability.markers import incomplete_reason
 from hpt_trl.trainer.checks import check_launch, context_length
 from tests.durability.fault_worker import AtStep
 from tests.forks import ROOT, await_path, launch

@@ -12,13 +12,11 @@ from transformers import TrainerCallback
 
 from hpt_trl.common.errors import RunError
 from hpt_trl.durability.checkpoints import (
-    MARKER,
-    incomplete_reason,
-    mark_complete,
     reporting_write_errors,
     resolve_resume_checkpoint,
     rotate,
 )
+from hpt_trl.durability.markers import MARKER, incomplete_reason, mark_complete
 from tests.durability.kill_and_resume import OPTIONS, differences, log_without_times
 from tests.forks import launch
 from tests.tiny import ROWS, make_trainer, parameters
