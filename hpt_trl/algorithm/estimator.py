@@ -35,7 +35,7 @@ class Tokens:
         old_logps: (B, T) of the policy that sampled them, without gradient; None: the current policy, detached.
         advantages: (B,) or (B, T), for algorithms that are given theirs.
         rewards: (B,), for algorithms that estimate their own.
-        group_size: rows of one prompt, which stand together; None where rows are torn from their groups.
+        group_size: rows per prompt, which are adjacent; None where rows are not in complete groups.
         entropies: (B, T) in nats, for SRFT.
 
     Example:
@@ -317,8 +317,7 @@ class Estimator:
         advantage_B_T = (advantage.unsqueeze(1) if advantage.ndim == 1 else advantage).expand_as(tokens.logps)
         reference_B_T = self.reference(tokens)
         stable_B_T, frozen_B_T = self.stabilization(_safe_exp(tokens.logps.detach() - reference_B_T), advantage_B_T)
-        # A token that does not learn has the value it would have at its frozen ratio: where TRL's and the reference
-        # code's clipped losses stand too.
+        # A token that does not learn has the value of its frozen ratio, as in TRL's and the reference code's losses.
         frozen_logps_B_T = reference_B_T + frozen_B_T.log()
         logps_B_T = torch.where(stable_B_T, tokens.logps, frozen_logps_B_T)
         surrogate_B_T = self.likelihood(logps_B_T, reference_B_T)

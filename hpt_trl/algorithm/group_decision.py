@@ -46,7 +46,7 @@ class Groups:
         return solve_rates(self.gate_P_G, self.success_value)
 
     def successes(self) -> Tensor:
-        """(P * G,) success of each rollout: 1, 0, or NaN where it could not be scored."""
+        """(P * G,) success of each rollout, 1 or 0, or its reward without a `success_value`; NaN where not scored."""
         return solve_rates(self.gate_P_G.view(-1, 1), self.success_value)
 
 

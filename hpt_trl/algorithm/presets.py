@@ -53,7 +53,7 @@ OFF_POLICY = Estimator(unit_policy, given, shaped)
 JOINT_OFF_POLICY = replace(OFF_POLICY, advantage=group_advantages, needs_groups=True)
 
 
-def both(options: Any) -> Gate:
+def equal_weights(options: Any) -> Gate:
     """A gate that weights the rollouts and the demonstration of every prompt by 1."""
     return partial(constant_gate, rollouts=1.0, demonstration=1.0)
 
@@ -90,9 +90,10 @@ class Algorithm:
         rollouts: losses on rollouts; none: no rollouts are generated.
         demonstrations: losses on demonstrations.
         joint_group: whether a demonstration's reward counts in the advantages of its group.
-        trl_rollouts: whether the trainer uses TRL's own loss on rollouts, with all of TRL's options, for `rollouts`.
+        trl_rollouts: whether the trainer uses TRL's own advantages and loss on rollouts, as TRL's options say;
+            `rollouts` then says only that there are rollouts, and which estimator of the paper this corresponds to.
         fixed_gate: builds, from the config, the gate that is part of this algorithm and does not depend on solve
-            rates; None: the gate that the config names, or `both` for joint groups.
+            rates; None: the gate that the config names, or `equal_weights` for joint groups.
 
     Example:
         >>> ALGORITHMS["hpt"] == Algorithm(rollouts=(DR_GRPO,), demonstrations=(SFT,), trl_rollouts=True)
@@ -110,7 +111,7 @@ class Algorithm:
     @property
     def prescribed_gate(self) -> Callable[[Any], Gate] | None:
         """Builds the gate that this algorithm prescribes whatever the solve rates; None where the config names one."""
-        return both if self.joint_group and self.fixed_gate is None else self.fixed_gate
+        return equal_weights if self.joint_group and self.fixed_gate is None else self.fixed_gate
 
     def group_advantage(self) -> Advantage | None:
         """The advantage estimate over complete groups, if an estimator on rollouts has one."""

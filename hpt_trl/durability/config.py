@@ -10,7 +10,7 @@ from trl import GRPOConfig
 class DurableGRPOConfig(GRPOConfig):
     r"""
     Configuration of [`~hpt_trl.trainer.durable.DurableGRPOTrainer`]: every option of [`~trl.GRPOConfig`], and how a run
-    meets faults.
+    handles faults.
 
     Args:
         skip_grad_norm_above (`float`, *optional*):

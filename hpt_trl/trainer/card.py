@@ -27,19 +27,6 @@ PAPER = {
         }"""),  # noqa: E501
 }
 
-PAPER = {
-    "title": "Towards a Unified View of Large Language Model Post-Training",
-    "id": "2509.04419",
-    # docstyle-ignore
-    "citation": textwrap.dedent("""\
-        @article{lv2025unified,
-            title        = {{Towards a Unified View of Large Language Model Post-Training}},
-            author       = {Xingtai Lv and Yuxin Zuo and Youbang Sun and Hongyi Liu and Yuntian Wei and Zhekai Chen and Xuekai Zhu and Kaiyan Zhang and Bingning Wang and Ning Ding and Bowen Zhou},
-            year         = 2025,
-            eprint       = {arXiv:2509.04419},
-        }"""),  # noqa: E501
-}
-
 
 def gate_name(trainer: Any) -> str:
     """The option `gate`, which may be a dotted path, or the name of the callable that was passed instead."""

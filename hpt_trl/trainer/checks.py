@@ -85,7 +85,7 @@ def check_before_loading(
     """
     check_algorithm(args, algorithm)
     check_served_model(args, model)
-    if not gate_is_off:
+    if not gate_is_off or args.max_tokens_per_forward is not None:
         check_loss_type(args.loss_type)
     check_dataset(
         dataset,
@@ -120,7 +120,7 @@ def check_algorithm(args: HPTConfig, algorithm: Algorithm) -> None:
         ignored["scale_rewards"] = "batch"
     if ignored:
         raise ValueError(
-            f"This algorithm would ignore {ignored}: it uses neither TRL's advantages nor its loss on rollouts. Leave "
+            f"This algorithm would ignore {ignored}: its advantages or its loss on rollouts are not TRL's. Leave "
             "them at their defaults, set them in an Estimator of your own, or use algorithm='hpt'."
         )
     needs_rollouts = any(
@@ -308,7 +308,7 @@ def check_token_budget(args: HPTConfig, accelerator: Accelerator) -> None:
         )
 
 
-def check_support(args: HPTConfig, algorithm: Algorithm, has_router_loss: bool, supports_images: bool) -> None:
+def check_support(args: HPTConfig, algorithm: Algorithm, has_router_loss: bool, reads_images: bool) -> None:
     """Reject models that the algorithm or an option does not support."""
     if has_router_loss and not algorithm.trl_rollouts:
         raise ValueError("This algorithm would ignore the router's auxiliary loss: set router_aux_loss_coef to 0.")
@@ -317,7 +317,7 @@ def check_support(args: HPTConfig, algorithm: Algorithm, has_router_loss: bool, 
             "The router's auxiliary loss needs complete micro-batches, which max_tokens_per_forward would split. "
             "Unset it, or set router_aux_loss_coef to 0."
         )
-    if supports_images and args.max_tokens_per_forward is not None:
+    if reads_images and args.max_tokens_per_forward is not None:
         raise ValueError(
             "A model with image inputs needs micro-batches as TRL arranges them, which max_tokens_per_forward would "
             "split. Unset it, and lower per_device_train_batch_size."

@@ -45,7 +45,7 @@ class DeferredLogps:
             model, ids, mask, length, args, kwargs: what TRL called it with; `length` counts completion tokens.
 
         Raises:
-            RuntimeError: if TRL asks twice, which it does for no option with which the computation is deferred.
+            RuntimeError: if TRL asks twice, which it does not with the options for which the computation is deferred.
         """
         if not self._is_recording:
             return compute(model, ids, mask, length, *args, **kwargs)
@@ -54,15 +54,15 @@ class DeferredLogps:
                 "TRL computed log-probabilities twice per generation, but hpt_trl can defer only one computation. "
                 "Install a tested release of TRL (see pyproject.toml)."
             )
-        self._compute = partial(self._first, compute, model, ids, mask, length, args, kwargs)
+        self._compute = partial(self._run, compute, model, ids, mask, length, args, kwargs)
         return ids.new_zeros(len(ids), length, dtype=torch.float32), None, None
 
     @staticmethod
-    def _first(compute, model, ids, mask, length, args, kwargs, rows: RolloutBatch | None) -> Tensor:
-        if rows is not None:
-            ids = torch.cat([rows["prompt_ids"], rows["completion_ids"]], dim=1)
-            mask = torch.cat([rows["prompt_mask"], rows["completion_mask"]], dim=1)
-            length = rows["completion_ids"].size(1)
+    def _run(compute, model, ids, mask, length, args, kwargs, subset: RolloutBatch | None) -> Tensor:
+        if subset is not None:
+            ids = torch.cat([subset["prompt_ids"], subset["completion_ids"]], dim=1)
+            mask = torch.cat([subset["prompt_mask"], subset["completion_mask"]], dim=1)
+            length = subset["completion_ids"].size(1)
         return compute(model, ids, mask, length, *args, **kwargs)[0]
 
     @torch.no_grad()

@@ -1,6 +1,7 @@
 """DurableGRPOTrainer: GRPOTrainer whose runs can be killed, resumed exactly, stopped by a signal and pushed safely.
 
-It knows nothing of gates and demonstrations: without a subclass it trains bitwise as GRPOTrainer does.
+Gates and demonstrations are its subclass's. Alone it trains bitwise as GRPOTrainer does, except that it skips optimizer
+steps whose gradient norm is not finite.
 """
 
 import math
@@ -163,6 +164,7 @@ class DurableGRPOTrainer(GRPOTrainer):
     # The optimizer step
 
     def _get_grad_norm(self, model, grad_norm=None):
+        """Gradient norm of the optimizer step, which is skipped where the norm is bad; logs, and stops a stuck run."""
         grad_norm = super()._get_grad_norm(model, grad_norm=grad_norm)
         metrics = self._metrics["train"]
         for part, seconds in self._clock.take().items():
@@ -226,8 +228,8 @@ class DurableGRPOTrainer(GRPOTrainer):
             if self.accelerator.is_local_main_process:
                 clear_checkpoint(folder)
         with reporting_write_errors(folder, together=not has_collectives):
-            # transformers would delete older checkpoints before this one is complete. Of a model only there is nothing
-            # to resume from.
+            # transformers would delete older checkpoints before this one is complete. It may do so with
+            # `save_only_model`, whose checkpoints cannot be resumed from.
             kept_limit = limit if self.args.save_only_model else None
             with overriding(self.args, save_total_limit=kept_limit):
                 super()._save_checkpoint(model, trial)
@@ -241,6 +243,7 @@ class DurableGRPOTrainer(GRPOTrainer):
         self._push_saved()
 
     def _save_rng_state(self, output_dir):
+        """Save the state of the generators and everything else that transformers does not save."""
         super()._save_rng_state(output_dir)
         state = {
             "layout": self._layout(),

@@ -146,7 +146,7 @@ def _micro_batch(
     rollouts: list[RolloutForward], demonstrations: list[DemonstrationForward], generated: RolloutBatch
 ) -> ForwardPasses:
     if not rollouts and not demonstrations:
-        # With nothing to learn any_rank, an empty demonstration is the cheapest zero with a gradient.
+        # With nothing to learn on any rank, an empty demonstration is the cheapest zero with a gradient.
         demonstrations = [_demonstration_pass(_demonstration_table(generated), range(0))]
     return {
         "rollouts": rollouts,

@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
     from transformers import BitsAndBytesConfig
 
-_Rows: TypeAlias = Dataset | IterableDataset
+_Dataset: TypeAlias = Dataset | IterableDataset
 
 
 class HPTTrainer(DurableGRPOTrainer):
@@ -113,8 +113,8 @@ class HPTTrainer(DurableGRPOTrainer):
         model: "str | PreTrainedModel | PeftModel",
         reward_funcs: RewardFunc | list[RewardFunc] | None = None,
         args: HPTConfig | None = None,
-        train_dataset: _Rows | None = None,
-        eval_dataset: _Rows | DatasetDict | IterableDatasetDict | dict[str, _Rows] | None = None,
+        train_dataset: _Dataset | None = None,
+        eval_dataset: _Dataset | DatasetDict | IterableDatasetDict | dict[str, _Dataset] | None = None,
         processing_class: PreTrainedTokenizerBase | ProcessorMixin | None = None,
         reward_processing_classes: PreTrainedTokenizerBase | list[PreTrainedTokenizerBase] | None = None,
         callbacks: list[TrainerCallback] | None = None,
@@ -211,7 +211,7 @@ class HPTTrainer(DurableGRPOTrainer):
             self._rewards_B_F, self._gate_column, self.reward_weights, group_size, self.args.gate_success_value
         )
         mode = "train" if self.model.training else "eval"
-        self._step_log.solve_rates(self._metrics[mode], groups.solve_rates())
+        self._step_log.log_solve_rates(self._metrics[mode], groups.solve_rates())
         if not self.model.training:
             return batch
         demonstrations = self._collector.collect(inputs, batch, self._rows, enabled=not self._gate_is_off)
@@ -248,7 +248,7 @@ class HPTTrainer(DurableGRPOTrainer):
     def _demonstration_rewards(
         self, inputs: Sequence[Mapping[str, Any]], demonstrations: Demonstrations
     ) -> Tensor | None:
-        """(P,) rewards of the tokenized demonstrations that join their groups, NaN without one; None if none can."""
+        """(P,) rewards of the tokenized demonstrations, NaN without one; None if they do not join their groups."""
         if not self.algorithm.joint_group:
             return None
         ids = demonstrations.ids_of_rows(len(inputs))
@@ -365,12 +365,12 @@ class HPTTrainer(DurableGRPOTrainer):
         rows = generated_rows * self.current_gradient_accumulation_steps
         scale = self.num_generations / rows
         if self.args.sft_normalization == "token":
-            # HPTConfig has made sure that this generation is this step.
+            # HPTConfig requires one generation per optimizer step here.
             scale = self.accelerator.num_processes / batch["demonstration_tokens"].clamp(min=1.0)
         return losses.total * scale if losses.joint is None else losses.total * scale + losses.joint / rows
 
     def _get_grad_norm(self, model, grad_norm=None):
-        self._step_log.optimizer_step(self._metrics["train"])
+        self._step_log.log_optimizer_step(self._metrics["train"])
         return super()._get_grad_norm(model, grad_norm=grad_norm)
 
     def _record(
@@ -382,7 +382,7 @@ class HPTTrainer(DurableGRPOTrainer):
         solve_rate_P: Tensor,
     ) -> None:
         """Log one generation, and note it in `gate.parquet` and the samples."""
-        self._step_log.generation(
+        self._step_log.log_generation(
             self._metrics["train"], decision.weights, self._has_signal(batch), demonstrations.counts
         )
         prompt_ids = gather_object([prompt_identifier(inputs[row]) for row in self._rows.first_rows(len(inputs))])

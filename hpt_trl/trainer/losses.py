@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hpt_trl.algorithm.estimator import Tokens, token_means, token_sums
+from hpt_trl.algorithm.estimator import Estimator, Tokens, given, token_means, token_sums
 from hpt_trl.algorithm.presets import OFF_POLICY, SFT, Algorithm, summed_losses
 from hpt_trl.trainer.batches import DemonstrationForward, RolloutBatch
 
@@ -15,7 +15,8 @@ class DemonstrationLoss(NamedTuple):
 
     Args:
         total: () sum over demonstrations, to be divided by what `sft_normalization` says.
-        joint: () sum over demonstrations that joined their groups, to be divided by the number of rows; None: none can.
+        joint: () sum over demonstrations that joined their groups, to be divided by the number of rows; None if the
+            algorithm has no joint groups.
         sums_3: (3,) without gradient: NLL in nats, trained tokens, demonstrations.
     """
 
@@ -48,11 +49,16 @@ def has_signal(batch: RolloutBatch, algorithm: Algorithm, all_rows_matter: bool)
     """
     if not algorithm.rollouts:
         return torch.zeros_like(batch["advantages"], dtype=torch.bool)
-    if not algorithm.trl_rollouts and algorithm.group_advantage() is None:
+    if not algorithm.trl_rollouts and any(map(_estimates_row_by_row, algorithm.rollouts)):
         return batch["rollout_weight"] != 0
     if all_rows_matter:
         return torch.ones_like(batch["advantages"], dtype=torch.bool)
     return (batch["advantages"] != 0) & batch["completion_mask"].any(dim=1)
+
+
+def _estimates_row_by_row(estimator: Estimator) -> bool:
+    """Whether an estimator takes its advantages from the reward of a row, and not from the batch."""
+    return not (estimator.needs_groups or estimator.advantage is given)
 
 
 def rollout_losses(
@@ -63,7 +69,7 @@ def rollout_losses(
     Args:
         logps_B_T: (B, T) log-probabilities of the policy in nats, with gradient.
         entropies_B_T: (B, T) in nats, for algorithms that need them.
-        batch: B rows; advantages carry the gate's weights where they are taken over groups.
+        batch: B rows; advantages carry the gate's weights, `rewards` do not.
         algorithm: whose estimators.
 
     Returns:
@@ -80,10 +86,11 @@ def rollout_losses(
         rewards=batch.get("rewards"),
         entropies=entropies_B_T,
     )
-    losses_B_T = summed_losses(algorithm.rollouts, tokens)
-    if algorithm.group_advantage() is None:
-        # Group advantages carry the gate's weight already.
-        losses_B_T = losses_B_T * batch["rollout_weight"].unsqueeze(1)
+    # The advantages of the batch carry the gate's weights already.
+    losses_B_T = summed_losses([each for each in algorithm.rollouts if not _estimates_row_by_row(each)], tokens)
+    row_by_row = [each for each in algorithm.rollouts if _estimates_row_by_row(each)]
+    if row_by_row:
+        losses_B_T = losses_B_T + summed_losses(row_by_row, tokens) * batch["rollout_weight"].unsqueeze(1)
     if "importance_sampling_ratio" in batch:
         # TRL's correction for vLLM, which sampled with other weights and in another precision.
         losses_B_T = losses_B_T * batch["importance_sampling_ratio"]

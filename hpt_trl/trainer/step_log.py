@@ -23,13 +23,13 @@ class StepLog:
     def __init__(self, device: torch.device) -> None:
         self._sums_3 = torch.zeros(3, device=device)  # NLL in nats, trained tokens, demonstrations
 
-    def solve_rates(self, metrics: Metrics, solve_rate_P: Tensor) -> None:
+    def log_solve_rates(self, metrics: Metrics, solve_rate_P: Tensor) -> None:
         """Mean solve rate, and the fractions of prompts that every rollout or no rollout solved."""
         metrics["hpt/solve_rate"].append(solve_rate_P.nanmean().item())
         metrics["hpt/all_solved"].append((solve_rate_P == 1).float().mean().item())
         metrics["hpt/none_solved"].append((solve_rate_P == 0).float().mean().item())
 
-    def generation(
+    def log_generation(
         self, metrics: Metrics, weights: GateWeights, has_signal_B: Tensor, counts: Mapping[str, int]
     ) -> None:
         """Shares of prompts on demonstrations and of rollouts with signal, and counts of demonstrations.
@@ -46,7 +46,7 @@ class StepLog:
         """Add NLL, tokens and number of the demonstrations of one forward pass."""
         self._sums_3 += sums_3
 
-    def optimizer_step(self, metrics: Metrics) -> None:
+    def log_optimizer_step(self, metrics: Metrics) -> None:
         """Mean NLL in nats per token and mean length in trained tokens, of the optimizer step on all processes.
 
         Every process must call it.

@@ -1,6 +1,6 @@
 """Private names of TRL, transformers and accelerate that this folder uses, checked against the installed releases.
 
-Tested with trl 1.16.0 and transformers 5.23.0. Signatures are checked at import, attributes when a trainer is built and
+Signatures are checked at import, attributes when a trainer is built and
 when it starts to train: `check_attributes`. All checks end in the same message.
 """
 
@@ -95,9 +95,12 @@ _ATTRIBUTES = (
     "_is_vlm",
     "_logs",
     "_metrics",
+    "_name",
+    "_paper",
     "_pending_extra_logs",
     "_pending_metrics",
     "_step",
+    "_tag_names",
     "_tokenizer",
     "aux_loss_enabled",
     "chat_template",
@@ -168,9 +171,6 @@ def check_loss_type(loss_type: str) -> None:
             f"hpt_trl does not know how TRL normalizes loss_type={loss_type!r}, so it cannot leave out rows. Set "
             f"gate='off' or one of {sorted(_DENOMINATORS)}."
         )
-
-
-check_signatures()
 
 
 def add_demonstration_head(model: PreTrainedModel, cast_lm_head_to_fp32: bool) -> None:
@@ -333,3 +333,6 @@ def loss_scale_of_subset(loss_type: str, generated: Mapping[str, Any], subset: M
 def _loss_tokens(batch: Mapping[str, Any]) -> Tensor:
     mask = batch["completion_mask"]
     return (mask * batch["tool_mask"] if batch.get("tool_mask") is not None else mask).sum().float()
+
+
+check_signatures()

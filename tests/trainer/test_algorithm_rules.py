@@ -9,7 +9,7 @@ from datasets import Dataset
 
 from hpt_trl import HPTConfig
 from hpt_trl.algorithm.estimator import group_advantages
-from hpt_trl.algorithm.presets import ALGORITHMS, DR_GRPO, GRPO, OFF_POLICY, REINFORCE, SFT, Algorithm
+from hpt_trl.algorithm.presets import ALGORITHMS, DR_GRPO, GRPO, OFF_POLICY, PPO, REINFORCE, SFT, Algorithm
 from hpt_trl.trainer.checks import check_before_loading, check_support
 from tests.tiny import ROWS, fixed_rollouts, gradient_of, make_trainer, parity_reward, relative_error, step_gradient
 
@@ -75,6 +75,20 @@ def test_the_gate_silences_the_rollouts_of_an_algorithm_of_ones_own(tiny_model, 
     assert relative_error(found, gradient_of(tiny_model, tmp_path, "sft")) < 1e-5
 
 
+@pytest.mark.parametrize("rollouts", [(PPO,), (REINFORCE,), (DR_GRPO,), (DR_GRPO, REINFORCE)])
+def test_the_gates_weight_scales_the_loss_of_rollouts_once(tiny_model, tmp_path, rollouts):
+    def gradient(weight):
+        trainer = {
+            "algorithm": Algorithm(rollouts, (SFT,)),
+            # A demonstration weight of nothing, so that only the rollouts have a gradient.
+            "gate": lambda rate_P, step: (torch.full_like(rate_P, weight), torch.full_like(rate_P, 1e-30)),
+            "rollout_func": fixed_rollouts,
+        }
+        return step_gradient(tiny_model, tmp_path, trainer=trainer)
+
+    assert relative_error(gradient(0.5), 0.5 * gradient(1.0)) < 1e-5
+
+
 def test_the_off_policy_arm_is_the_same_under_rollouts_of_ones_own(tiny_model, tmp_path):
     options = {"gate_off_policy_threshold": 0.6}
     trainer = {"rollout_func": fixed_rollouts}
@@ -121,9 +135,9 @@ def test_signal_share_is_of_the_rows_the_algorithm_learns_from(tiny_model, tmp_p
 
 def test_models_an_algorithm_cannot_serve_are_refused():
     args = HPTConfig("out", use_cpu=True, bf16=False)
-    check_support(args, ALGORITHMS["hpt"], has_router_loss=True, supports_images=False)
+    check_support(args, ALGORITHMS["hpt"], has_router_loss=True, reads_images=False)
     with pytest.raises(ValueError, match="router's auxiliary loss"):
-        check_support(args, ALGORITHMS["srft"], has_router_loss=True, supports_images=False)
+        check_support(args, ALGORITHMS["srft"], has_router_loss=True, reads_images=False)
 
 
 @pytest.mark.parametrize(
