@@ -239,7 +239,7 @@ def test_a_resumed_run_under_deepspeed_ends_as_the_uninterrupted_one(tiny_model,
     assert "identical" in launch("accelerate.commands.launch", *flags, limit=600)
 
 
-def test_a_checkpoint_that_another_process_does_not_see_is_no_reason_to_start_anew(whole, monkeypatch):
+def test_a_checkpoint_that_another_process_does_not_see_is_no_reason_to_start_over(whole, monkeypatch):
     """Here every checkpoint is complete; the other process's folder is empty."""
     folder, _ = whole
     monkeypatch.setattr("hpt_trl.durability.checkpoints.gather_object", lambda own: [*own, {}])
