@@ -22,18 +22,16 @@ HPT, BATCHES, LOSSES, COLLECTOR, FORWARDS, PACKING, DEMONSTRATIONS, DURABLE = (
     f"hpt_trl/trainer/{name}.py"
     for name in ("hpt", "batches", "losses", "collector", "forwards", "row_packing", "demonstrations", "durable")
 )
-CHECKPOINTS, FILES = "hpt_trl/durability/checkpoints.py", "hpt_trl/common/files.py"
+CHECKPOINTS, MARKERS = "hpt_trl/durability/checkpoints.py", "hpt_trl/durability/markers.py"
+FILES = "hpt_trl/common/files.py"
 
 OF_GATES, OF_ESTIMATORS = "tests/algorithm/test_gate.py", "tests/algorithm/test_estimator.py"
 OF_DECISIONS, OF_LOSSES = "tests/algorithm/test_group_decision.py", "tests/trainer/test_losses.py"
 OF_PACKING, OF_TOKENS = "tests/trainer/test_row_packing.py", "tests/trainer/test_demonstrations.py"
 OF_ALGORITHMS, OF_RULES = "tests/trainer/test_algorithms.py", "tests/trainer/test_algorithm_rules.py"
 OF_DEMONSTRATIONS, OF_FORWARDS = "tests/trainer/test_demonstration_loss.py", "tests/trainer/test_forwards.py"
-OF_RESUME, OF_FAULTS, OF_FILES = (
-    "tests/durability/test_resume.py",
-    "tests/durability/test_faults.py",
-    "tests/common/test_files.py",
-)
+OF_RESUME, OF_FAULTS, OF_MARKERS = (f"tests/durability/test_{name}.py" for name in ("resume", "faults", "markers"))
+OF_FILES = "tests/common/test_files.py"
 
 MUTATIONS = [
     # Gates: thresholds are inclusive, counts are rounded, and a gate decides only what it can know.
@@ -110,7 +108,13 @@ MUTATIONS = [
     Mutation(CHECKPOINTS, "if all(step in seen", "if any(step in seen", f"{OF_RESUME} -k another_process"),
     Mutation(CHECKPOINTS, "return epoch, round(", "return epoch, int(", f"{OF_RESUME} -k stream"),
     Mutation(CHECKPOINTS, "isinstance(error, RunError) or ", "", f"{OF_RESUME} -k explain_themselves"),
-    Mutation(CHECKPOINTS, " or is_lost_connection(error)", "", f"{OF_RESUME} -k explain_themselves"),
-    Mutation(CHECKPOINTS, "path.stat().st_size != size", "False", f"{OF_RESUME} -k passed_over"),
+    Mutation(
+        CHECKPOINTS,
+        "isinstance(error, RunError) or is_lost_connection(error)",
+        "isinstance(error, RunError)",
+        f"{OF_RESUME} -k explain_themselves",
+    ),
+    Mutation(MARKERS, "path.stat().st_size != size", "False", f"{OF_MARKERS} -k judged_by_their_sizes"),
+    Mutation(MARKERS, "actual[name] != checksum", "False", f"{OF_MARKERS} -k noticed_and_named"),
     Mutation(FILES, "    finally:\n        _remove(temporary)", "    finally:\n        pass", OF_FILES),
 ]
