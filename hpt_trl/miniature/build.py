@@ -1,4 +1,4 @@
-"""Build the packaged miniature model: `python -m hpt_trl.miniature.build`."""
+"""Build the bundled miniature model: `python -m hpt_trl.miniature.build`."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, output: Pat
 
 def main() -> None:
     """Parse the command line, pretrain the miniature model and save it."""
-    parser = argparse.ArgumentParser(description="Pretrain the packaged miniature model from scratch, on one core.")
+    parser = argparse.ArgumentParser(description="Pretrain the bundled miniature model from scratch, on one core.")
     parser.add_argument("--output", type=Path, default=Path(MODEL_PATH), help="folder to write (default: the package)")
     parser.add_argument("--steps", type=int, default=1600, help="pretraining steps (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights and problems (default: %(default)s)")
