@@ -49,6 +49,7 @@ class QuickstartArguments:
 def quickstart_trainer(args: QuickstartArguments) -> HPTTrainer:
     """Build the trainer from the bundled config."""
     flags = ["--config", str(CONFIG), "--output_dir", args.output_dir, "--max_steps", str(args.max_steps)]
+    flags += ["--overwrite_output_dir", "true"]
     return build_trainer(*parse((HPTScriptArguments, HPTConfig, ModelConfig), flags, "hpt-trl quickstart"))
 
 

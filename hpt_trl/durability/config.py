@@ -24,6 +24,9 @@ class DurableGRPOConfig(GRPOConfig):
             Seconds that one call of a reward function may take before the run stops and names it. With a limit, the
             function runs in a thread of its own, where `signal.alarm` does not work (TRL's own `accuracy_reward`
             needs it). `None`: no limit, and the main thread, as in TRL.
+        overwrite_output_dir (`bool`, *optional*, defaults to `False`):
+            Where `output_dir` holds another run, move its files to a folder beside it and start from scratch. Without
+            it such a start is refused.
     """
 
     # In transformers' order: its parser looks for None in the second place.
@@ -41,6 +44,11 @@ class DurableGRPOConfig(GRPOConfig):
     )
     reward_timeout: float | None = field(
         default=None, metadata={"help": "Seconds that one call of a reward function may take; none: no limit."}
+    )
+
+    overwrite_output_dir: bool = field(
+        default=False,
+        metadata={"help": "Move another run in output_dir to a folder beside it, and start from scratch."},
     )
 
     # The representation that a dataclass writes itself shows tokens.

@@ -1,6 +1,7 @@
 """How a run of HPTTrainer is described: the facts in `run.json`, and its model card."""
 
 import textwrap
+from dataclasses import asdict
 from typing import Any
 
 from accelerate.logging import get_logger
@@ -36,6 +37,12 @@ def gate_name(trainer: Any) -> str:
     return getattr(gate, "__name__", type(gate).__name__)
 
 
+def method_facts(trainer: Any) -> dict[str, str]:
+    """Names of gate and algorithm."""
+    algorithm = "a composition of the user's" if trainer.has_own_algorithm else trainer.args.algorithm
+    return {"gate": gate_name(trainer), "algorithm": algorithm}
+
+
 def recorded_facts(trainer: Any) -> dict[str, Any]:
     """What `run.json` holds of a trainer besides configuration and versions."""
     return {
@@ -43,8 +50,8 @@ def recorded_facts(trainer: Any) -> dict[str, Any]:
         "model": get_config_model_id(trainer.model.config),
         # As the config names them, where there is one; the trainer knows only their `__name__`.
         "reward_functions": list(trainer.origin.reward_functions) or trainer.reward_func_names,
-        "gate": gate_name(trainer),
-        "algorithm": "a composition of the user's" if trainer.has_own_algorithm else trainer.args.algorithm,
+        **method_facts(trainer),
+        **({} if trainer.identity is None else {"identity": asdict(trainer.identity)}),
     }
 
 

@@ -6,9 +6,9 @@ steps whose gradient norm is not finite.
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,7 +18,7 @@ from datasets import Dataset, IterableDataset
 from torch import nn
 from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
-from trl import GRPOTrainer
+from trl.trainer.utils import get_config_model_id
 
 from hpt_trl.common.errors import RunError
 from hpt_trl.common.overriding import overriding
@@ -28,7 +28,6 @@ from hpt_trl.durability.checkpoints import (
     load_state,
     reporting_read_errors,
     reporting_write_errors,
-    resolve_resume_checkpoint,
     rotate,
     save_reference,
     save_state,
@@ -44,10 +43,11 @@ from hpt_trl.durability.faults import (
     first_fault,
     no_progress,
 )
-from hpt_trl.durability.hub import PUSH_ERRORS, creating, pushing, warn_if_failed, warn_of_failed_push
+from hpt_trl.durability.identity import Identity, claim_folder, data_fingerprint, folder_lock, identify
 from hpt_trl.durability.markers import clear_checkpoint, mark_complete
 from hpt_trl.monitoring.run_log import StepClock
 from hpt_trl.trainer.checks import check_launch, check_prompts, check_tokenizer, context_length, too_long
+from hpt_trl.trainer.pushing import PushingGRPOTrainer
 from hpt_trl.trainer.trl_hooks import check_attributes, restore_run_state, run_state, weights_are_sharded
 
 logger = get_logger(__name__)
@@ -63,7 +63,7 @@ class _TrainBeginCallback(TrainerCallback):
         self.function()
 
 
-class DurableGRPOTrainer(GRPOTrainer):
+class DurableGRPOTrainer(PushingGRPOTrainer):
     """
     [`~trl.GRPOTrainer`] that saves and resumes exactly, stops at the end of a step on SIGTERM, skips steps whose
     gradient is not finite, ends with one paragraph when a reward function fails, and pushes only complete checkpoints.
@@ -77,10 +77,11 @@ class DurableGRPOTrainer(GRPOTrainer):
 
     args: DurableGRPOConfig
     model: Any
+    identity: Identity | None = None  # of the run, once it has begun
+    _own_facts: Mapping[str, Any] = {}  # what a subclass adds to what must not change within a run
     _resumed_from: str | None = None
     _began: float  # seconds since the epoch, moved back by the time trained before a resume
     _seconds_before = 0.0
-    _to_push: str | None = None
     _train_sampler: Iterable[int] | None = None
 
     def __init__(
@@ -106,9 +107,18 @@ class DurableGRPOTrainer(GRPOTrainer):
     def _write_own_files(self, folder: str) -> None:
         """Write a subclass's files into a checkpoint, on the main process."""
 
-    def _write_card(self, name: str, dataset_name: str, tags: set[str]) -> None:
-        """Write the model card, on the main process."""
-        super().create_model_card(name, dataset_name or None, sorted(tags))
+    def _identity(self) -> Identity:
+        """What makes this run this run. Every process must call it."""
+        fixed = {
+            "model": Path(get_config_model_id(self.model.config)).name,
+            "seed": self.args.seed,
+            "data_seed": self.args.data_seed,
+            "data": data_fingerprint(self.train_dataset),
+            **self._own_facts,
+        }
+        identity = identify(fixed, self.args.to_dict() | {"reward_functions": list(self.reward_func_names)})
+        # The same trainer may train again.
+        return identity if self.identity is None else replace(identity, run_id=self.identity.run_id)
 
     def _while_training(self) -> AbstractContextManager[Any]:
         """What a subclass wraps around training."""
@@ -211,11 +221,15 @@ class DurableGRPOTrainer(GRPOTrainer):
         Raises:
             RunError: for faults that the user can fix, such as an incomplete checkpoint; the message says how.
         """
-        self._resumed_from = resolve_resume_checkpoint(resume_from_checkpoint, Path(str(self.args.output_dir)))
-        if self._resumed_from is not None:
-            trainer_state(Path(self._resumed_from))  # transformers' error would not name the checkpoint
-        with self._termination.listening(), explaining_lost_peer(), self._while_training():
-            output = super().train(self._resumed_from, trial, ignore_keys_for_eval)
+        folder = Path(str(self.args.output_dir))
+        with folder_lock(folder), self._termination.listening(), explaining_lost_peer():
+            self._resumed_from, self.identity = claim_folder(
+                self._identity(), resume_from_checkpoint, folder, self.args.overwrite_output_dir
+            )
+            if self._resumed_from is not None:
+                trainer_state(Path(self._resumed_from))  # transformers' error would not name the checkpoint
+            with self._while_training():
+                output = super().train(self._resumed_from, trial, ignore_keys_for_eval)
         if self._termination.has_stopped:
             raise SystemExit(TERMINATED)
         return output
@@ -256,6 +270,7 @@ class DurableGRPOTrainer(GRPOTrainer):
         if reference is not None and self.args.should_save:
             save_reference(Path(output_dir), reference)
         if self.accelerator.is_main_process:
+            cast(Identity, self.identity).write(Path(output_dir))
             self._write_own_files(output_dir)
 
     def _layout(self) -> dict[str, int]:
@@ -276,6 +291,11 @@ class DurableGRPOTrainer(GRPOTrainer):
         self._seconds_before = 0.0
         if self._resumed_from is not None:
             self._restore_from(Path(self._resumed_from))
+            if self.state.global_step >= self.state.max_steps:
+                logger.warning(
+                    f"Already finished: {self._resumed_from} is of step {self.state.global_step}, and max_steps is "
+                    f"{self.state.max_steps}. Nothing is trained; raise max_steps or num_train_epochs to train on."
+                )
         self._began = time.time() - self._seconds_before
 
     def _restore_from(self, checkpoint: Path) -> None:
@@ -331,67 +351,3 @@ class DurableGRPOTrainer(GRPOTrainer):
         options = {"load_best_model_at_end": False, "save_total_limit": None} if self._termination.has_stopped else {}
         with overriding(self.args, **options):
             return super()._finalize_training(trial, num_train_samples, start_time - self._seconds_before)
-
-    # The Hub
-
-    def init_hf_repo(self, *args: Any, **kwargs: Any) -> None:
-        """Create the repository or find it, as [`~transformers.Trainer`] does. Raises HubError where that fails."""
-        with creating(self._repository):
-            super().init_hf_repo(*args, **kwargs)
-
-    def push_to_hub(self, *args: Any, **kwargs: Any) -> Any:
-        """Save the model and upload it with its card, as [`~transformers.Trainer`] does.
-
-        Raises:
-            HubError: if the upload fails; the model is in `output_dir` then, and the message says how to push it later.
-        """
-        # A folder that is being uploaded must not change, and the card is about to be written.
-        self._finish_current_push()
-        with pushing(str(self.args.output_dir), self._repository):
-            return super().push_to_hub(*args, **kwargs)
-
-    def create_model_card(  # type: ignore[override]  # TRL's signature, which is not transformers'
-        self, model_name: str | None = None, dataset_name: str | None = None, tags: str | list[str] | None = None
-    ) -> None:
-        """
-        Write `README.md` to `output_dir`, unless the folder is being uploaded: the next checkpoint updates it then.
-
-        Args:
-            model_name (`str`, *optional*):
-                Name of the model. `None`: the name of its repository or folder.
-            dataset_name (`str`, *optional*):
-                Id of the data on the Hub. `None`: what the command line knew.
-            tags (`str` or `list[str]`, *optional*):
-                Further tags for the metadata.
-        """
-        if self.is_world_process_zero() and not self._is_pushing():
-            further = [tags] if isinstance(tags, str) else tags or []
-            name = model_name or self._repository.split("/")[-1]
-            self._write_card(name, dataset_name or "", {*self._tag_names, *further})
-
-    @property
-    def _repository(self) -> str:
-        return self.hub_model_id or self.args.hub_model_id or Path(str(self.args.output_dir)).absolute().name
-
-    def _is_pushing(self) -> bool:
-        push = getattr(self, "push_in_progress", None)
-        return push is not None and not push.is_done()
-
-    def _push_from_checkpoint(self, checkpoint_folder):
-        # transformers calls this before the checkpoint is marked complete: `_save_checkpoint` pushes it then.
-        self._to_push = checkpoint_folder
-
-    def _push_saved(self) -> None:
-        """Push the checkpoint just saved in the background, where `hub_strategy` says so; warn if it fails."""
-        folder, self._to_push = self._to_push, None
-        if folder is None:
-            return
-        step = self.state.global_step
-        jobs_before = list(getattr(getattr(self, "push_in_progress", None), "jobs", []))
-        try:
-            super()._push_from_checkpoint(folder)
-        except PUSH_ERRORS as error:  # of a tracker, which uploads its own files first
-            warn_of_failed_push(error, self._repository, step)
-        for job in getattr(getattr(self, "push_in_progress", None), "jobs", []):
-            if job not in jobs_before:
-                job.add_done_callback(partial(warn_if_failed, repo=self._repository, step=step))

@@ -38,7 +38,7 @@ from hpt_trl.trainer.batches import (
     is_forward_passes,
     is_gated,
 )
-from hpt_trl.trainer.card import PAPER, recorded_facts, write_run_card
+from hpt_trl.trainer.card import PAPER, method_facts, recorded_facts, write_run_card
 from hpt_trl.trainer.checks import (
     check_arguments,
     check_before_loading,
@@ -177,6 +177,7 @@ class HPTTrainer(DurableGRPOTrainer):
         self.add_callback(GateHistoryCallback(self.gate_history, self._is_pushing, lambda: self._resumed_from))
         # For the model card, which can no longer see an adapter once it is merged.
         self.adapter = describe_adapter(self.model)
+        self._own_facts = method_facts(self)
         self.samples = SampleLog()
         self.add_callback(RunRecorder(self.samples, lambda: recorded_facts(self)))
         self._panel = show_progress(self, self.samples)
@@ -210,8 +211,7 @@ class HPTTrainer(DurableGRPOTrainer):
         groups = Groups.of(
             self._rewards_B_F, self._gate_column, self.reward_weights, group_size, self.args.gate_success_value
         )
-        mode = "train" if self.model.training else "eval"
-        self._step_log.log_solve_rates(self._metrics[mode], groups.solve_rates())
+        self._step_log.log_solve_rates(self._metrics["train" if self.model.training else "eval"], groups.solve_rates())
         if not self.model.training:
             return batch
         demonstrations = self._collector.collect(inputs, batch, self._rows, enabled=not self._gate_is_off)
