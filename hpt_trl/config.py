@@ -217,6 +217,8 @@ class HPTConfig(DurableGRPOConfig):
             )
 
     def _check_gate(self) -> None:
+        if self.gate_success_value is not None and math.isnan(self.gate_success_value):
+            raise ValueError("gate_success_value must be a number or None (solve rates are mean rewards), got nan.")
         if not 0 <= self.gate_threshold <= 1:
             raise ValueError(
                 f"gate_threshold must be in [0, 1], got {self.gate_threshold}: it is a solve rate. For k "

@@ -164,7 +164,15 @@ def gate_weights(gate: Gate, solve_rate_P: Tensor, has_demonstration_P: Tensor, 
         >>> gate_weights(half_and_half, solve_rate_P, has_demonstration_P, step=0)[:2]
         (tensor([0.5000, 1.0000]), tensor([0.5000, 0.0000]))
     """
-    returned = [torch.as_tensor(weight).to(solve_rate_P) for weight in gate(solve_rate_P, step)]
+    try:
+        # A copy: a gate that writes into its argument must not change what is recorded.
+        returned = [torch.as_tensor(weight).to(solve_rate_P) for weight in gate(solve_rate_P.clone(), step)]
+    except Exception as error:  # of a user's function
+        raise ValueError(
+            f"The gate {getattr(gate, '__name__', type(gate).__name__)!r} failed: {type(error).__name__}: {error}. It "
+            "takes (solve_rate_P, step) and returns two or three tensors: the weights of the rollouts, of the "
+            "demonstration and, optionally, of its off-policy gradient."
+        ) from error
     known_P = has_demonstration_P & ~solve_rate_P.isnan()
     if len(returned) not in (2, 3) or any(weight.shape != solve_rate_P.shape for weight in returned):
         raise ValueError(

@@ -5,6 +5,8 @@ from typing import Any, Literal, cast
 
 from trl import GRPOConfig
 
+MAX_TIMEOUT = 1e6  # seconds; the system's clocks do not take any number
+
 
 @dataclass
 class DurableGRPOConfig(GRPOConfig):
@@ -75,10 +77,13 @@ class DurableGRPOConfig(GRPOConfig):
     def _check_faults(self) -> None:
         if self.skip_grad_norm_above is not None and not self.skip_grad_norm_above > 0:
             raise ValueError(f"skip_grad_norm_above must be above 0, got {self.skip_grad_norm_above}: it is a norm.")
-        if self.max_skipped_steps_in_row < 1:
+        if not self.max_skipped_steps_in_row >= 1:
             raise ValueError(f"max_skipped_steps_in_row must be at least 1, got {self.max_skipped_steps_in_row}.")
-        if self.reward_timeout is not None and not self.reward_timeout > 0:
-            raise ValueError(f"reward_timeout must be above 0 seconds, got {self.reward_timeout}. None sets no limit.")
+        if self.reward_timeout is not None and not 0 < self.reward_timeout <= MAX_TIMEOUT:
+            raise ValueError(
+                f"reward_timeout must be above 0 and at most {MAX_TIMEOUT:g} seconds, got {self.reward_timeout}. None "
+                "sets no limit."
+            )
         if self.enable_jit_checkpoint:
             raise ValueError(
                 "enable_jit_checkpoint=True is not needed, and it saves in the middle of a step: on SIGTERM this "

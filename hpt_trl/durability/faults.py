@@ -86,7 +86,7 @@ class RewardGuard:
         async def guarded_async(**batch: Any) -> list:
             rows = len(batch["completions"])
             try:
-                return _checked(await _awaited_in_time(function(**batch), self.timeout), rows)
+                return _checked(await _awaited_in_time(function(**_copied(batch)), self.timeout), rows)
             # A user's function may raise anything, and the other processes must learn of it.
             except Exception as error:
                 return self._keep(name, error, rows)
@@ -95,7 +95,7 @@ class RewardGuard:
         def guarded(**batch: Any) -> list:
             rows = len(batch["completions"])
             try:
-                return _checked(_in_time(partial(function, **batch), self.timeout), rows)
+                return _checked(_in_time(partial(function, **_copied(batch)), self.timeout), rows)
             except Exception as error:  # as above
                 return self._keep(name, error, rows)
 
@@ -121,8 +121,17 @@ class RewardGuard:
             ) from error
 
 
+MAX_REWARD = 1e15
+"""Absolute value of a reward; sums of its square over 100 million rollouts fit in float32."""
+
+
 class _BadRewardsError(Exception):
     """A reward function did not return one finite number or None per completion."""
+
+
+def _copied(batch: dict[str, Any]) -> dict[str, Any]:
+    """The batch with lists of its own, in case the function changes them: the next one gets the same lists."""
+    return {name: list(column) if isinstance(column, list) else column for name, column in batch.items()}
 
 
 def _checked(rewards: Any, rows: int) -> list:
@@ -142,6 +151,11 @@ def _checked(rewards: Any, rows: int) -> list:
         if not is_finite:
             # TRL would treat NaN as None, and infinity would reach the whole group.
             raise _BadRewardsError(f"returned {reward!r} for completion {row}, which is not a finite number")
+        if abs(reward) > MAX_REWARD:
+            raise _BadRewardsError(
+                f"returned {reward!r} for completion {row}, whose variance does not fit in float32 (limit: "
+                f"{MAX_REWARD:g})"
+            )
     return rewards
 
 

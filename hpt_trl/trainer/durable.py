@@ -45,10 +45,17 @@ from hpt_trl.durability.faults import (
 )
 from hpt_trl.durability.identity import Identity, claim_folder, data_fingerprint, folder_lock, identify
 from hpt_trl.durability.markers import clear_checkpoint, mark_complete
+from hpt_trl.durability.state_of_parts import restore_states, states, warn_of_lost_state
 from hpt_trl.monitoring.run_log import StepClock
 from hpt_trl.trainer.checks import check_launch, check_prompts, check_tokenizer, context_length, too_long
 from hpt_trl.trainer.pushing import PushingGRPOTrainer
-from hpt_trl.trainer.trl_hooks import check_attributes, restore_run_state, run_state, weights_are_sharded
+from hpt_trl.trainer.trl_hooks import (
+    check_attributes,
+    reset_run_state,
+    restore_run_state,
+    run_state,
+    weights_are_sharded,
+)
 
 logger = get_logger(__name__)
 
@@ -78,6 +85,7 @@ class DurableGRPOTrainer(PushingGRPOTrainer):
     args: DurableGRPOConfig
     model: Any
     identity: Identity | None = None  # of the run, once it has begun
+    _stateful: Mapping[str, Any] = {}  # parts of a subclass whose state belongs to a checkpoint, by name
     _own_facts: Mapping[str, Any] = {}  # what a subclass adds to what must not change within a run
     _resumed_from: str | None = None
     _began: float  # seconds since the epoch, moved back by the time trained before a resume
@@ -264,6 +272,7 @@ class DurableGRPOTrainer(PushingGRPOTrainer):
             "skipped_steps": self._skipped_steps,
             "skipped_in_row": self._skipped_in_row,
             "seconds": time.time() - self._began,
+            "parts": states(self._stateful),
         }
         save_state(Path(output_dir), self.args.process_index, state | run_state(self))
         reference = self._moving_reference()
@@ -289,6 +298,7 @@ class DurableGRPOTrainer(PushingGRPOTrainer):
         """Restore the state from the checkpoint that the run is resumed from."""
         check_attributes(self, is_training=True)
         self._seconds_before = 0.0
+        warn_of_lost_state(self._stateful)
         if self._resumed_from is not None:
             self._restore_from(Path(self._resumed_from))
             if self.state.global_step >= self.state.max_steps:
@@ -303,6 +313,7 @@ class DurableGRPOTrainer(PushingGRPOTrainer):
             # TRL's sampler draws the order of each epoch from a generator of its own, which nobody saves.
             for _ in range(int(self.state.epoch or 0)):
                 next(iter(self._train_sampler))
+        reset_run_state(self)
         if self.args.sync_ref_model:
             load_reference(checkpoint, self._moving_reference())
         state = load_state(checkpoint, self.args.process_index, self._layout(), self.accelerator.device)
@@ -310,6 +321,7 @@ class DurableGRPOTrainer(PushingGRPOTrainer):
             restore_run_state(self, state)
             self._skipped_steps, self._skipped_in_row = state["skipped_steps"], state["skipped_in_row"]
             self._seconds_before = state["seconds"]
+            restore_states(self._stateful, state.get("parts", {}))
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         with reporting_read_errors(Path(resume_from_checkpoint)):
@@ -322,6 +334,11 @@ class DurableGRPOTrainer(PushingGRPOTrainer):
     def _load_rng_state(self, checkpoint):
         with reporting_read_errors(Path(str(checkpoint))):
             super()._load_rng_state(checkpoint)
+
+    def _evaluate(self, trial, ignore_keys_for_eval, skip_scheduler=False):
+        if skip_scheduler and self._resumed_from is not None:
+            return {}  # `eval_on_start`, which the run has done when it started
+        return super()._evaluate(trial, ignore_keys_for_eval, skip_scheduler)
 
     def _get_train_sampler(self, dataset=None):
         self._train_sampler = super()._get_train_sampler(dataset)

@@ -79,8 +79,9 @@ class HPTTrainer(DurableGRPOTrainer):
         args ([`HPTConfig`], *optional*):
             Configuration. If `None`, a default one is used.
         gate (`Callable`, *optional*):
-            Your own gate, `(solve_rate_P, step) -> (rollouts_P, demonstration_P)`: (P,) float tensors of the solve rate
-            in [0, 1] and of the weights. Replaces the gate that `args` names. It must return the same on every process.
+            Your own gate, `(solve_rate_P, step) -> (rollouts_P, demonstration_P)`, instead of the one that `args` names:
+            (P,) float tensors of rates in [0, 1] and of weights, the same on every process. If it has `state_dict` and
+            `load_state_dict`, checkpoints hold its state.
         algorithm (`Algorithm`, *optional*):
             Your own composition of [`~hpt_trl.algorithm.estimator.Estimator`]s, instead of the preset named by `args`.
 
@@ -103,7 +104,6 @@ class HPTTrainer(DurableGRPOTrainer):
     max_completion_length: int
     origin = Origin()
     _rewards_B_F: Tensor  # (rows on all processes, reward functions) of the last generation
-
     _tag_names = ["trl", "hpt"]
     _name = "HPT"
     _paper = PAPER
@@ -175,9 +175,9 @@ class HPTTrainer(DurableGRPOTrainer):
         """Prepare what a run records about itself, and what it shows in the terminal."""
         self.gate_history = GateHistory()
         self.add_callback(GateHistoryCallback(self.gate_history, self._is_pushing, lambda: self._resumed_from))
-        # For the model card, which can no longer see an adapter once it is merged.
-        self.adapter = describe_adapter(self.model)
+        self.adapter = describe_adapter(self.model)  # for the card, which cannot see it once it is merged
         self._own_facts = method_facts(self)
+        self._stateful = {"gate": self.own_gate, "step_log": self._step_log}
         self.samples = SampleLog()
         self.add_callback(RunRecorder(self.samples, lambda: recorded_facts(self)))
         self._panel = show_progress(self, self.samples)

@@ -23,6 +23,14 @@ class StepLog:
     def __init__(self, device: torch.device) -> None:
         self._sums_3 = torch.zeros(3, device=device)  # NLL in nats, trained tokens, demonstrations
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """What has been added up, for a checkpoint."""
+        return {"sums": self._sums_3}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Restore it; an aborted step of the same trainer may have left something."""
+        self._sums_3.copy_(state["sums"])
+
     def log_solve_rates(self, metrics: Metrics, solve_rate_P: Tensor) -> None:
         """Mean solve rate, and the fractions of prompts that every rollout or no rollout solved."""
         metrics["hpt/solve_rate"].append(solve_rate_P.nanmean().item())

@@ -79,6 +79,7 @@ _SIGNATURES = {
     (Trainer, "_save_rng_state"): ["self", "output_dir"],
     (Trainer, "_load_from_checkpoint"): ["self", "resume_from_checkpoint", "model"],
     (Trainer, "_load_optimizer_and_scheduler"): ["self", "checkpoint"],
+    (Trainer, "_evaluate"): ["self", "trial", "ignore_keys_for_eval", "skip_scheduler"],
     (Trainer, "_load_rng_state"): ["self", "checkpoint"],
     (Trainer, "_finalize_training"): ["self", "trial", "num_train_samples", "start_time"],
     (Trainer, "init_hf_repo"): ["self", _ANY],
@@ -91,6 +92,7 @@ _SIGNATURES = {
 
 _ATTRIBUTES = (
     "_buffered_inputs",
+    "_current_train_step_time",
     "_entropy_bonus_enabled",
     "_is_vlm",
     "_logs",
@@ -286,6 +288,15 @@ def run_state(trainer: GRPOTrainer) -> dict[str, Any]:
         "logged_loss": trainer._total_loss_scalar,
         "logged_step": trainer._globalstep_last_logged,
     }
+
+
+def reset_run_state(trainer: GRPOTrainer) -> None:
+    """Forget what an aborted `train()` of the same trainer left behind, before a checkpoint is restored."""
+    trainer._step, trainer._buffered_inputs, trainer._current_train_step_time = 0, None, 0.0
+    table = cast(dict[str, Any], trainer._logs)
+    collected = [trainer._metrics["train"], trainer._pending_metrics, trainer._pending_extra_logs]
+    for values in [*collected, *(table[name] for name in (*_LOGGED_LISTS, *_LOGGED_TABLES))]:
+        values.clear()
 
 
 def restore_run_state(trainer: GRPOTrainer, state: Mapping[str, Any]) -> None:
