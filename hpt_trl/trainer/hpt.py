@@ -79,7 +79,7 @@ class HPTTrainer(DurableGRPOTrainer):
         args ([`HPTConfig`], *optional*):
             Configuration. If `None`, a default one is used.
         gate (`Callable`, *optional*):
-            Your own gate, `(solve_rate_P, step) -> (rollouts_P, demonstration_P)`, instead of the one that `args` names:
+            Your own gate, `(solve_rate_P, step) -> (rollouts_P, demonstration_P)`, instead of what `args` names:
             (P,) float tensors of rates in [0, 1] and of weights, the same on every process. If it has `state_dict` and
             `load_state_dict`, checkpoints hold its state.
         algorithm (`Algorithm`, *optional*):
