@@ -6,31 +6,15 @@ functions can be combined with it: `trl.rewards.think_format_reward`, `get_repet
 `get_soft_overlong_punishment(max_completion_len, soft_punish_cache)` (DAPO, arXiv 2503.14476, eq. 13).
 """
 
-import re
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
-from hpt_trl.verifier.answers.normalization import after_thinking, last_box_span, last_boxed
+from hpt_trl.verifier.answers.boxes import after_thinking, last_boxed
+from hpt_trl.verifier.answers.choices import choice_of_gold, final_choice
 from hpt_trl.verifier.grader import Grader, Verdict
 
 Completion = str | Sequence[dict[str, Any]]
-
-_CHOICE = re.compile(r"[A-J]")
-_LETTER = re.compile(
-    r"(?:\\(?:text|textbf|textit|mathrm|mathbf|rm|bf)\s*\{|[\s(${*]|(?:option|choice|answer)\b)*([A-Ja-j])"
-    r"(?![a-zA-Z])[\s)}$*]*(?:[).:](?!\d).*)?",
-    re.DOTALL | re.IGNORECASE,
-)
-# The patterns below run on full completions in this process, so each must match in linear time.
-_MARKUP = re.compile(r"[*_${}]|\\(?:text|textbf|mathrm|mathbf|boxed|[()])")
-# Upper case only, and not followed by text that changes its meaning: "the answer is a dog", "is C or D".
-_STATEMENT = re.compile(
-    r"(?i:\b(?:answer|option|choice)) ?(?:(?i:is) ?:?|[:=]) ?(?:(?i:option|choice) )?"
-    r"(?:\(([A-J])\)|([A-J])(?= ?(?:[.,;:!)\]]|\n|$|because\b|since\b|as\b)))"
-)
-_LAST_LINE = re.compile(r"(?:(?i:so|thus|hence|therefore)[,:]? )?(?:\(([A-J])\)|([A-J])(?=[).:]|$))(.*)")
-
 
 @cache
 def shared_grader() -> Grader:
@@ -65,44 +49,6 @@ def final_answer(text: str) -> str | None:
     return None if box is None else box.strip()
 
 
-def letter_of(text: str) -> str | None:
-    r"""The letter that a text as a whole names (`C`, `(C)`, `\text{C}`, `C) 42`), or None.
-
-    Example:
-        >>> letter_of(r"\text{(C)}"), letter_of("C is right")
-        ('C', None)
-    """
-    match = _LETTER.fullmatch(text.strip())
-    return match[1].upper() if match else None
-
-
-def final_choice(text: str) -> str | None:
-    """The letter A to J that a completion chooses after its reasoning; the last statement of a choice counts.
-
-    A statement is a box, "the answer is (C)", "Answer: C", or a last line that consists of the choice alone. A letter
-    that merely occurs in prose does not count.
-
-    Example:
-        >>> final_choice("A is tempting, but the answer is (C).")
-        'C'
-    """
-    answer = after_thinking(text)
-    if answer is None:
-        return None
-    span = last_box_span(answer)
-    plain = _MARKUP.sub("", answer if span is None else answer[span[1] :])
-    plain = re.sub(r"\s+", lambda space: "\n" if "\n" in space[0] else " ", plain).strip()
-    statements = _STATEMENT.findall(plain)
-    if statements:
-        return "".join(statements[-1])
-    if span is not None:
-        box = answer[slice(*span)]
-        return letter_of(box) or box
-    match = _LAST_LINE.fullmatch(plain.rpartition("\n")[2])
-    is_alone = match is not None and (match[3].startswith(")") or not match[3].strip(" .)"))
-    return (match[1] or match[2]) if match is not None and is_alone else None
-
-
 def judge(completions: Sequence[Completion], solutions: Sequence[Any], grader: Grader | None = None) -> list[Verdict]:
     r"""Grade completions, each within bounded time and memory.
 
@@ -135,12 +81,8 @@ def judge(completions: Sequence[Completion], solutions: Sequence[Any], grader: G
 def _answers(completions: Sequence[Completion], solutions: Sequence[Any]) -> tuple[list[str | None], list[str]]:
     golds = ["" if solution is None or solution != solution else str(solution) for solution in solutions]
     texts = [completion_text(completion) for completion in completions]
-    return [final_choice(text) if _is_choice(gold) else final_answer(text) for text, gold in zip(texts, golds)], golds
-
-
-def _is_choice(gold: str) -> bool:
-    letter = letter_of(last_boxed(gold) or gold)
-    return letter is not None and re.sub(r"\\text|[\s(){}$]|\\boxed", "", gold) == letter
+    answers = [final_choice(text) if choice_of_gold(gold) else final_answer(text) for text, gold in zip(texts, golds)]
+    return answers, golds
 
 
 def _verdicts(answers: Sequence[str | None], golds: Sequence[str], grader: Grader | None) -> list[Verdict]:
@@ -148,8 +90,8 @@ def _verdicts(answers: Sequence[str | None], golds: Sequence[str], grader: Grade
     for answer, gold in zip(answers, golds):
         if not gold.strip():
             verdicts.append(Verdict.UNPARSEABLE_GOLD)
-        elif _is_choice(gold):
-            verdicts.append(_choice_verdict(answer, letter_of(last_boxed(gold) or gold)))
+        elif letter := choice_of_gold(gold):
+            verdicts.append(_choice_verdict(answer, letter))
         else:
             verdicts.append(None)
     pairs = [(answer or "", gold) for answer, gold, verdict in zip(answers, golds, verdicts) if verdict is None]
@@ -157,7 +99,7 @@ def _verdicts(answers: Sequence[str | None], golds: Sequence[str], grader: Grade
     return [next(graded) if verdict is None else verdict for verdict in verdicts]
 
 
-def _choice_verdict(answer: str | None, gold_letter: str | None) -> Verdict:
+def _choice_verdict(answer: str | None, gold_letter: str) -> Verdict:
     if answer is None or not answer.strip():
         return Verdict.UNPARSEABLE_ANSWER
     return Verdict.RIGHT if answer == gold_letter else Verdict.WRONG

@@ -12,8 +12,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from hpt_trl.verifier.answers.normalization import last_boxed
-from hpt_trl.verifier.verdicts import judge, letter_of
+from hpt_trl.verifier.answers.boxes import last_boxed
+from hpt_trl.verifier.answers.choices import letter_of
+from hpt_trl.verifier.verdicts import judge
 
 
 def boxed(answer: str) -> str:
