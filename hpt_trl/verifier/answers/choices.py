@@ -21,7 +21,7 @@ _SECOND = re.compile(
     r"|(?i:\b(?:or|not|no|wrong|incorrect|false|maybe|perhaps|either|both|neither|wait|alternatively)\b)"
 )
 _REJECTED = re.compile(r",? (?:and )?not \(?[A-J]\b\)?")
-_SENTENCE = re.compile(r"[.!?](?= [^a-z]|$)")
+_SENTENCE = re.compile(r"[.!?](?= [^a-z]|$)|\b(?:because|since)\b")
 _RETRACTION = re.compile(r"(?:[.!?]|^) ?(?i:or|no|wait|actually|alternatively|but|maybe)\b.*")
 
 

@@ -6,6 +6,7 @@ _START = re.compile(
     r"[,(]?\s*(?:\\text\{\s*,?\s*\(?)?\(?(?<![a-zA-Z\\])(?:where|when|whenever|if|provided|for(?= (?:all|any|every|each|some)\b))(?![a-zA-Z])"
     r"|,?\s*\\forall(?![a-zA-Z])|[,(]\s*(?=[a-z]\s*\\in(?![a-zA-Z])\s*\\mathbb)"
 )
+_PAIRS = (("{", "}"), ("(", ")"), (r"\begin{", r"\end{"))
 _TEXT = re.compile(r"\\text\{([^{}]*)\}")
 _EVERY = r"(?:for (?:all|any|every|each)|\\forall)"
 # A variable that may be anything. The groups are the variable.
@@ -33,7 +34,7 @@ def split_condition(text: str) -> tuple[str, str]:
     """
     for match in _START.finditer(text):
         value = text[: match.start()].strip()
-        if value and value.count("{") == value.count("}") and value.count("(") == value.count(")"):
+        if value and all(value.count(opening) == value.count(end) for opening, end in _PAIRS):
             return value, _normal(text[match.start() :])
     return text, ""
 

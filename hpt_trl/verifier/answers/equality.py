@@ -14,6 +14,7 @@ from hpt_trl.verifier.answers.boxes import gold_content
 from hpt_trl.verifier.answers.conditions import same_condition
 from hpt_trl.verifier.answers.names import same_name, with_argument_of
 from hpt_trl.verifier.answers.normalization import clean, depth, squeezed
+from hpt_trl.verifier.answers.numbers import number
 from hpt_trl.verifier.answers.structure import Answer, parse_answer
 from hpt_trl.verifier.answers.terms import EMPTY, is_rounding, is_term, parsed, same_term, same_value, words_of
 from hpt_trl.verifier.answers.values import SYMPY_ERRORS, proportional
@@ -128,7 +129,7 @@ def _same_elements(gold: Answer, answer: Answer, kinds: set[str]) -> bool:
     if kinds <= _COLLECTIONS:
         parts = [_distinct(part.parts) if kinds != {"list"} else part.parts for part in (gold, answer)]
         return _equal_in_any_order(*parts)
-    if kinds <= {"list", *_ORDERED}:
+    if kinds <= {"list", *_ORDERED} and not any(part.kind in _ORDERED for part in (*gold.parts, *answer.parts)):
         # One of them omits the brackets; the order still matters.
         return _round(gold, answer) and _equal_in_order(gold.parts, answer.parts)
     if "matrix" in kinds and kinds <= {"matrix", *_ORDERED}:
@@ -187,8 +188,8 @@ def _distinct(answers: Sequence[Answer]) -> list[Answer]:
 def _same_ratio(gold: Answer, answer: Answer) -> bool:
     """Whether two ratios are equal; a gold answer that may be a time of day is answered by the same time only."""
     if gold.kind == "clock" or (answer.kind == "clock" and gold.kind != "ratio"):
-        values = [[int(part.text) for part in side.parts] for side in (gold, answer) if side.kind == "clock"]
-        return len(values) == 2 and values[0] == values[1]
+        times = [[number(part.text) for part in side.parts] for side in (gold, answer)]
+        return times[0] == times[1] and None not in times[0]
     sides = [
         [part.text for part in side.parts] if side.kind in ("ratio", "clock") else [side.text] for side in (gold, answer)
     ]

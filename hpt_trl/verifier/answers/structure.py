@@ -56,8 +56,10 @@ _MODULUS = re.compile(r"\(?\s*\\p?mod\s*\{?([^{}()]+)\}?\s*\)?$")
 _DISTANCE = re.compile(rf"\|\s*({VARIABLE})\s*\|")
 _BUILDER = re.compile(rf"({VARIABLE})(?:\s*\\in\s*(\S+?))?\s*[|:]\s*(.+)", re.DOTALL)
 _ENVIRONMENT = re.compile(
-    r"(?:\\\{)?([^{}=]*|\\frac\{[^{}]*\}\{[^{}]*\})\s*\\begin\{([pbBv]?matrix|array|cases|aligned)\}(?:\{[lcr| ]*\})?(.*)\\end\{\2\}", re.DOTALL
+    r"(\\\{)?([^{}=]*|\\frac\{[^{}]*\}\{[^{}]*\})\s*\\begin\{([pbBv]?matrix|array|cases|aligned)\}(?:\{[lcr| ]*\})?(.*)\\end\{\3\}", re.DOTALL
 )
+_COLUMN = re.compile("&")
+_IF = re.compile(r"^(?:\\text\{\s*(?:if|for|when)\s*\}|(?:if|for|when) )")
 _TRANSPOSE = re.compile(r"(.*[)\]}])\s*\^\s*\{?\s*(?:T|\\top|\\text\{T\})\s*\}?", re.DOTALL)
 _OUTSIDE_IN = re.compile(r"([\[\](])([^,;\[\]]+)[,;]([^,;\[\]]+)([\[\])])")
 _INTEGER = re.compile(r"-?\d{1,9}")
@@ -174,6 +176,8 @@ def _relation(text: str) -> Answer | None:
 
 
 def _equation(text: str, sides: Sequence[str], signs: Sequence[str]) -> Answer:
+    if len(sides) == 2 and signs[0] == "=" and (match := _DISTANCE.fullmatch(sides[0])):
+        return parse_answer(rf"{match[1]} = \pm {sides[1]}")
     if len(sides) == 2 and signs[0] == "=" and is_variable(sides[1]) and not re.search("[a-zA-Z]", sides[0]):
         sides = (sides[1], sides[0])  # 3 = x
     name = ""
@@ -246,10 +250,10 @@ def _brackets(text: str) -> Answer | None:
     if not text.startswith(("(", "[")) or closing(text, 0) != len(text) - 1 or not text[1:-1].strip():
         return None
     inner = text[1:-1]
-    content = _items(inner) if split(inner, _ITEMS)[1] else parse_answer(inner)  # in brackets, 1,234 is two numbers
-    if content is None or content.kind not in ("list", "names"):
+    content = _content(inner)
+    if content.kind not in ("list", "names"):
         # (5) is 5, and ((1,2)) is (1,2); [5] may be a floor.
-        return content if content and (text[0] == "(" or content.kind == "matrix") else None
+        return content if text[0] == "(" or content.kind == "matrix" else None
     brackets = text[0] + text[-1]
     if len(content.parts) == 2 and brackets in ("()", "(]", "[)", "[]"):
         return Answer("interval", text, content.parts, brackets)
@@ -262,25 +266,29 @@ def _set(text: str, inner: str) -> Answer:
         domain = match[2] or ""
         answer = parse_answer(match[3])
         return replace(answer, name="", domain="" if domain == r"\mathbb{R}" else domain)
-    content = parse_answer(inner) if split(inner, _ITEMS)[1] or not re.search(r"\d,\d", inner) else _items(inner)
-    if content is None:
-        return Answer("term", text)
+    content = _content(inner)
     return Answer("set", text, content.parts if content.kind in ("list", "names") else (content,))
+
+
+def _content(inner: str) -> Answer:
+    """What is in brackets, where 1,234 is two numbers."""
+    return (_items(inner) if split(inner, _ITEMS)[1] else None) or parse_answer(inner)
 
 
 def _environment(text: str) -> Answer | None:
     match = _ENVIRONMENT.fullmatch(text)
     if not match:
         return None
-    factor, name, content = match.groups()
+    brace, factor, name, content = match.groups()
+    is_system = brace is not None or name in ("cases", "aligned")
     rows = [row.strip().strip(",;.") for row in re.split(r"\\\\(?:\[[^\]]*\])?|\\cr", content) if row.strip()]
     if factor.strip():
         rows = ["&".join(rf"({factor}) \cdot ({cell})" for cell in row.split("&")) for row in rows]
-    if name in ("cases", "aligned") and not any("&" in row.replace("&=", "=") for row in rows):
+    if is_system and not any("&" in row.replace("&=", "=") for row in rows):
         return parse_answer(", ".join(row.replace("&", "") for row in rows))  # a system of equations
-    separator = re.compile("&")
-    parsed = (Answer("tuple", row, tuple(map(parse_answer, split(row, separator)[0])), "()") for row in rows)
-    return Answer("cases" if name in ("cases", "aligned") else "matrix", text, tuple(parsed))
+    cells = ([_IF.sub("", cell).strip(" ,") for cell in split(row, _COLUMN)[0]] for row in rows)
+    parsed = (Answer("tuple", "&".join(row), tuple(map(parse_answer, row)), "()") for row in cells)
+    return Answer("cases" if is_system else "matrix", text, tuple(parsed))
 
 
 def _transpose(text: str) -> Answer | None:

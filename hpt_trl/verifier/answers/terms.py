@@ -29,6 +29,7 @@ _UNREADABLE = re.compile(
 _DEGREES = re.compile(r"(\d+(?:\.\d+)?)\s*\^\\circ")
 _DUMMIES = frozenset("klmn")
 _DIGITS_OF_ROUNDING = 10
+_DIGITS_OF_FLOAT = 16  # the last one may be off by one
 
 # Units are off: it reads the t of `2x t` as one, and `quantity` has already removed the units.
 _NORMALIZATION = NormalizationConfig(units=False, malformed_operators=True, nits=True, boxed="none")
@@ -163,13 +164,15 @@ def _digits(text: str) -> str:
 def is_rounding(exact: str, rounded: str) -> bool:
     """Whether a decimal with at least one place rounds or truncates a number."""
     expression = parsed(exact)
-    return expression is not None and significant_digits(rounded) > 0 and _is_rounding(expression, rounded)
+    return expression is not None and last_place(rounded) > 0 and number(rounded) != 0 and _is_rounding(expression, rounded)
 
 
 def _is_rounding(exact: sympy.Expr, rounded: str) -> bool:
     value, half = number(rounded), last_place(rounded) / 2
     if value is None or exact.free_symbols:
         return False
+    if significant_digits(rounded) >= _DIGITS_OF_FLOAT and not exact.is_Rational:
+        half *= 2
     truncated = value + half if value > 0 else value - half
     return any(equal(exact, sympy.Rational(center), half) for center in (value, truncated))
 

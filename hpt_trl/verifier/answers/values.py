@@ -18,6 +18,7 @@ SYMPY_ERRORS = (
 """What sympy raises when it fails, which is expected on arbitrary model output."""
 
 _MAX_DIGITS = 4000
+_STEEP = (sympy.functions.elementary.hyperbolic.HyperbolicFunction, sympy.erf)  # as steep as powers
 _UNEVALUATED = (sympy.Sum, sympy.Product, sympy.Integral, sympy.Limit, sympy.UnevaluatedExpr)
 
 
@@ -125,6 +126,10 @@ def _extent(expression: sympy.Expr) -> int:
             total += size * (sum(map(_magnitude, exponent.atoms(sympy.Number))) or 1.0)
             if exponent.free_symbols:
                 total += 10 * size * (sum(map(_magnitude, exponent.atoms(sympy.Number))) or 1.0)
+        elif isinstance(part, _STEEP):
+            total += sum(map(_magnitude, part.atoms(sympy.Number)))
+        elif isinstance(part, sympy.Function) and not isinstance(part, sympy.factorial):
+            total += 2 * sum(map(_logarithm, part.atoms(sympy.Rational)))
         elif isinstance(part, sympy.factorial) and part.args[0].is_Integer:
             total += _magnitude(part.args[0]) * _logarithm(part.args[0])
         if total > _MAX_DIGITS:
