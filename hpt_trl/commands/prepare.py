@@ -19,6 +19,7 @@ from hpt_trl.data.prompts import PromptStyle
 from hpt_trl.data.readers import REPORT_SUFFIX, read_rows
 from hpt_trl.data.refusal_report import Reason, Report
 from hpt_trl.data.row_writer import RowWriter
+from hpt_trl.verifier.custom import DEFAULT_VERIFIER, VERIFIERS, named_verifier
 
 
 @dataclass
@@ -70,6 +71,13 @@ class PrepareArguments:
         default="keep",
         metadata={"help": "'keep' rows without a demonstration (they are trained on rollouts only) or 'refuse' them."},
     )
+    verifier: str = field(
+        default=DEFAULT_VERIFIER,
+        metadata={
+            "help": f"What judges the demonstrations: any of {', '.join(VERIFIERS)}, or the dotted path of a TRL "
+            "reward function of your own, such as my_module.my_reward; a reward of 1 means right."
+        },
+    )
     decontaminate: bool = field(
         default=True, metadata={"help": "Refuse prompts whose n-grams overlap with a benchmark problem."}
     )
@@ -104,7 +112,9 @@ def prepare(args: PrepareArguments) -> str:
         raise ValueError(f"The dataset {args.source!r} has no rows in split {args.split!r}.")
     convert = named_converter(columns, args.prompt_column, args.demonstration_column, args.solution_column)
     report = Report()
-    preparation = Preparation(convert, style, _overlap(args, report), args.missing_demonstration, report)
+    preparation = Preparation(
+        convert, style, _overlap(args, report), args.missing_demonstration, report, named_verifier(args.verifier)
+    )
     with writer:
         for row in preparation.run(tqdm(islice(rows, args.limit), desc="prepare", unit="row")):
             writer.write(row)

@@ -17,7 +17,8 @@ from hpt_trl.data.decontamination import Overlap
 from hpt_trl.data.prompts import Prompt, PromptStyle, question_text
 from hpt_trl.data.refusal_report import Reason, RefusedError, Report
 from hpt_trl.verifier.grader import Verdict
-from hpt_trl.verifier.verdicts import final_answer, judge
+from hpt_trl.verifier.custom import DEFAULT_VERIFIER, Verifier, named_verifier
+from hpt_trl.verifier.verdicts import final_answer
 
 BATCH_ROWS = 256
 """Rows graded together. Large enough to keep the verifier's workers busy, small enough to bound memory."""
@@ -47,6 +48,7 @@ class Preparation:
         overlap: finds the benchmark problems that a prompt overlaps. None skips the comparison.
         missing_demonstration: "keep" rows without a demonstration, which are trained with RL only, or "refuse" them.
         report: receives the counts; by default a new one.
+        verifier: judges the demonstrations, see `verifier.custom.named_verifier`; by default `accuracy_reward`.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Preparation:
         overlap: Overlap | None = None,
         missing_demonstration: str = "keep",
         report: Report | None = None,
+        verifier: Verifier | None = None,
     ) -> None:
         if missing_demonstration not in ("keep", "refuse"):
             raise ValueError(f"missing_demonstration must be 'keep' or 'refuse', got {missing_demonstration!r}.")
@@ -64,6 +67,7 @@ class Preparation:
         self.overlap = overlap
         self.keeps_missing = missing_demonstration == "keep"
         self.report = report or Report()
+        self.verifier = verifier or named_verifier(DEFAULT_VERIFIER)
         self._kept_prompts: set[bytes] = set()
         self._prompt_type: type | None = None
 
@@ -75,7 +79,7 @@ class Preparation:
         rows = iter(rows)
         while batch := list(islice(rows, BATCH_ROWS)):
             candidates = [candidate for row in batch if (candidate := self._convert(row)) is not None]
-            _verify(candidates)
+            _verify(candidates, self.verifier)
             for candidate in candidates:
                 if self._is_kept(candidate):
                     yield self._finish(candidate)
@@ -135,7 +139,7 @@ def _prompt_key(prompt: Prompt) -> bytes:
     return blake2b(" ".join(text.split()).encode(), digest_size=8).digest()
 
 
-def _verify(candidates: Sequence[_Candidate]) -> None:
+def _verify(candidates: Sequence[_Candidate], verifier: Verifier) -> None:
     """Set each row's first demonstration that the verifier accepts, or the refusal of its first one if it accepts none.
 
     A row without demonstrations needs a solution that the verifier accepts as its own answer. Otherwise no rollout
@@ -144,8 +148,11 @@ def _verify(candidates: Sequence[_Candidate]) -> None:
     attempt = 0
     while undecided := [candidate for candidate in candidates if not candidate.is_decided]:
         texts = [_texts_to_verify(candidate.example)[attempt] for candidate in undecided]
-        solutions = [candidate.example.solution for candidate in undecided]
-        for candidate, text, verdict in zip(undecided, texts, judge(texts, solutions)):
+        names = dict.fromkeys(name for candidate in undecided for name in candidate.example.extra)
+        columns = {name: [candidate.example.extra.get(name) for candidate in undecided] for name in names}
+        columns["solution"] = [candidate.example.solution for candidate in undecided]
+        verdicts = verifier([candidate.prompt for candidate in undecided], texts, columns)
+        for candidate, text, verdict in zip(undecided, texts, verdicts):
             if verdict == Verdict.RIGHT:
                 candidate.demonstration = text if candidate.example.demonstrations else ""
                 candidate.refusal = None

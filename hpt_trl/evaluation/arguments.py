@@ -5,6 +5,7 @@ from pathlib import Path
 
 from hpt_trl.data.benchmarks import SUITES
 from hpt_trl.evaluation.engines import DTYPES
+from hpt_trl.verifier.custom import DEFAULT_VERIFIER, VERIFIERS, named_verifier
 
 MAX_COMPLETION_LENGTH = 8192
 """In tokens, as in the paper (arXiv 2509.04419, section 4.1)."""
@@ -90,6 +91,13 @@ class EvaluateArguments:
     max_model_len: int | None = field(
         default=None, metadata={"help": "vLLM only: maximum length of prompt and completion together, in tokens."}
     )
+    verifier: str = field(
+        default=DEFAULT_VERIFIER,
+        metadata={
+            "help": f"What judges the completions: any of {', '.join(VERIFIERS)}, or the dotted path of a TRL reward "
+            "function of your own, such as my_module.my_reward; a reward of 1 means right."
+        },
+    )
     seed: int = field(default=0, metadata={"help": "Random seed for sampling."})
     output: str | None = field(
         default=None,
@@ -108,6 +116,7 @@ class EvaluateArguments:
             raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}.")
         if self.engine not in BATCH_SIZES:
             raise ValueError(f"engine must be 'transformers' or 'vllm', got {self.engine!r}.")
+        named_verifier(self.verifier)
         if self.engine != "vllm" and (self.tensor_parallel_size, self.max_model_len) != (1, None):
             raise ValueError("tensor_parallel_size and max_model_len need --engine vllm: add it, or leave them out.")
 

@@ -9,7 +9,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from hpt_trl.evaluation.arguments import BATCH_SIZES, MAX_COMPLETION_LENGTH, Eva
 from hpt_trl.evaluation.engines import Checkpoint, Engine, Sampling, device, resolve_dtype
 from hpt_trl.evaluation.journal import Journal
 from hpt_trl.evaluation.scores import Answer
-from hpt_trl.verifier.verdicts import judge
+from hpt_trl.verifier.custom import DEFAULT_VERIFIER, Verifier, named_verifier
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Task:
         problems: rows with `answer`, and with `problem` or `prompt`.
         prompts: token ids of each problem's prompt.
         samples: number of completions per problem.
+        texts: each problem's prompt as text or messages, for a verifier of the user's.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Task:
     problems: list[dict[str, Any]]
     prompts: list[list[int]]
     samples: int
+    texts: list[Any] = field(default_factory=list)
 
     def batches(self, size: int) -> list[list[tuple[int, int]]]:
         """(problem, sample) of each batch, with prompts of similar length together to reduce padding."""
@@ -75,9 +77,16 @@ def load_tasks(args: EvaluateArguments, tokenizer: Any) -> tuple[dict[str, Task]
                 "them out."
             )
         prompts = [prompt_ids(row, suite, args, tokenizer) for row in problems]
-        tasks[name] = Task(name, suite, problems, prompts, args.samples or suite.samples)
+        texts = [prompt_text(row, suite, args, tokenizer) for row in problems]
+        tasks[name] = Task(name, suite, problems, prompts, args.samples or suite.samples, texts)
     notes = [f"Skipped because {args.benchmarks} has no file for them: {', '.join(left_out)}."] if left_out else []
     return tasks, notes
+
+
+def prompt_text(row: dict[str, Any], suite: Suite, args: EvaluateArguments, tokenizer: Any) -> Any:
+    """A problem's prompt: messages if the model has a chat template, otherwise a text."""
+    instruction = suite.instruction if args.instruction is None else args.instruction
+    return as_prompt(row, instruction, args.system_prompt, chat=tokenizer.chat_template is not None)
 
 
 def prompt_ids(row: dict[str, Any], suite: Suite, args: EvaluateArguments, tokenizer: Any) -> list[int]:
@@ -86,8 +95,7 @@ def prompt_ids(row: dict[str, Any], suite: Suite, args: EvaluateArguments, token
     Raises:
         ValueError: if the chat template rejects it.
     """
-    instruction = suite.instruction if args.instruction is None else args.instruction
-    prompt = as_prompt(row, instruction, args.system_prompt, chat=tokenizer.chat_template is not None)
+    prompt = prompt_text(row, suite, args, tokenizer)
     if isinstance(prompt, str):
         return tokenizer(prompt)["input_ids"]
     try:
@@ -159,7 +167,11 @@ def sampling_settings(task: Task, sampling: Sampling, settings: dict[str, Any]) 
     """Everything that the answers to one task depend on; it must not change between a run and its resume."""
     content = json.dumps([task.prompts, [row["answer"] for row in task.problems]]).encode()
     return {
-        **{name: value for name, value in settings["settings"].items() if name not in _IRRELEVANT_SETTINGS},
+        **{
+            name: value
+            for name, value in settings["settings"].items()
+            if name not in _IRRELEVANT_SETTINGS and (name, value) != ("verifier", DEFAULT_VERIFIER)
+        },
         **{name: value for name, value in settings.items() if name != "settings"},
         **asdict(sampling),
         "samples": task.samples,
@@ -190,13 +202,16 @@ def sample_task(
     journal = (
         Journal(folder / "answers", task.name, sampling_settings(task, sampling, settings), batches) if folder else None
     )
+    verifier = named_verifier(args.verifier)
     answers = [answer for batch in (journal.finished if journal else []) for answer in batch]
     num_finished = len(journal.finished) if journal else 0
     total = sum(map(len, batches))
     with tqdm(total=total, initial=len(answers), desc=task.suite.title, unit="answer") as bar:
         for number, batch in enumerate(batches[num_finished:], num_finished):
             start = time.monotonic()
-            new_answers = _answer_batch(task, batch, engine(), sampling, batch_seed(args.seed, task.name, number))
+            new_answers = _answer_batch(
+                task, batch, engine(), sampling, batch_seed(args.seed, task.name, number), verifier
+            )
             if journal:
                 journal.append(new_answers)
             answers += new_answers
@@ -207,11 +222,13 @@ def sample_task(
 
 
 def _answer_batch(
-    task: Task, batch: Sequence[tuple[int, int]], engine: Engine, sampling: Sampling, seed: int
+    task: Task, batch: Sequence[tuple[int, int]], engine: Engine, sampling: Sampling, seed: int, verifier: Verifier
 ) -> list[Answer]:
     completions = engine.complete([task.prompts[problem] for problem, _ in batch], sampling, seed)
-    solutions = [task.problems[problem]["answer"] for problem, _ in batch]
-    verdicts = judge([completion.text for completion in completions], solutions)
+    rows = [task.problems[problem] for problem, _ in batch]
+    columns = {name: [row.get(name) for row in rows] for name in rows[0]} | {"solution": [row["answer"] for row in rows]}
+    prompts = [task.texts[problem] for problem, _ in batch]
+    verdicts = verifier(prompts, [completion.text for completion in completions], columns)
     return [
         Answer(problem, sample, completion.text, completion.tokens, completion.cut, str(verdict))
         for (problem, sample), completion, verdict in zip(batch, completions, verdicts)

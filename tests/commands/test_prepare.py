@@ -188,6 +188,21 @@ def test_prepare_fails_if_the_benchmarks_cannot_be_loaded(source, tmp_path, monk
     assert not (tmp_path / "out.jsonl").exists()
 
 
+def test_a_verifier_of_the_users_judges_the_demonstrations(tmp_path, monkeypatch, capsys):
+    rows = [{"question": f"{n}+1?", "answer": f"It is {n + 1}.\n#### {n + 1}"} for n in range(8)]
+    source, output = write(tmp_path / "in.jsonl", rows), tmp_path / "ready.jsonl"
+    (tmp_path / "my_prepare_verifier.py").write_text(
+        "def is_even(completions, solution, **kwargs):\n    return [float(int(gold) % 2 == 0) for gold in solution]\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    flags = ["--output", output, "--decontaminate", "false", "--verifier"]
+    assert call(monkeypatch, capsys, source, *flags, "my_prepare_verifier.is_even")[0] == 0
+    assert [row["solution"] for row in rows_of(output)] == ["2", "4", "6", "8"]
+    code, _, error = call(monkeypatch, capsys, source, *flags, "no_such_module.reward")
+    assert code == 2
+    assert "verifier names 'no_such_module.reward', but there is no module" in error
+
+
 def test_a_prepared_file_can_be_trained_on(tmp_path, monkeypatch, capsys):
     rows = [{"question": f"{n}+1?", "answer": f"It is {n + 1}.\n#### {n + 1}"} for n in range(8)]
     source, output = write(tmp_path / "in.jsonl", rows), tmp_path / "ready.jsonl"

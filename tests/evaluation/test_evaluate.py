@@ -96,6 +96,22 @@ def test_other_settings_in_the_same_folder_are_refused(tmp_path):
         run(small(tmp_path, limit=7))
 
 
+def test_a_verifier_of_the_users_judges(tmp_path, monkeypatch):
+    (tmp_path / "my_evaluation_verifier.py").write_text(
+        "def is_even(prompts, completions, solution, **kwargs):\n"
+        "    assert all(isinstance(text, str) for text in [*prompts, *completions])\n"
+        "    return [float(int(gold.strip("$")) % 2 == 0) for gold in solution]\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    evaluation = evaluate(small(verifier="my_evaluation_verifier.is_even"))
+    (task,), (answers,) = evaluation.tasks.values(), evaluation.answers.values()
+    for answer in answers:
+        is_even = int(task.problems[answer.problem]["answer"].strip("$")) % 2 == 0
+        assert answer.verdict == ("right" if is_even else "wrong")
+    with pytest.raises(ValueError, match="verifier must be one of"):
+        small(verifier="unknown")
+
+
 def test_a_finished_evaluation_is_scored_again_without_the_model(tmp_path, monkeypatch):
     first = run(small(tmp_path))
     monkeypatch.delattr(TransformersEngine, "complete")
