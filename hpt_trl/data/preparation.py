@@ -16,8 +16,8 @@ from hpt_trl.data.columns import Converter, Example, converter
 from hpt_trl.data.decontamination import Overlap
 from hpt_trl.data.prompts import Prompt, PromptStyle, question_text
 from hpt_trl.data.refusal_report import Reason, RefusedError, Report
-from hpt_trl.verifier.grader import Verdict
 from hpt_trl.verifier.custom import DEFAULT_VERIFIER, Verifier, named_verifier
+from hpt_trl.verifier.grader import Verdict
 from hpt_trl.verifier.verdicts import final_answer
 
 BATCH_ROWS = 256

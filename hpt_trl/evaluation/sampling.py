@@ -226,7 +226,9 @@ def _answer_batch(
 ) -> list[Answer]:
     completions = engine.complete([task.prompts[problem] for problem, _ in batch], sampling, seed)
     rows = [task.problems[problem] for problem, _ in batch]
-    columns = {name: [row.get(name) for row in rows] for name in rows[0]} | {"solution": [row["answer"] for row in rows]}
+    columns = {name: [row.get(name) for row in rows] for name in rows[0]} | {
+        "solution": [row["answer"] for row in rows]
+    }
     prompts = [task.texts[problem] for problem, _ in batch]
     verdicts = verifier(prompts, [completion.text for completion in completions], columns)
     return [

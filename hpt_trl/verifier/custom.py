@@ -70,7 +70,9 @@ def _verdicts(
     if inspect.isawaitable(rewards):
         rewards = asyncio.run(_awaited(rewards))
     if not isinstance(rewards, Sequence) or len(rewards) != len(completions):
-        raise ValueError(f"The verifier {name!r} must return a list of {len(completions)} rewards, got {rewards!r:.200}.")
+        raise ValueError(
+            f"The verifier {name!r} must return a list of {len(completions)} rewards, got {rewards!r:.200}."
+        )
     return [_verdict(value, name) for value in rewards]
 
 

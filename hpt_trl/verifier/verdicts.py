@@ -16,6 +16,7 @@ from hpt_trl.verifier.grader import Grader, Verdict
 
 Completion = str | Sequence[dict[str, Any]]
 
+
 @cache
 def shared_grader() -> Grader:
     """The grader that all reward functions of this process share."""

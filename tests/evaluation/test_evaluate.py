@@ -100,7 +100,7 @@ def test_a_verifier_of_the_users_judges(tmp_path, monkeypatch):
     (tmp_path / "my_evaluation_verifier.py").write_text(
         "def is_even(prompts, completions, solution, **kwargs):\n"
         "    assert all(isinstance(text, str) for text in [*prompts, *completions])\n"
-        "    return [float(int(gold.strip("$")) % 2 == 0) for gold in solution]\n"
+        "    return [float(int(gold.strip('$')) % 2 == 0) for gold in solution]\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     evaluation = evaluate(small(verifier="my_evaluation_verifier.is_even"))

@@ -23,8 +23,12 @@ INTERNAL = {
     "data.gguf_model",
     "data.row_writer",
     "evaluation.journal",
+    "verifier.answers.conditions",
+    "verifier.answers.names",
+    "verifier.answers.numbers",
     "verifier.answers.terms",
     "verifier.answers.units",
+    "verifier.answers.values",
     "verifier.grader_worker",
 }
 # What people call first shows how.

@@ -59,7 +59,9 @@ def test_a_wrong_number_of_rewards_and_nan_are_errors(module):
 
 
 def test_an_unknown_name_is_an_error():
-    with pytest.raises(ValueError, match="verifier must be one of .* or a dotted path like my_module.my_reward, got 'x'"):
+    with pytest.raises(
+        ValueError, match=r"verifier must be one of .* or a dotted path like my_module.my_reward, got 'x'"
+    ):
         named_verifier("x")
     with pytest.raises(ImportError, match="no module 'no_such_module'"):
         named_verifier("no_such_module.reward")

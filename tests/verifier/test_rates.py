@@ -1,13 +1,16 @@
 """Generated answers: respellings are accepted; neighbours, and what policies do to be judged right, are refused."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
+from math_verify import parse, verify
 
 from hpt_trl.verifier.answers.leniency import LENIENCIES
 from hpt_trl.verifier.verdicts import judge
-from tests.verifier.generators import FAMILIES, hostile, neighbours, respellings
+from tests.verifier.generators import FAMILIES, neighbours, respellings
+from tests.verifier.generators.hostile import hostile
 from tests.verifier.measure_grader.rates import mistakes
 
 ROOT = Path(__file__).parents[2]
@@ -52,3 +55,13 @@ def test_the_guide_shows_the_table_of_leniencies():
         examples = (leniency.gold, leniency.accepted, leniency.refused)
         row = " | ".join([leniency.name, leniency.rule, *(f"`{text}`" for text in examples)])
         assert f"| {row} |" in guide
+
+
+def test_the_guide_is_right_about_the_differences_from_math_verify():
+    guide = (ROOT / "notebooks" / "guides" / "data.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(.+?)` \| `(.+?)` \| (right|wrong) \| (.+?) \| .+ \|$", guide, re.MULTILINE)
+    assert len(rows) >= 12
+    for answer, gold, math_verify, ours in rows:
+        completion = answer if "boxed" in answer else rf"\boxed{{{answer}}}"
+        assert judge([completion], [gold]) == [ours], answer
+        assert verify(parse(rf"\boxed{{{gold}}}"), parse(completion)) == (math_verify == "right"), answer

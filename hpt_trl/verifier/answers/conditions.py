@@ -3,7 +3,8 @@ r"""What is said about the variables of an answer: `for all x > 0`, `where k is 
 import re
 
 _START = re.compile(
-    r"[,(]?\s*(?:\\text\{\s*,?\s*\(?)?\(?(?<![a-zA-Z\\])(?:where|when|whenever|if|provided|for(?= (?:all|any|every|each|some)\b))(?![a-zA-Z])"
+    r"[,(]?\s*(?:\\text\{\s*,?\s*\(?)?\(?(?<![a-zA-Z\\])(?:where|when|whenever|if|provided"
+    r"|for(?= (?:all|any|every|each|some)\b))(?![a-zA-Z])"
     r"|,?\s*\\forall(?![a-zA-Z])|[,(]\s*(?=[a-z]\s*\\in(?![a-zA-Z])\s*\\mathbb)"
 )
 _PAIRS = (("{", "}"), ("(", ")"), (r"\begin{", r"\end{"))

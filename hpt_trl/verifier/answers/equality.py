@@ -6,7 +6,6 @@ several candidates, or cannot be read completely, is not right. `leniency.py` li
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 
 import sympy
 
@@ -191,7 +190,8 @@ def _same_ratio(gold: Answer, answer: Answer) -> bool:
         times = [[number(part.text) for part in side.parts] for side in (gold, answer)]
         return times[0] == times[1] and None not in times[0]
     sides = [
-        [part.text for part in side.parts] if side.kind in ("ratio", "clock") else [side.text] for side in (gold, answer)
+        [part.text for part in side.parts] if side.kind in ("ratio", "clock") else [side.text]
+        for side in (gold, answer)
     ]
     if any(len(side) > 1 and same_value(part, "0") for side in sides for part in side):
         return False

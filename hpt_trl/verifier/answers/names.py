@@ -5,11 +5,13 @@ import re
 VARIABLE = r"(?:[a-zA-Z]|\\(?!infty|pi|text|sqrt|frac|mathbb)[a-z]+)(?:_(?:\w|\{[^{}]*\}))?"
 _PLAIN = re.compile(rf"{VARIABLE}")
 _DECORATED = re.compile(
-    rf"(?:{VARIABLE}|(?:[A-Z][a-zA-Z]*|[a-z]{{4,}})(?:_(?:\w|\{{[^{{}}]*\}}))?)\s*(?:'|\^\{{?\\prime\}}?)*(?:\^\{{\(?-?\w\)?\}})?(?:\([^()]*\))?"
+    rf"(?:{VARIABLE}|(?:[A-Z][a-zA-Z]*|[a-z]{{4,}})(?:_(?:\w|\{{[^{{}}]*\}}))?)\s*"
+    rf"(?:'|\^\{{?\\prime\}}?)*(?:\^\{{\(?-?\w\)?\}})?(?:\([^()]*\))?"
 )
 # Names of one quantity that is not a variable. A sum or a product such as `2x` is the side of an equation instead.
 _QUANTITY = re.compile(
-    r"\\frac\{[^\d]*[a-zA-Z][^\d]*\}\{[^\d]*[a-zA-Z][^\d]*\}|[a-zA-Z]/[a-zA-Z]|\\text\{[^{}]*\}|m?\s*\\(?:angle|triangle)\s*\{?[A-Z\d ]+\}?|\\\|.*\\\||\|[A-Z]{2,}\|"
+    r"\\frac\{[^\d]*[a-zA-Z][^\d]*\}\{[^\d]*[a-zA-Z][^\d]*\}|[a-zA-Z]/[a-zA-Z]|\\text\{[^{}]*\}"
+    r"|m?\s*\\(?:angle|triangle)\s*\{?[A-Z\d ]+\}?|\\\|.*\\\||\|[A-Z]{2,}\|"
     r"|\\(?:sin|cos|tan|cot|sec|csc|log|ln|deg|min|max|gcd|lcm|lim|arg|dim|det|vec|overline|hat|bar|overrightarrow)"
     r"(?![a-zA-Z]).*|\\(?:mathbb\{[PE]\}|Pr)\s*[(\[].*[)\]]|[A-Z]{2,}(?:\s*\\cdot\s*[A-Z]{2,})*"
     r"|[A-Z]\[.*\]",
@@ -36,7 +38,11 @@ def is_name(text: str) -> bool:
         return True
     outside = re.sub(r"\{[^{}]*\}|\([^()]*\)|\|[^|]*\|", "", re.sub(r"\{[^{}]*\}", "", text))
     has_variable = re.search("[A-Za-z]", _NOT_VARIABLES.sub("", text))
-    return _QUANTITY.fullmatch(re.sub(r"_(?:\w|\{\w*\})", "", text)) is not None and has_variable is not None and not re.search(r"[+-]", outside)
+    return (
+        _QUANTITY.fullmatch(re.sub(r"_(?:\w|\{\w*\})", "", text)) is not None
+        and has_variable is not None
+        and not re.search(r"[+-]", outside)
+    )
 
 
 def mentions(text: str, variable: str) -> bool:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from hpt_trl.verifier.answers.conditions import split_condition
 from hpt_trl.verifier.answers.names import (
@@ -56,7 +57,9 @@ _MODULUS = re.compile(r"\(?\s*\\p?mod\s*\{?([^{}()]+)\}?\s*\)?$")
 _DISTANCE = re.compile(rf"\|\s*({VARIABLE})\s*\|")
 _BUILDER = re.compile(rf"({VARIABLE})(?:\s*\\in\s*(\S+?))?\s*[|:]\s*(.+)", re.DOTALL)
 _ENVIRONMENT = re.compile(
-    r"(\\\{)?([^{}=]*|\\frac\{[^{}]*\}\{[^{}]*\})\s*\\begin\{([pbBv]?matrix|array|cases|aligned)\}(?:\{[lcr| ]*\})?(.*)\\end\{\3\}", re.DOTALL
+    r"(\\\{)?([^{}=]*|\\frac\{[^{}]*\}\{[^{}]*\})\s*\\begin\{([pbBv]?matrix|array|cases|aligned)\}"
+    r"(?:\{[lcr| ]*\})?(.*)\\end\{\3\}",
+    re.DOTALL,
 )
 _COLUMN = re.compile("&")
 _IF = re.compile(r"^(?:\\text\{\s*(?:if|for|when)\s*\}|(?:if|for|when) )")
@@ -118,7 +121,7 @@ def _expanded(items: Sequence[str]) -> Sequence[str]:
         return items
     numbers = [int(item) for item in items[:-2]]
     step, last = numbers[1] - numbers[0], int(items[-1])
-    is_regular = step and all(b - a == step for a, b in zip(numbers, numbers[1:])) and (last - numbers[0]) % step == 0
+    is_regular = step and all(b - a == step for a, b in pairwise(numbers)) and (last - numbers[0]) % step == 0
     count = (last - numbers[0]) // step + 1 if is_regular else 0
     return [str(numbers[0] + step * n) for n in range(count)] if len(numbers) < count <= _MAX_ELEMENTS else items
 
@@ -205,10 +208,9 @@ def _assigned(name: str, value: str) -> Answer:
         return replace(answer, name="" if names else normal_name(name))
     if answer.kind == "list" and not is_ordered(names):
         return Answer("relation", f"{name}={value}")
-    parts = [replace(part, name=part_name) for part, part_name in zip(answer.parts, names)]
-    if is_ordered(names):
-        return Answer("names", value, tuple(parts))
-    return Answer("names", f"{name}={value}", tuple(sorted(parts, key=lambda part: order_of_names(part.name))))
+    elements = [replace(part, name=part_name) for part, part_name in zip(answer.parts, names)]
+    elements.sort(key=lambda element: order_of_names(element.name))
+    return Answer("names", value if is_ordered(names) else f"{name}={value}", tuple(elements))
 
 
 def _inequality(text: str, sides: Sequence[str], signs: Sequence[str]) -> Answer | None:

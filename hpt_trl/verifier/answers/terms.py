@@ -20,7 +20,9 @@ from hpt_trl.verifier.answers.values import equal
 
 _WORDS = re.compile(r"[^\W\d_]{4,}|[A-Z]{3,}|\b(?i:yes|no|odd|dne)\b")
 _TIME = re.compile(r"\d{1,2}:\d\d *[ap]\.?m\.?", re.IGNORECASE)
-_BASED = re.compile(r"\(?(?:\\text\{)?([0-9A-Z]+(?:\.[0-9A-Z]+)?)\}?\)?_(?:(\w)|[{(]+\s*(?:\\text\{\s*)?(\d+|[a-z]+)\s*[})]+)")
+_BASED = re.compile(
+    r"\(?(?:\\text\{)?([0-9A-Z]+(?:\.[0-9A-Z]+)?)\}?\)?_(?:(\w)|[{(]+\s*(?:\\text\{\s*)?(\d+|[a-z]+)\s*[})]+)"
+)
 _NOUN = re.compile(r"(?<=\w) (?:triangles?|numbers?|functions?|lines?)$")
 # The parser drops these, or reads them as products of letters.
 _UNREADABLE = re.compile(
@@ -164,7 +166,12 @@ def _digits(text: str) -> str:
 def is_rounding(exact: str, rounded: str) -> bool:
     """Whether a decimal with at least one place rounds or truncates a number."""
     expression = parsed(exact)
-    return expression is not None and last_place(rounded) > 0 and number(rounded) != 0 and _is_rounding(expression, rounded)
+    return (
+        expression is not None
+        and last_place(rounded) > 0
+        and number(rounded) != 0
+        and _is_rounding(expression, rounded)
+    )
 
 
 def _is_rounding(exact: sympy.Expr, rounded: str) -> bool:

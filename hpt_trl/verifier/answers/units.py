@@ -26,13 +26,15 @@ _WORDS = {
     "kph kmh": "5/18 m s-1", "erg": "1/10000 g m2 s-2",
 }  # fmt: skip
 # Words after a number that change its value or its meaning, so that they cannot be the things that it counts.
-_CHANGES_VALUE = frozenset(
-    "or and not no nor maybe perhaps possibly alternatively otherwise either neither approximately to from between plus "
-    "minus times over divided multiplied by less more than most least under above below greater fewer half third "
-    "quarter double triple twice choose mod modulo pi is are if where when for except but wrong incorrect false loss "
-    "profit debt negative point twenty thirty forty fifty sixty seventy eighty ninety percent i e all know can could "
-    "might may will should would be was were guess sure think then so only equals equal".split()
-) | {*NUMBER_WORDS, *SCALES}
+_VALUE_WORDS = """
+    or and not no nor maybe perhaps possibly alternatively otherwise either neither approximately to from
+    between plus minus times over divided multiplied by less more than most least under above below greater
+    fewer half third quarter double triple twice choose mod modulo pi is are if where when for except but
+    wrong incorrect false loss debt negative point twenty thirty forty fifty sixty seventy eighty ninety
+    percent i e all know can could might may will should would be was were guess sure think then so only
+    equals equal
+"""
+_CHANGES_VALUE = frozenset(_VALUE_WORDS.split()) | {*NUMBER_WORDS, *SCALES}
 _FILLERS = frozenset({"of", "the", "a", "an"})
 _SINGLE_LETTERS = frozenset("mgshl")
 _PRODUCTS = frozenset({"mg", "ms", "nm", "mi", "ml"})  # units only after a space: `2mg` is the product 2*m*g
@@ -125,8 +127,9 @@ def quantity(text: str) -> Quantity:
     measured = _measured(rest)
     if measured is None or not currency:
         return measured or Quantity(text)
-    money = _unit_of(_CURRENCIES[currency[2].strip()])
-    unit = money if measured.unit in (None, money) else _product(money, measured.unit)
+    name = _CURRENCIES[currency[2].strip()]
+    money = Unit(dimensions=frozenset({(name, 1)}))
+    unit = money if measured.unit is None or measured.unit == money else _product(money, measured.unit)
     return Quantity(currency[1] + measured.value, unit, measured.scale)
 
 
@@ -204,8 +207,7 @@ def _measure(word: str) -> tuple[Fraction, tuple[tuple[str, int], ...]] | None:
     return _SYMBOLS.get(word) or _NAMES.get(_singular(word))
 
 
-def _product(unit: Unit | None, other: Unit | None) -> Unit:
-    units = [part for part in (unit, other) if part is not None]
+def _product(*units: Unit) -> Unit:
     factor, dimensions, things = Fraction(1), Counter[str](), Counter[str]()
     for part in units:
         factor *= part.factor

@@ -62,10 +62,7 @@ def proportional(left: sympy.Expr, right: sympy.Expr) -> bool:
     digits = 40 + _extent(left) + _extent(right)
     if digits > _MAX_DIGITS:
         return False
-    pairs = [
-        (_value(left, point, digits), _value(right, point, digits))
-        for point in _points(_symbols(left, right))
-    ]
+    pairs = [(_value(left, point, digits), _value(right, point, digits)) for point in _points(_symbols(left, right))]
     known = [(a, b) for a, b in pairs if a is not None and b is not None]
     if len(known) < 3 or any(_close(value, sympy.S.Zero, digits, Fraction(0)) for value in known[0]):
         return False

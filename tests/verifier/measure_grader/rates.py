@@ -16,7 +16,9 @@ from math_verify import parse, verify
 
 from hpt_trl.verifier.answers.boxes import last_box_span
 from hpt_trl.verifier.verdicts import judge
-from tests.verifier.generators import Case, hostile, neighbours, respellings
+from tests.verifier.generators import neighbours, respellings
+from tests.verifier.generators.drawn import Case
+from tests.verifier.generators.hostile import hostile
 
 GENERATORS = {"respellings": respellings, "neighbours": neighbours, "hostile": hostile}
 
