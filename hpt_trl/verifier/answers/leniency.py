@@ -50,7 +50,7 @@ LENIENCIES = (
     ),
     Leniency(
         "rounding",
-        "A decimal with ten or more significant digits may differ by one in its last place; a shorter one is exact.",
+        "A decimal with ten or more significant digits may be rounded or cut off; a shorter one is exact.",
         r"\frac{1}{3}", "0.3333333333", "0.333",
     ),
     Leniency(
