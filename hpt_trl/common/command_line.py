@@ -1,5 +1,6 @@
 """Command-line parsing with TRL's parser, and errors as one paragraph instead of a traceback."""
 
+import json
 import os
 import sys
 import warnings
@@ -44,7 +45,8 @@ def parse(
         argv = [f"--{first_option}", *argv]
     if "--config" in argv[:-1]:
         _check_yaml(Path(argv[argv.index("--config") + 1]))
-    return Parser(dataclass_types, prog=prog).parse_args_and_config(argv)
+    # An abbreviation of `--hub_token` would not be recognized as a secret; YAML knows none either.
+    return Parser(dataclass_types, prog=prog, allow_abbrev=False).parse_args_and_config(argv)
 
 
 def _check_yaml(path: Path) -> None:
@@ -52,6 +54,7 @@ def _check_yaml(path: Path) -> None:
         raise FileNotFoundError(f"The config file {str(path)!r} does not exist. Give the path of a YAML file.")
     try:
         content = yaml.safe_load(path.read_text())
+        json.dumps(content, default=str)
     except yaml.MarkedYAMLError as error:
         # Without the line itself, which may contain a token.
         mark = error.problem_mark
@@ -59,7 +62,8 @@ def _check_yaml(path: Path) -> None:
         raise ValueError(
             f"The config file {str(path)!r} is not readable as YAML: {error.problem}{location}. Fix that line."
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    # RecursionError: nested too deeply; json raises a ValueError where an alias contains itself.
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise ValueError(f"The config file {str(path)!r} is not readable as YAML: {error}. Fix the file.") from None
     if not isinstance(content, dict):
         raise ValueError(

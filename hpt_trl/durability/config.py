@@ -1,9 +1,11 @@
 """DurableGRPOConfig: GRPOConfig, and how a run handles faults."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from trl import GRPOConfig
+
+from hpt_trl.common.masking import masked
 
 MAX_TIMEOUT = 1e6  # seconds; the system's clocks do not take any number
 
@@ -67,11 +69,12 @@ class DurableGRPOConfig(GRPOConfig):
 
     def _check_secrets(self) -> None:
         # TRL has parsed a text into a dict by now.
-        secrets = [name for name in cast(dict, self.model_init_kwargs or {}) if name.endswith("token")]
+        options = self.model_init_kwargs if isinstance(self.model_init_kwargs, dict) else {}
+        secrets = [name for name, value in options.items() if name.endswith("token") or masked(value) != value]
         if secrets:
             raise ValueError(
-                f"model_init_kwargs holds {secrets}, which trackers and training_args.bin would keep. Set the "
-                "environment variable HF_TOKEN instead, or log in with `hf auth login`."
+                f"model_init_kwargs holds {secrets}, secrets which trackers and training_args.bin would keep. Set "
+                "the environment variables HF_TOKEN, HTTPS_PROXY and HTTP_PROXY instead, or use `hf auth login`."
             )
 
     def _check_faults(self) -> None:

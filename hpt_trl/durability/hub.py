@@ -10,6 +10,7 @@ from accelerate.logging import get_logger
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
 from hpt_trl.common.errors import RunError
+from hpt_trl.common.masking import mask_tokens
 
 logger = get_logger(__name__)
 
@@ -35,7 +36,11 @@ class HubError(RunError, OSError):
 
 
 def explain(error: BaseException) -> str:
-    """The response of the Hub and what to do about it, in a few sentences."""
+    """The response of the Hub and what to do about it, in a few sentences, without secrets."""
+    return mask_tokens(_explanation(error))
+
+
+def _explanation(error: BaseException) -> str:
     context = "" if isinstance(error, HTTPError) else f"{error} "
     cause: BaseException | None = error
     while cause is not None:

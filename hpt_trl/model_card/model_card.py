@@ -10,6 +10,7 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from hpt_trl.common.files import atomic_path
+from hpt_trl.common.masking import mask_tokens
 from hpt_trl.data.prompts import INSTRUCTION
 from hpt_trl.durability.gate_history import FILE_NAME as HISTORY
 from hpt_trl.model_card.run_facts import RunFacts
@@ -111,7 +112,7 @@ def model_card(facts: RunFacts, history: pd.DataFrame | None, results: Sequence[
         config=yaml.safe_dump(facts.config, sort_keys=False, allow_unicode=True).strip(),
         trl_citation=_TRL_CITATION,
     )
-    return ModelCard(text)
+    return ModelCard(mask_tokens(text))
 
 
 def metadata_of(facts: RunFacts, results: Sequence[Result]) -> ModelCardData:

@@ -15,6 +15,7 @@ from huggingface_hub.utils import validate_repo_id
 from trl.trainer.utils import get_config_model_id, get_trackio_space_url
 
 from hpt_trl.common.files import write_atomically
+from hpt_trl.common.masking import mask_tokens
 from hpt_trl.common.versions import versions_of
 from hpt_trl.config import HPTConfig
 from hpt_trl.miniature import MODEL_PATH
@@ -114,7 +115,7 @@ class RunFacts:
 
     def write(self, folder: str | Path) -> None:
         """Save the facts in a folder."""
-        write_atomically(Path(folder) / FILE_NAME, json.dumps(asdict(self), indent=1, default=str))
+        write_atomically(Path(folder) / FILE_NAME, mask_tokens(json.dumps(asdict(self), indent=1, default=str)))
 
 
 def read_facts(folder: str | Path) -> RunFacts:

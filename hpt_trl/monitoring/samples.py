@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from hpt_trl.algorithm.gate import GateWeights
+from hpt_trl.common.masking import mask_tokens
 
 # transformers does not push paths that begin with an underscore. Samples quote the training data, and a file must not
 # grow while it is being uploaded.
@@ -161,7 +162,7 @@ class SampleLog:
 
 
 def _line(sample: Sample) -> str:
-    return json.dumps(asdict(sample), ensure_ascii=False) + "\n"
+    return mask_tokens(json.dumps(asdict(sample), ensure_ascii=False)) + "\n"
 
 
 def read_samples(path: Path) -> list[Sample]:
