@@ -84,7 +84,10 @@ def _one_paragraph(error: Exception) -> str:
 
 @contextmanager
 def run_errors(prog: str) -> Iterator[None]:
-    """Print a `RunError` as one paragraph on stderr and exit with code 1; with HPT_TRACEBACK=1, raise it."""
+    """Print a `RunError` as one paragraph on stderr and exit with code 1, and with 130 for Ctrl-C.
+
+    With HPT_TRACEBACK=1, raise either.
+    """
     try:
         yield
     except RunError as error:
@@ -93,6 +96,12 @@ def run_errors(prog: str) -> Iterator[None]:
         if isinstance(error, LocalRunError) or os.environ.get("LOCAL_RANK", "0") == "0":
             print(f"{prog}: error: {_one_paragraph(error)}", file=sys.stderr)
         raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        if os.environ.get("HPT_TRACEBACK"):
+            raise
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            print(f"{prog}: interrupted. `--resume_from_checkpoint auto` continues from a checkpoint.", file=sys.stderr)
+        raise SystemExit(130) from None
 
 
 @contextmanager

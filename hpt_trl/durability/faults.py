@@ -7,7 +7,9 @@ learn of it (`first_fault`), and a termination signal takes effect at the end of
 import asyncio
 import math
 import signal
+import sys
 import threading
+import time
 import traceback
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -29,12 +31,23 @@ TERMINATED = 143
 """Exit code of a run that saved a checkpoint on SIGTERM: 128 + 15, the code that shells report for that signal."""
 
 
-def any_rank(flag: bool) -> bool:
-    """Whether the flag is set on any process. Every process must call it."""
+INTERRUPTED = 130
+"""Exit code of a run that saved a checkpoint on Ctrl-C: 128 + 2, the code that shells report for SIGINT."""
+
+_SAME_INTERRUPT = 1.0  # seconds
+
+
+def _maximum(number: int) -> int:
+    """The largest of the numbers of all processes. Every process must call it."""
     state = PartialState()
     if state.num_processes == 1:
-        return flag
-    return bool(gather(torch.tensor([int(flag)], device=state.device)).any())
+        return number
+    return int(gather(torch.tensor([number], device=state.device)).max())
+
+
+def any_rank(flag: bool) -> bool:
+    """Whether the flag is set on any process. Every process must call it."""
+    return bool(_maximum(int(flag)))
 
 
 def first_fault(own: str | None) -> str | None:
@@ -212,38 +225,73 @@ def _in_time(call: Callable[[], Any], timeout: float | None) -> Any:
 
 
 class TerminationCallback(TrainerCallback):
-    """On SIGTERM, saves a checkpoint at the end of the step and stops, on all processes together.
+    """On SIGTERM or Ctrl-C, saves a checkpoint at the end of the step and stops, on all processes together.
 
     transformers' `enable_jit_checkpoint` decides on each process by its own clock, in the middle of a step, and exits
     with code 0: processes fall out of step, and a scheduler considers the run finished.
     """
 
     def __init__(self) -> None:
-        self.is_requested = False
-        self.has_stopped = False
+        self._request = 0  # the exit code that a signal asks for
+        self._interrupted_at = -math.inf
+        self.exit_code = 0  # of the run, once it has stopped
+
+    @property
+    def has_stopped(self) -> bool:
+        """Whether the run was stopped before its last step."""
+        return self.exit_code != 0
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Handle the signal while training, unless there is another handler or training runs in another thread."""
-        self.is_requested = self.has_stopped = False
-        is_main = threading.current_thread() is threading.main_thread()
-        if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-            yield
-            return
-        # Schedulers and launchers both forward the signal: a further one is the same request.
-        signal.signal(signal.SIGTERM, lambda number, frame: setattr(self, "is_requested", True))
+        """Handle the signals while training, except those with another handler and in another thread than the main."""
+        self._request = self.exit_code = 0
+        self._interrupted_at = -math.inf
+        handlers: dict[signal.Signals, tuple[Any, Any]] = {
+            signal.SIGTERM: (signal.SIG_DFL, self._terminate),
+            signal.SIGINT: (signal.default_int_handler, self._interrupt),
+        }
+        replaced: dict[signal.Signals, tuple[Any, Any]] = {}
+        if threading.current_thread() is threading.main_thread():
+            replaced = {number: pair for number, pair in handlers.items() if signal.getsignal(number) is pair[0]}
+        for number, (_, handler) in replaced.items():
+            signal.signal(number, handler)
         try:
             yield
         finally:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            for number, (before, _) in replaced.items():
+                signal.signal(number, before)
+
+    def _terminate(self, number: int, frame: object) -> None:
+        # Schedulers and launchers both forward the signal: a further one is the same request.
+        self._request = TERMINATED
+
+    def _interrupt(self, number: int, frame: object) -> None:
+        """The first Ctrl-C asks for a checkpoint, a second one ends the run at once."""
+        since, self._interrupted_at = time.monotonic() - self._interrupted_at, time.monotonic()
+        if since < _SAME_INTERRUPT:  # torchrun forwards the signal that the terminal has sent to all processes
+            return
+        if self._request == INTERRUPTED:
+            raise KeyboardInterrupt
+        self._request = max(self._request, INTERRUPTED)
+        if PartialState().is_main_process:
+            print(
+                "\nCtrl-C: the run stops with a checkpoint at the end of this step. Press it again to end at once.",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         # The signal may have reached one process only. After the last step there is nothing left to stop.
-        if any_rank(self.is_requested) and state.global_step < state.max_steps:
+        request = _maximum(self._request)
+        if request and state.global_step < state.max_steps:
+            name = "SIGTERM" if request == TERMINATED else "Ctrl-C"
             logger.warning(
-                f"SIGTERM: saving a checkpoint at step {state.global_step}, then exiting with code {TERMINATED}."
+                f"{name}: saving a checkpoint at step {state.global_step}, then exiting with code {request}. The same "
+                "command with `--resume_from_checkpoint auto` continues the run; in Python, "
+                "trainer.train(resume_from_checkpoint='auto')."
             )
-            control.should_save = control.should_training_stop = self.has_stopped = True
+            control.should_save = control.should_training_stop = True
+            self.exit_code = request
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -36,7 +36,6 @@ from hpt_trl.durability.checkpoints import (
 )
 from hpt_trl.durability.config import DurableGRPOConfig
 from hpt_trl.durability.faults import (
-    TERMINATED,
     RewardGuard,
     TerminationCallback,
     explaining_lost_peer,
@@ -72,8 +71,9 @@ class _TrainBeginCallback(TrainerCallback):
 
 class DurableGRPOTrainer(PushingGRPOTrainer):
     """
-    [`~trl.GRPOTrainer`] that saves and resumes exactly, stops at the end of a step on SIGTERM, skips steps whose
-    gradient is not finite, ends with one paragraph when a reward function fails, and pushes only complete checkpoints.
+    [`~trl.GRPOTrainer`] that saves and resumes exactly, stops at the end of a step on SIGTERM or Ctrl-C, skips steps
+    whose gradient is not finite, ends with one paragraph when a reward function fails, and pushes only complete
+    checkpoints.
 
     Args:
         model, reward_funcs, args, train_dataset, options:
@@ -213,8 +213,8 @@ class DurableGRPOTrainer(PushingGRPOTrainer):
         Train, as [`~transformers.Trainer`] does.
 
         A run that is resumed from a checkpoint of its own, on the same number of processes, continues exactly as if it
-        had never been interrupted, provided that transformers generates. On SIGTERM it saves a checkpoint after the
-        step and ends the process with exit code 143.
+        had never been interrupted, provided that transformers generates. On SIGTERM or Ctrl-C it saves a checkpoint
+        after the step and ends the process with exit code 143 or 130; a second Ctrl-C ends it at once.
 
         Args:
             resume_from_checkpoint (`str` or `bool`, *optional*):
@@ -239,7 +239,7 @@ class DurableGRPOTrainer(PushingGRPOTrainer):
             with self._while_training():
                 output = super().train(self._resumed_from, trial, ignore_keys_for_eval)
         if self._termination.has_stopped:
-            raise SystemExit(TERMINATED)
+            raise SystemExit(self._termination.exit_code)
         return output
 
     def _save_checkpoint(self, model, trial):

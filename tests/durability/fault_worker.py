@@ -92,6 +92,7 @@ SCENARIOS: dict[str, tuple[int, dict[str, Any]]] = {
     "reward_hangs": (2, {"reward": hangs_on_rank_1, "reward_timeout": 2.0}),
     "killed": (2, {"reward": slow_enough, "act": partial(signal_one, signal.SIGKILL)}),
     "terminated": (2, {"act": partial(signal_one, signal.SIGTERM)}),
+    "interrupted": (2, {"act": partial(signal_one, signal.SIGINT)}),
     "disk_full": (1, {"act": fill_the_disk, "save_total_limit": 1}),
     "no_card": (2, {"act": spoil_the_card, "max_steps": 3}),
     "disk_full_on_two": (2, {"act": fill_the_disk, "save_total_limit": 1}),

@@ -17,6 +17,7 @@ from datasets import Dataset
 from transformers import LlamaConfig, TrainerCallback
 
 from hpt_trl import HPTConfig
+from hpt_trl.common.command_line import run_errors
 from hpt_trl.common.errors import RunError
 from hpt_trl.durability.markers import incomplete_reason
 from hpt_trl.trainer.checks import check_launch, context_length
@@ -148,19 +149,44 @@ def test_a_run_that_learns_nothing_any_more_stops_with_advice(tiny_model, tmp_pa
     assert parameters(trainer).isfinite().all()
 
 
-def test_sigterm_saves_a_checkpoint_and_exits_with_its_own_code(tiny_model, tmp_path):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_a_checkpoint_and_exits_with_its_own_code(tiny_model, tmp_path, caplog, number, code):
+    before = signal.getsignal(number)
     whole = make_trainer(tiny_model, tmp_path / "whole", max_steps=4)
     whole.train()
-    stop = AtStep(2, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    stop = AtStep(2, lambda: os.kill(os.getpid(), number))
     stopped = make_trainer(tiny_model, tmp_path / "stopped", max_steps=4, trainer={"callbacks": [stop]})
     with pytest.raises(SystemExit) as end:
         stopped.train()
-    assert end.value.code == 143
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert end.value.code == code
+    assert "saving a checkpoint at step 2" in caplog.text
+    assert "--resume_from_checkpoint auto" in caplog.text
+    assert signal.getsignal(number) == before
     assert [path.name for path in (tmp_path / "stopped").glob("checkpoint-*")] == ["checkpoint-2"]
     resumed = make_trainer(tiny_model, tmp_path / "stopped", max_steps=4)
     resumed.train(resume_from_checkpoint=True)
     assert torch.equal(parameters(resumed), parameters(whole))
+
+
+def test_a_second_ctrl_c_ends_the_run_at_once(tiny_model, tmp_path, monkeypatch, capsys):
+    """The first is not repeated by a launcher, which forwards it within a second."""
+
+    def interrupt_three_times() -> None:
+        for now in (100.0, 100.5, 102.0):
+            monkeypatch.setattr("hpt_trl.durability.faults.time.monotonic", lambda now=now: now)
+            pressed.append(now)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    pressed: list[float] = []
+    trainer = make_trainer(tiny_model, tmp_path, max_steps=4, trainer={"callbacks": [AtStep(2, interrupt_three_times)]})
+    with pytest.raises(SystemExit, match="130"), run_errors("train"):
+        trainer.train()
+    assert len(pressed) == 3
+    errors = capsys.readouterr().err
+    assert errors.count("Press it again to end at once") == 1
+    assert "train: interrupted. `--resume_from_checkpoint auto`" in errors
+    assert not list(tmp_path.glob("checkpoint-*"))
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
 
 
 @pytest.mark.parametrize("step", [3, 4])
@@ -236,6 +262,8 @@ def test_a_killed_process_ends_the_others(scenarios):
 
 
 def test_sigterm_to_one_process_stops_all_together(scenarios):
+    assert codes(scenarios, "interrupted") == [130, 130]
+    assert "Ctrl-C: saving a checkpoint at step 2, then exiting with code 130" in said(scenarios, "interrupted", 0)
     assert codes(scenarios, "terminated") == [143, 143]
     assert "SIGTERM: saving a checkpoint at step 2, then exiting with code 143" in said(scenarios, "terminated", 0)
     assert incomplete_reason(scenarios / "terminated" / "checkpoint-2") is None
