@@ -87,7 +87,7 @@ def plot_scores(scores: Mapping[str, SuiteScore], path: str | Path, title: str =
     if curves:
         _draw_curves(panels[1], curves, styles)
     if title:
-        figure.suptitle(title, fontsize=11, color="0.25")
+        figure.suptitle(title, fontsize=11, color="0.25", parse_math=False)
     figure.savefig(path, dpi=150)
 
 

@@ -7,10 +7,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from accelerate.logging import get_logger
 from torch import Tensor
 
 from hpt_trl.algorithm.gate import GateWeights
 from hpt_trl.common.masking import mask_tokens
+
+logger = get_logger(__name__)
 
 # transformers does not push paths that begin with an underscore. Samples quote the training data, and a file must not
 # grow while it is being uploaded.
@@ -59,7 +62,11 @@ def text_of(messages: Any) -> str:
 
 
 def shortened(text: str, max_length: int = MAX_TEXT_LENGTH) -> str:
-    """Return the text or, if it is too long, its two ends and the number of characters left out between them."""
+    """Return the text or, if it is too long, its two ends and the number of characters left out between them.
+
+    Lone surrogates, which no file can hold, become their escape sequences.
+    """
+    text = text.encode("utf-8", "backslashreplace").decode()
     left_out = len(text) - max_length
     half = max_length // 2
     return text if left_out <= 0 else f"{text[:half]}\n[... {left_out:,} characters ...]\n{text[-half:]}"
@@ -151,7 +158,12 @@ class SampleLog:
         """Start a new file, or truncate that of a resumed run at `step`, because later steps will be repeated."""
         self.latest = []
         path = Path(folder) / FILE_NAME
-        kept = [sample for sample in read_samples(path) if sample.step < step]
+        kept = []
+        if step > 0:
+            try:
+                kept = [sample for sample in read_samples(path) if sample.step < step]
+            except ValueError as error:
+                logger.warning(f"The samples of earlier steps are lost: {error}")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(_line(sample) for sample in kept), encoding="utf-8")
 
@@ -172,9 +184,27 @@ def read_samples(path: Path) -> list[Sample]:
         ValueError: if `SampleLog` did not write the file.
     """
     try:
-        return [Sample(**entry) for entry in read_lines(path, "completion")]
+        samples = [Sample(**entry) for entry in read_lines(path, "completion")]
     except TypeError as error:
         raise _unexpected_content(path, error) from None
+    for sample in samples:
+        if not _has_types(sample):
+            raise _unexpected_content(path, f"a sample with values of other types at step {sample.step!r}")
+    return samples
+
+
+def _has_types(sample: Sample) -> bool:
+    """Whether the values of a sample have the types that `SampleLog` writes."""
+    is_text = all(isinstance(text, str) for text in (sample.prompt, sample.completion))
+    has_tables = isinstance(sample.rewards, dict) and isinstance(sample.notes, dict)
+    numbers = [sample.solve_rate, *(sample.rewards.values() if has_tables else ())]
+    return (
+        isinstance(sample.step, int)
+        and is_text
+        and has_tables
+        and all(number is None or isinstance(number, (int, float)) for number in numbers)
+        and (sample.learned_from is None or isinstance(sample.learned_from, str))
+    )
 
 
 def read_lines(path: Path, key: str) -> list[dict[str, Any]]:

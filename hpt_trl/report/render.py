@@ -29,7 +29,7 @@ def _style(salt: str) -> AbstractContextManager[None]:
             "text.color": INK, "axes.labelcolor": MUTED, "xtick.color": MUTED, "ytick.color": MUTED,
             "axes.edgecolor": GREY, "grid.color": GRID, "axes.spines.top": False, "axes.spines.right": False,
             "axes.grid": True, "axes.xmargin": 0.02, "axes.axisbelow": True, "svg.fonttype": "none",
-            "svg.hashsalt": salt,
+            "svg.hashsalt": salt, "text.parse_math": False,
         }
     )  # fmt: skip
 

@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from hpt_trl.durability.gate_history import COLUMNS
 from hpt_trl.durability.gate_history import FILE_NAME as GATE_NAME
 from hpt_trl.monitoring.run_log import LOG_NAME, RUN_NAME
 from hpt_trl.monitoring.samples import FILE_NAME as SAMPLES_NAME
@@ -137,10 +138,12 @@ def read_run(folder: str | Path) -> Run:
 
 
 def _frame(entries: list[dict[str, Any]]) -> pd.DataFrame:
+    entries = [entry for entry in entries if isinstance(entry.get("step"), (int, float))]
     if not entries:
         return pd.DataFrame(index=pd.Index([], name="step", dtype=int))
     # If a step was logged twice, by a run and after its resume, the later entry counts.
-    return pd.DataFrame(entries).drop_duplicates("step", keep="last").set_index("step").sort_index()
+    frame = pd.DataFrame(entries).drop_duplicates("step", keep="last").set_index("step").sort_index()
+    return frame.apply(pd.to_numeric, errors="coerce")
 
 
 def _log(folder: Path, notes: list[str]) -> tuple[Path | None, list[dict[str, Any]]]:
@@ -156,8 +159,9 @@ def _log(folder: Path, notes: list[str]) -> tuple[Path | None, list[dict[str, An
         if not path.is_file():
             continue
         try:
-            return path, json.loads(path.read_text())["log_history"]
-        except json.JSONDecodeError:
+            entries = json.loads(path.read_text(encoding="utf-8"))["log_history"]
+            return path, [entry for entry in entries if isinstance(entry, dict)]
+        except (ValueError, LookupError, TypeError):
             notes.append(f"{path.relative_to(folder)} is incomplete and was ignored.")
     notes.append("There is no log: the run was stopped before its first log entry or checkpoint.")
     return None, []
@@ -170,7 +174,11 @@ def _gate(folder: Path, notes: list[str]) -> pd.DataFrame | None:
             f"There is no {GATE_NAME}, so it is unknown what each prompt was trained on. TRL does not write it."
         )
         return None
-    return pd.read_parquet(path)
+    try:
+        return pd.read_parquet(path)[list(COLUMNS)]
+    except (ValueError, OSError, KeyError):
+        notes.append(f"{GATE_NAME} is not a gate history and was ignored.")
+        return None
 
 
 def _facts(folder: Path, notes: list[str]) -> dict[str, Any]:
@@ -179,10 +187,13 @@ def _facts(folder: Path, notes: list[str]) -> dict[str, Any]:
         notes.append(f"There is no {RUN_NAME}, so the configuration of this run is unknown.")
         return {}
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        facts = None
+    if not isinstance(facts, dict) or not isinstance(facts.get("config", {}), dict):
         notes.append(f"{RUN_NAME} is incomplete, so the configuration of this run is unknown.")
         return {}
+    return facts
 
 
 def _table_samples(folder: Path) -> list[Sample]:

@@ -96,8 +96,8 @@ class DemonstrationCollector:
         prompt = example.get("prompt", [{"role": "user", "content": ""}])
         try:
             tokens = self.tokenizer(prompt, example["demonstration"], prompt_ids)
-        except ValueError as error:
-            # One bad row must not end a run of days: its prompt is trained on rollouts.
+        # One bad row must not end a run of days: its prompt is trained on rollouts. What is raised depends on its type.
+        except (ValueError, TypeError, AttributeError, LookupError) as error:
             logger.warning(f"Refused the demonstration of prompt {prompt_identifier(example)}: {error}")
             return None
         within = truncated(tokens, self.limit)

@@ -28,7 +28,9 @@ def is_missing(demonstration: Demonstration) -> bool:
         return not any(value for key, value in demonstration.items() if key != "role")
     if isinstance(demonstration, str):
         return not demonstration.strip()
-    return not demonstration or all(is_missing(message) for message in demonstration)
+    if demonstration is None or not isinstance(demonstration, (list, tuple)):
+        return demonstration is None  # anything else, such as a number, is there and will be refused
+    return all(is_missing(message) for message in demonstration)
 
 
 def prompt_identifier(example: Mapping[str, Any]) -> str:

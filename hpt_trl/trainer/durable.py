@@ -110,6 +110,7 @@ class DurableGRPOTrainer(PushingGRPOTrainer):
             self.add_callback(callback)
         check_launch(self.args, self.accelerator)
         check_tokenizer(self._tokenizer, train_dataset)
+        _check_columns(train_dataset)
         self._check_prompts(train_dataset)
 
     def _write_own_files(self, folder: str) -> None:
@@ -150,7 +151,11 @@ class DurableGRPOTrainer(PushingGRPOTrainer):
         tokenized = super()._tokenize_prompts(prompts)
         # Before anything is generated, and on every process: the prompt may be on one of them only.
         context = context_length(self.model.config.get_text_config())
-        fault = first_fault(too_long([len(ids) for ids in tokenized[0]], context))
+        lengths = [len(ids) for ids in tokenized[0]]
+        fault = first_fault(
+            too_long(lengths, context)
+            or (None if all(lengths) else "a prompt is empty. Remove such rows from the data.")
+        )
         if fault is not None:
             raise RunError(f"At step {self.state.global_step}, {fault}")
         return tokenized
@@ -238,6 +243,12 @@ class DurableGRPOTrainer(PushingGRPOTrainer):
                 trainer_state(Path(self._resumed_from))  # transformers' error would not name the checkpoint
             with self._while_training():
                 output = super().train(self._resumed_from, trial, ignore_keys_for_eval)
+        if self.state.global_step == 0 < self.state.max_steps:
+            raise RunError(
+                "No step was made: the training data has fewer rows than one generation needs "
+                f"({self.args.generation_batch_size} rollouts, {self.args.num_generations} per row), or its stream is "
+                "empty. Check dataset_name and its filters, or lower the batch size."
+            )
         if self._termination.has_stopped:
             raise SystemExit(self._termination.exit_code)
         return output
@@ -368,3 +379,14 @@ class DurableGRPOTrainer(PushingGRPOTrainer):
         options = {"load_best_model_at_end": False, "save_total_limit": None} if self._termination.has_stopped else {}
         with overriding(self.args, **options):
             return super()._finalize_training(trial, num_train_samples, start_time - self._seconds_before)
+
+
+def _check_columns(dataset: Dataset | IterableDataset | None) -> None:
+    """Reject columns that TRL could not pass to reward functions beside its own arguments of the same name."""
+    reserved = {"prompts", "completions", "trainer_state", "log_extra", "log_metric"}
+    clashing = reserved & set(getattr(dataset, "column_names", None) or ())
+    if clashing:
+        raise ValueError(
+            f"The training data has columns {sorted(clashing)}, which are also arguments that every reward function "
+            "gets. Rename or remove them."
+        )

@@ -1,0 +1,140 @@
+"""No bad row, record or character ends a run, or it ends in one paragraph."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from datasets import Dataset, IterableDataset
+
+from hpt_trl.common.errors import RunError
+from hpt_trl.evaluation.score_table import plot_scores
+from hpt_trl.monitoring.run_log import LOG_NAME, RUN_NAME
+from hpt_trl.monitoring.samples import FILE_NAME as SAMPLES
+from hpt_trl.monitoring.samples import read_samples, shortened
+from hpt_trl.report.page import render
+from hpt_trl.report.run_folder import read_run
+from tests.tiny import ROWS, make_trainer, parity_reward
+
+
+def stream(rows):
+    return IterableDataset.from_generator(lambda: iter(rows))
+
+
+@pytest.fixture(scope="module")
+def run(tiny_model, tmp_path_factory):
+    trainer = make_trainer(tiny_model, tmp_path_factory.mktemp("run"))
+    trainer.train()
+    return Path(trainer.args.output_dir)
+
+
+@pytest.mark.parametrize(
+    "demonstration",
+    [5, 1.5, True, b"so 2", ["so", "2"], [None], {"role": "assistant", "content": 5}, {"content": [b"2"]}, "so \ud800"],
+    ids=repr,
+)
+def test_a_demonstration_of_any_type_in_a_stream_ends_no_run(tiny_model, tmp_path, demonstration):
+    rows = [dict(row) for row in ROWS]
+    rows[5]["demonstration"] = demonstration
+    # A gate that asks for every demonstration.
+    trainer = make_trainer(tiny_model, tmp_path, rows=stream(rows), gate_threshold=1.0, gate_success_value=2.0)
+    assert trainer.train().global_step == 3
+    counts = [entry["demonstrations/refused"] + entry["demonstrations/missing"] for entry in trainer.state.log_history
+              if "demonstrations/refused" in entry]  # fmt: skip
+    assert counts == [0, 1, 0]  # rows 4 to 7 belong to the second step
+
+
+@pytest.mark.parametrize("rows", [[], [dict(ROWS[0])]], ids=["empty", "too short"])
+def test_a_stream_that_is_empty_or_too_short_is_an_error(tiny_model, tmp_path, rows):
+    with pytest.raises((RunError, ValueError), match=r"fewer rows|no rows|empty"):
+        make_trainer(tiny_model, tmp_path, rows=stream(rows)).train()
+
+
+def test_an_empty_prompt_is_named(tiny_model, tmp_path):
+    rows = [dict(row) for row in ROWS]
+    rows[1]["prompt"] = ""
+    with pytest.raises(RunError, match=r"At step 0, a prompt is empty\. Remove such rows"):
+        make_trainer(tiny_model, tmp_path, rows=Dataset.from_list(rows)).train()
+
+
+@pytest.mark.parametrize("column", ["completions", "prompts", "trainer_state"])
+def test_a_column_named_like_an_argument_of_reward_functions_is_refused(tiny_model, tmp_path, column):
+    with pytest.raises(ValueError, match=f"columns \\['{column}'\\], which are also arguments"):
+        make_trainer(tiny_model, tmp_path, rows=ROWS.add_column(column, ["x"] * len(ROWS)))
+
+
+@pytest.mark.parametrize("content", ["{", "[]\n", '{"completion": 5}\n', "\0\0", "null\n"])
+def test_broken_samples_of_an_older_run_end_no_run(tiny_model, tmp_path, run, content):
+    (tmp_path / "_record").mkdir()
+    (tmp_path / SAMPLES).write_text(content)
+    make_trainer(tiny_model, tmp_path, max_steps=1).train()
+    assert len(read_samples(tmp_path / SAMPLES)) == len(read_samples(run / SAMPLES)) // 3
+
+
+def test_broken_samples_of_a_resumed_run_are_lost_with_a_warning(tiny_model, tmp_path, caplog):
+    make_trainer(tiny_model, tmp_path, max_steps=2, save_strategy="steps", save_steps=1).train()
+    (tmp_path / SAMPLES).write_text("broken\n")
+    shutil.rmtree(tmp_path / "checkpoint-2")
+    trainer = make_trainer(tiny_model, tmp_path, max_steps=2, save_strategy="steps", save_steps=1)
+    trainer.train(True)
+    assert "The samples of earlier steps are lost" in caplog.text
+    assert {sample.step for sample in read_samples(tmp_path / SAMPLES)} == {1}
+
+
+def test_surrogates_in_what_reward_functions_log_end_no_run(tiny_model, tmp_path):
+    def strange(completion_ids, log_extra, **kwargs):
+        log_extra("note", ["\ud800 \udfff"] * len(completion_ids))
+        return parity_reward(completion_ids)
+
+    make_trainer(tiny_model, tmp_path, reward=strange, max_steps=1).train()
+    assert read_samples(tmp_path / SAMPLES)[0].notes == {"note": "\\ud800 \\udfff"}
+    assert shortened("é\U0001f600") == "é\U0001f600"
+
+
+FOREIGN = {
+    "log of lists": (LOG_NAME, json.dumps({"step": 1, "loss": [1, 2], "reward": {"a": 1}}) + "\n"),
+    "steps as texts": (LOG_NAME, json.dumps({"step": "one", "loss": 1.0}) + "\n"),
+    "run.json is a list": (RUN_NAME, "[]"),
+    "config is a text": (RUN_NAME, '{"config": "text"}'),
+    "run.json is not UTF-8": (RUN_NAME, "\udcff"),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_a_report_is_made_of_records_with_foreign_types(run, tmp_path, name):
+    folder = Path(shutil.copytree(run, tmp_path / "run $(date)_$USER"))
+    file, content = FOREIGN[name]
+    (folder / file).write_text(content, encoding="utf-8", errors="surrogateescape")
+    assert "<html" in render([read_run(folder), read_run(run)])
+
+
+def test_a_gate_history_of_another_program_is_ignored_with_a_note(run, tmp_path):
+    folder = Path(shutil.copytree(run, tmp_path / "run"))
+    for table in (pd.DataFrame({"a": [1]}), None):
+        if table is None:
+            (folder / "gate.parquet").write_bytes(bytes(100))
+        else:
+            table.to_parquet(folder / "gate.parquet")
+        read = read_run(folder)
+        assert read.gate is None
+        assert "gate.parquet is not a gate history and was ignored." in read.notes
+        assert "<html" in render([read])
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [{"step": "x"}, {"rewards": []}, {"notes": 5}, {"solve_rate": "high"}, {"prompt": 5}, {"rewards": {"a": "b"}}],
+    ids=repr,
+)
+def test_samples_of_other_types_are_an_error_in_one_paragraph(run, tmp_path, entry):
+    folder = Path(shutil.copytree(run, tmp_path / "run"))
+    sample = {"step": 1, "prompt": "p", "completion": "c"} | entry
+    (folder / SAMPLES).write_text(json.dumps(sample) + "\n")
+    with pytest.raises(ValueError, match="was not written by a run"):
+        read_run(folder)
+
+
+def test_a_name_with_dollars_is_drawn(tmp_path):
+    plot_scores({}, tmp_path / "scores.png", "ckpt_$(date)_$USER")
+    assert (tmp_path / "scores.png").stat().st_size > 0
