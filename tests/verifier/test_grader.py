@@ -4,10 +4,9 @@ import json
 import logging
 import math
 import os
+import re
 import signal
-import subprocess
 import sys
-import textwrap
 import threading
 import time
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 
 from hpt_trl.verifier.grader import Grader, Verdict
 from hpt_trl.verifier.verdicts import judge
+from tests.verifier.fair_grader import DEADLINE, FairGrader
 from tests.verifier.measure_grader.golds import measure as measure_golds
 from tests.verifier.measure_grader.stress import run as run_stress
 
@@ -34,6 +34,9 @@ HOSTILE = [r"10^{10^{10^{10}}}", r"2^{2^{2^{2^{2^{2}}}}}", r"\prod_{k=1}^{10^{8}
 SLOW = (r"10^{10^{10^{10}}}", "7")
 
 
+FAIR = FairGrader(workers=2)
+
+
 def read_cases(path):
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
@@ -48,7 +51,7 @@ ALL_CASES = {path: read_cases(path) for path in [CASES, FAULTS, *EXTRA]}
 def verdicts():
     """Verdicts on all cases of each file, graded in one batch, by path."""
     return {
-        path: judge([case["completion"] for case in cases], [case["answer"] for case in cases])
+        path: judge([case["completion"] for case in cases], [case["answer"] for case in cases], FAIR)
         for path, cases in ALL_CASES.items()
     }
 
@@ -94,14 +97,7 @@ def test_there_are_300_cases_and_enough_of_each_kind():
     ],
 )
 def test_each_kind_of_verdict(completion, solution, verdict):
-    assert judge([completion], [solution], QUICK) == [verdict]
-
-
-# Time limit in seconds for an easy verdict, which takes milliseconds, on a busy machine.
-PATIENCE = 3.0
-# Time limit in seconds for an event that is certain to happen.
-DEADLINE = 300.0
-QUICK = Grader(seconds=PATIENCE, workers=2)
+    assert judge([completion], [solution], FAIR) == [verdict]
 
 
 def test_the_numbers_of_completions_and_solutions_must_match():
@@ -115,16 +111,16 @@ def test_impossible_limits_are_errors():
 
 
 def test_hostile_answers_take_bounded_time_and_log_one_line(caplog):
-    grader = Grader(seconds=PATIENCE, workers=4)
+    grader = FairGrader(workers=4)
     pairs = [(text, "7") for text in HOSTILE] + [(f"{number}+1", f"{number + 1}.0") for number in range(40)]
     with caplog.at_level(logging.WARNING):
         verdicts = grader.judge(pairs)
     # Without a limit, each would take hours.
-    assert grader.longest_seconds < 60
+    assert grader.longest_seconds < DEADLINE
     assert verdicts == [TIMED_OUT] * 4 + [RIGHT] * 40
     lines = [record.getMessage() for record in caplog.records if record.name == "hpt_trl.verifier.grader"]
     assert len(lines) == 1
-    assert "4 of 44 verdicts needed more than 3 s" in lines[0]
+    assert "4 of 44 verdicts needed more than 300 s" in lines[0]
     grader.close()
 
 
@@ -162,7 +158,7 @@ def in_thread(function):
 @pytest.mark.parametrize("kills", [1, 2])
 def test_a_worker_killed_from_outside_costs_one_retry(kills):
     # After one kill, the pair is graded again until the time limit; after two kills, it counts as timed out.
-    grader = Grader(seconds=PATIENCE if kills == 1 else 10 * DEADLINE, workers=1)
+    grader = FairGrader(workers=1) if kills == 1 else Grader(seconds=10 * DEADLINE, workers=1)
     grader.judge([("1+1", "2.0")])
     pairs = [(f"{number}+1", f"{number + 1}.0") for number in range(5)]
     thread, results = in_thread(lambda: grader.judge([*pairs[:2], SLOW, *pairs[2:]]))
@@ -177,7 +173,7 @@ def test_a_worker_killed_from_outside_costs_one_retry(kills):
 
 
 def test_an_easy_verdict_survives_the_death_of_its_worker():
-    grader = Grader(workers=1)
+    grader = FairGrader(workers=1)
     pairs = [(f"\\sqrt{{{number}}}+x", f"x+\\sqrt{{{number}}}") for number in range(2, 200)]
     thread, results = in_thread(lambda: grader.judge(pairs))
     # One worker dies during start-up, and its successor in the middle of its answers.
@@ -191,7 +187,7 @@ def test_an_easy_verdict_survives_the_death_of_its_worker():
 
 
 def test_a_worker_that_is_stopped_is_replaced():
-    grader = Grader(seconds=PATIENCE, workers=1)
+    grader = FairGrader(bombs=re.compile(r"1\+2"), workers=1)
     grader.judge([("1+1", "2.0")])
     os.kill(grader.worker_ids()[0], signal.SIGSTOP)
     assert grader.judge([("1+2", "3.0"), ("1+3", "4.0")]) == [TIMED_OUT, RIGHT]
@@ -199,7 +195,7 @@ def test_a_worker_that_is_stopped_is_replaced():
 
 
 def test_threads_can_judge_concurrently():
-    grader = Grader(workers=2)
+    grader = FairGrader(workers=2)
     threads = [
         in_thread(lambda base=base: grader.judge([(f"{base}+{step}", f"{base + step}.0") for step in range(10)]))
         for base in range(8)
@@ -212,7 +208,7 @@ def test_threads_can_judge_concurrently():
 
 
 def test_workers_start_on_first_use_persist_and_close():
-    grader = Grader(workers=1)
+    grader = FairGrader(workers=1)
     assert grader.judge([("12", "12"), ("12", "13")]) == [RIGHT, WRONG]
     assert grader.worker_ids() == []  # plain integers need no worker
     grader.judge([("1+1", "2.0")])
@@ -233,120 +229,6 @@ def test_verdicts_are_cached():
     grader.close()
     assert grader.judge([SLOW]) == [TIMED_OUT]
     assert grader.worker_ids() == []  # grading it again would start a worker
-
-
-AT_WORK = """
-def at_work(grader, act):
-    import threading, time
-
-    def wait():
-        while not any(worker.is_ready and worker.jobs for worker in list(grader._workers)):
-            time.sleep(0.001)
-        act()
-
-    threading.Thread(target=wait, daemon=True).start()
-"""
-PROGRAMS = {
-    "without a main guard": """
-        from hpt_trl.verifier.verdicts import judge, shared_grader
-        print(*judge([r"\\boxed{1/4}"], ["0.25"]))
-        print(*shared_grader().worker_ids())
-        """,
-    "in daemonic ranks": """
-        import multiprocessing
-        from hpt_trl.verifier.verdicts import judge, shared_grader
-
-        def rank(queue):
-            queue.put((judge([r"\\boxed{1/4}"], ["0.25"])[0], shared_grader().worker_ids()))
-
-        if __name__ == "__main__":
-            context = multiprocessing.get_context("spawn")
-            queue = context.Queue()
-            ranks = [context.Process(target=rank, args=(queue,), daemon=True) for _ in range(2)]
-            [process.start() for process in ranks]
-            results = [queue.get(timeout=300) for _ in ranks]
-            [process.join(300) for process in ranks]
-            print(*{verdict for verdict, _ in results})
-            print(*(pid for _, ids in results for pid in ids))
-        """,
-    "after a fork": """
-        import os
-        from hpt_trl.verifier.verdicts import judge, shared_grader
-        verdict = judge([r"\\boxed{1/4}"], ["0.25"])[0]
-        ids = shared_grader().worker_ids()
-        child = os.fork()
-        if child == 0:
-            # the child has a worker of its own
-            assert judge([r"\\boxed{2/4}"], ["0.5"]) == ["right"] and shared_grader().worker_ids() != ids
-            raise SystemExit(0)
-        assert os.waitpid(child, 0)[1] == 0
-        assert shared_grader().worker_ids() == ids and judge([r"\\boxed{3/4}"], ["0.75"]) == ["right"]
-        print(verdict)
-        print(*ids)
-        """,
-    "killed": """
-        import os, signal
-        from hpt_trl.verifier.grader import Grader
-        grader = Grader(seconds=3.0, workers=2)
-        print(*grader.judge([("1/4", "0.25")]), flush=True)
-        print(*grader.worker_ids(), flush=True)
-        os.kill(os.getpid(), signal.SIGKILL)
-        """,
-    "killed in the middle of a bomb": """
-        import os, signal
-        from hpt_trl.verifier.grader import Grader
-        grader = Grader(seconds=3.0, workers=1)
-        print(*grader.judge([("1/4", "0.25")]), flush=True)
-        print(*grader.worker_ids(), flush=True)
-        at_work(grader, lambda: os.kill(os.getpid(), signal.SIGKILL))
-        grader.judge([("10^{10^{10^{10}}}", "7")])
-        """,
-    "interrupted": """
-        import os, signal
-        from hpt_trl.verifier.grader import Grader
-        grader = Grader(seconds=3000.0, workers=1)
-        ids = []
-        grader.judge([("1/4", "0.25")])
-        ids += grader.worker_ids()
-        at_work(grader, lambda: os.kill(os.getpid(), signal.SIGINT))
-        try:
-            grader.judge([("10^{10^{10^{10}}}", "7")])
-        except KeyboardInterrupt:
-            pass
-        assert grader.worker_ids() == []  # the busy worker was killed
-        print(*grader.judge([("1/2", "0.5")]))
-        ids += grader.worker_ids()
-        print(*ids)
-        """,
-}
-
-
-@pytest.mark.parametrize("how", PROGRAMS)
-def test_no_process_is_left_behind(how, tmp_path):
-    program = tmp_path / "program.py"
-    program.write_text(AT_WORK + textwrap.dedent(PROGRAMS[how]))
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, str(program)], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=DEADLINE
-    )
-    assert done.returncode == (-signal.SIGKILL if "killed" in how else 0), done.stderr
-    verdict, ids = done.stdout.splitlines()
-    assert verdict == "right"
-    workers = [int(pid) for pid in ids.split()]
-    assert workers
-    deadline = time.monotonic() + DEADLINE
-    while any(map(psutil.pid_exists, workers)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not any(map(psutil.pid_exists, workers))
-
-
-def test_a_program_from_standard_input_can_judge():
-    code = 'from hpt_trl.verifier.verdicts import judge; print(*judge([r"\\boxed{1/4}"], ["0.25"]))'
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-"], input=code, env=environment, capture_output=True, text=True, timeout=DEADLINE
-    )
-    assert done.stdout.strip() == "right", done.stderr
 
 
 def test_a_worker_that_cannot_start_is_an_error(monkeypatch, capfd):

@@ -15,6 +15,7 @@ from typing import Any
 from math_verify import parse, verify
 
 from hpt_trl.verifier.answers.boxes import last_box_span
+from hpt_trl.verifier.grader import Grader
 from hpt_trl.verifier.verdicts import judge
 from tests.verifier.generators import neighbours, respellings
 from tests.verifier.generators.drawn import Case
@@ -33,7 +34,7 @@ def by_math_verify(case: Case) -> bool:
 
 def mistakes(cases: Sequence[Case]) -> list[Case]:
     """The cases in which our verdict differs from the expected one."""
-    verdicts = judge([case.completion for case in cases], [case.gold for case in cases])
+    verdicts = judge([case.completion for case in cases], [case.gold for case in cases], Grader(seconds=60.0))
     return [case for case, verdict in zip(cases, verdicts) if (verdict == "right") != case.expected]
 
 
