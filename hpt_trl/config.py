@@ -74,6 +74,19 @@ class HPTConfig(DurableGRPOConfig):
         demonstration_overflow (`str`, *optional*, defaults to `"cut"`):
             What happens to a longer demonstration: `"cut"` (train on its beginning, without EOS) or `"refuse"` (train
             its prompt on rollouts only).
+        sft_warmup_steps (`int`, *optional*, defaults to `0`):
+            Maximum number of optimizer steps that train on demonstrations only, by SFT, before the gate acts and before
+            anything is generated. A step trains on as many different demonstrations as it would have rollouts. With
+            `gate="off"`, the run is SFT followed by GRPO. Source: arXiv 2512.11470 and 2604.23747, which find that RL
+            should begin when SFT has converged.
+        sft_warmup_window (`int`, *optional*, defaults to `10`):
+            Optimizer steps between two measurements of the mean loss on held-out demonstrations.
+        sft_warmup_tolerance (`float`, *optional*, defaults to `0.02`):
+            The warm-up ends when that loss has improved by less than this fraction within one window.
+        sft_warmup_holdout (`float`, *optional*, defaults to `0.05`):
+            Share of the training rows with a demonstration, at most 256 rows, that is held out of the warm-up to
+            measure that loss if `eval_dataset` has no demonstrations. They take part in training afterwards. 0: the
+            warm-up has its maximum length, as it has with a stream.
         skip_zero_signal_rollouts (`bool`, *optional*, defaults to `True`):
             In a step where the gate acts, compute only the rollouts with a non-zero gradient. The gradient is the same;
             entropy and clip metrics are then those of these rollouts. `drop_silent_rows` is its deprecated name.
@@ -150,6 +163,20 @@ class HPTConfig(DurableGRPOConfig):
         default="cut",
         metadata={"help": "Longer demonstrations: 'cut' (no EOS) or 'refuse' (train on rollouts)."},
     )
+    sft_warmup_steps: int = field(
+        default=0, metadata={"help": "Maximum number of optimizer steps of SFT before the gate acts; 0: none."}
+    )
+    sft_warmup_window: int = field(
+        default=10, metadata={"help": "Optimizer steps between two measurements of the held-out loss in the warm-up."}
+    )
+    sft_warmup_tolerance: float = field(
+        default=0.02,
+        metadata={"help": "End the warm-up when the held-out loss improves by less than this fraction."},
+    )
+    sft_warmup_holdout: float = field(
+        default=0.05,
+        metadata={"help": "Share of demonstrations held out of the warm-up to measure the loss; 0: none."},
+    )
     skip_zero_signal_rollouts: bool = field(
         default=True, metadata={"help": "Where the gate acts, compute only rollouts with a non-zero gradient."}
     )
@@ -164,6 +191,7 @@ class HPTConfig(DurableGRPOConfig):
         self._check_algorithm()
         self._check_gate()
         self._check_demonstrations()
+        self._check_warmup()
         self._check_forwards()
         if self.remove_unused_columns:
             raise ValueError(
@@ -202,6 +230,18 @@ class HPTConfig(DurableGRPOConfig):
             raise ValueError(
                 "max_tokens_per_forward splits micro-batches into several forward passes, but these options need "
                 f"complete micro-batches: {offending}. Unset it, or them."
+            )
+
+    def _check_warmup(self) -> None:
+        if self.sft_warmup_steps < 0 or self.sft_warmup_window < 1:
+            raise ValueError(
+                "sft_warmup_steps must be at least 0 and sft_warmup_window at least 1, got "
+                f"{self.sft_warmup_steps} and {self.sft_warmup_window}."
+            )
+        if not (0 <= self.sft_warmup_tolerance < 1 and 0 <= self.sft_warmup_holdout < 1):
+            raise ValueError(
+                "sft_warmup_tolerance and sft_warmup_holdout must be in [0, 1), got "
+                f"{self.sft_warmup_tolerance} and {self.sft_warmup_holdout}: they are fractions."
             )
 
     def _check_algorithm(self) -> None:

@@ -7,7 +7,7 @@ loaded with `weights_only=True`.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict, TypeGuard
+from typing import Any, NotRequired, TypedDict, TypeGuard
 
 import torch
 from torch import Tensor
@@ -30,6 +30,7 @@ class RolloutBatch(TypedDict, total=False):
     importance_sampling_ratio: Tensor  # (B, T) or (B, 1)
     rewards: Tensor  # (B,) success of the rollout, for algorithms that estimate their own advantages
     rollout_weight: Tensor  # (B,) the gate's weight, likewise
+    has_rollouts: Tensor  # () bool; absent where TRL made the batch
 
 
 class GatedBatch(RolloutBatch, total=False):
@@ -41,6 +42,7 @@ class GatedBatch(RolloutBatch, total=False):
     off_policy_weight: Tensor  # (B,)
     demonstration_advantage: Tensor  # (B,)
     demonstration_tokens: Tensor  # () trained tokens of the whole generation on all processes
+    sft_weight: Tensor  # () in the warm-up, in the place of the option
 
 
 class RolloutForward(RolloutBatch, total=False):
@@ -59,6 +61,7 @@ class DemonstrationForward(TypedDict):
     off_policy_weight: Tensor
     demonstration_advantage: Tensor
     demonstration_tokens: Tensor  # ()
+    sft_weight: NotRequired[Tensor]  # ()
 
 
 class ForwardPasses(TypedDict):
@@ -70,12 +73,23 @@ class ForwardPasses(TypedDict):
 
 
 WEIGHT_COLUMNS = ("demonstration_weight", "off_policy_weight", "demonstration_advantage")
-DEMONSTRATION_COLUMNS = ("demonstration_ids", "demonstration_mask", "demonstration_tokens", *WEIGHT_COLUMNS)
+DEMONSTRATION_COLUMNS = (
+    "demonstration_ids",
+    "demonstration_mask",
+    "demonstration_tokens",
+    "sft_weight",
+    *WEIGHT_COLUMNS,
+)
 
 
 def is_gated(batch: Mapping[str, Any]) -> TypeGuard[GatedBatch]:
     """Whether demonstrations are attached to a batch."""
     return "demonstration_ids" in batch
+
+
+def has_rollouts(batch: RolloutBatch) -> bool:
+    """Whether anything was generated for a batch."""
+    return "has_rollouts" not in batch or bool(batch["has_rollouts"])
 
 
 def is_forward_passes(batch: Mapping[str, Any]) -> TypeGuard[ForwardPasses]:
@@ -99,6 +113,7 @@ def batch_of_prompts(prompt_ids: Sequence[Sequence[int]], pad_id: int, device: t
         "completion_ids": no_tokens + pad_id,
         "completion_mask": no_tokens,
         "advantages": torch.zeros(len(ids), device=device),
+        "has_rollouts": torch.tensor(False),
     }
 
 

@@ -91,9 +91,14 @@ def check_before_loading(
         dataset,
         args,
         has_environment,
-        needs_demonstrations=not gate_is_off,
+        needs_demonstrations=not gate_is_off or args.sft_warmup_steps > 0,
         supports_images=gate_is_off and algorithm.trl_rollouts and args.max_tokens_per_forward is None,
     )
+    if args.sft_warmup_steps and (has_environment or not algorithm.rollouts):
+        raise ValueError(
+            f"sft_warmup_steps={args.sft_warmup_steps} trains on demonstrations before anything is generated: it "
+            "needs an algorithm with rollouts, and prompts from a train_dataset instead of an environment. Set it to 0."
+        )
     if has_environment and not algorithm.rollouts:
         raise ValueError(
             "This algorithm generates nothing, so an environment has nothing to score. Remove environment_factory, or "

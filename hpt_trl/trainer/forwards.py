@@ -142,6 +142,12 @@ def backward_each(
     return last() + total
 
 
+def demonstration_pass(batch: RolloutBatch) -> DemonstrationForward:
+    """All demonstrations of a batch in one forward pass, which is a masked row if there are none."""
+    table = _demonstration_table(batch)
+    return _demonstration_pass(table, range(len(table["labels"])))
+
+
 def _micro_batch(
     rollouts: list[RolloutForward], demonstrations: list[DemonstrationForward], generated: RolloutBatch
 ) -> ForwardPasses:
@@ -171,6 +177,8 @@ def _demonstration_table(batch: RolloutBatch) -> Batch:
     if len(rows):
         columns = cast(Batch, batch)
         table = demonstration_rows(batch, rows) | {name: columns[name][rows] for name in WEIGHT_COLUMNS}
+    if "sft_weight" in batch:
+        table["sft_weight"] = batch["sft_weight"]
     return table | {"demonstration_tokens": batch["demonstration_tokens"]}
 
 

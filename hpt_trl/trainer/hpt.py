@@ -30,11 +30,12 @@ from hpt_trl.monitoring.run_log import RunRecorder
 from hpt_trl.monitoring.samples import SampleLog
 from hpt_trl.trainer.batches import (
     DemonstrationForward,
+    GatedBatch,
     RolloutBatch,
     RolloutForward,
     RowIndex,
     apply_decision,
-    batch_of_prompts,
+    has_rollouts,
     is_forward_passes,
     is_gated,
 )
@@ -49,10 +50,11 @@ from hpt_trl.trainer.checks import (
 )
 from hpt_trl.trainer.collector import DemonstrationCollector, Demonstrations
 from hpt_trl.trainer.deferred_logps import DeferredLogps
+from hpt_trl.trainer.demonstration_step import batch_of_demonstrations, demonstration_losses
 from hpt_trl.trainer.demonstrations import DemonstrationTokenizer, prompt_identifier
 from hpt_trl.trainer.durable import DurableGRPOTrainer
 from hpt_trl.trainer.forwards import backward_each, regroup
-from hpt_trl.trainer.losses import demonstration_loss, has_signal, rollout_losses, row_losses
+from hpt_trl.trainer.losses import has_signal, rollout_losses, row_losses
 from hpt_trl.trainer.step_log import StepLog
 from hpt_trl.trainer.trl_hooks import (
     add_demonstration_head,
@@ -60,6 +62,7 @@ from hpt_trl.trainer.trl_hooks import (
     rows_are_independent,
     zero_advantage_rows_matter,
 )
+from hpt_trl.trainer.warmup import SFTWarmup, is_in_warmup, warmup_batch
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
@@ -149,6 +152,7 @@ class HPTTrainer(DurableGRPOTrainer):
         check_support(args, self.algorithm, self.aux_loss_enabled, self._is_vlm)
         needs_solve_rates = bool(self.algorithm.rollouts) and not (self._gate_is_off and self.algorithm.trl_rollouts)
         self._gate_column = gate_reward_index(self.reward_func_names, args.gate_reward, needs_solve_rates)
+        self._warmup = SFTWarmup(args, train_dataset, eval_dataset)
         self._setup_demonstrations()
         self._setup_reporting()
 
@@ -177,7 +181,7 @@ class HPTTrainer(DurableGRPOTrainer):
         self.add_callback(GateHistoryCallback(self.gate_history, self._is_pushing, lambda: self._resumed_from))
         self.adapter = describe_adapter(self.model)  # for the card, which cannot see it once it is merged
         self._own_facts = method_facts(self)
-        self._stateful = {"gate": self.own_gate, "step_log": self._step_log}
+        self._stateful = {"gate": self.own_gate, "step_log": self._step_log, "warmup": self._warmup}
         self.samples = SampleLog()
         self.add_callback(RunRecorder(self.samples, lambda: recorded_facts(self)))
         self._panel = show_progress(self, self.samples)
@@ -200,8 +204,10 @@ class HPTTrainer(DurableGRPOTrainer):
 
     def _generate_and_score_completions(self, inputs):
         """Sample, score, let the gate decide per prompt, and attach the demonstrations that it chose."""
+        if self.model.training and is_in_warmup(self, self._warmup):
+            return warmup_batch(self, self._warmup, inputs)
         if self.model.training and not self.algorithm.rollouts:
-            return self._batch_without_rollouts(inputs)
+            return self._batch_without_rollouts(inputs, self._rows)
         with self._deferred_logps.recording(enabled=self._can_defer_logps()):
             batch = super()._generate_and_score_completions(inputs)
         if self._gate_column is None:
@@ -226,7 +232,7 @@ class HPTTrainer(DurableGRPOTrainer):
             demonstration_reward_P=self._demonstration_rewards(inputs, demonstrations),
         )
         apply_decision(batch, decision, groups, self._rows, uses_trl_loss=self.algorithm.trl_rollouts)
-        self._record(inputs, decision, batch, demonstrations, groups.solve_rates())
+        self._record(inputs, decision, batch, demonstrations, groups.solve_rates(), self._rows)
         if not is_rollouts_only(decision.weights):
             self._collector.attach(batch, demonstrations, decision, self._rows)
         needs_all_rows = not is_gated(batch) or not self._can_skip_rows()
@@ -263,16 +269,13 @@ class HPTTrainer(DurableGRPOTrainer):
         rewards_B = total_rewards(rewards_B_F, self.reward_weights).masked_fill(~gather(is_there_B), torch.nan)
         return rewards_B[:: self.num_generations]
 
-    def _batch_without_rollouts(self, inputs: list[dict[str, Any]]) -> RolloutBatch:
-        """A batch whose rows hold a prompt, no completion, and the demonstration of their group."""
-        prompt_ids = self._tokenize_prompts([example["prompt"] for example in inputs])[0]
-        batch = batch_of_prompts(prompt_ids, self._tokenizer.pad_token_id, self.accelerator.device)
-        demonstrations = self._collector.collect(inputs, batch, self._rows)
-        decision = Decision.demonstrations_only(demonstrations.is_available_P)
+    def _batch_without_rollouts(self, inputs: Sequence[Mapping[str, Any]], rows: RowIndex) -> GatedBatch:
+        """A batch whose rows hold a prompt, no completion, and the demonstration of their group; it is recorded."""
+        batch, demonstrations, decision = batch_of_demonstrations(self, inputs, rows)
         # Nothing was generated: there is no solve rate.
         no_rate_P = torch.full_like(decision.demonstration_advantage_P, torch.nan)
-        self._record(inputs, decision, batch, demonstrations, no_rate_P)
-        return self._collector.attach(batch, demonstrations, decision, self._rows)
+        self._record(inputs, decision, batch, demonstrations, no_rate_P, rows)
+        return batch
 
     def _prepare_inputs(self, generation_batch):
         generated_before = self._buffered_inputs
@@ -282,7 +285,8 @@ class HPTTrainer(DurableGRPOTrainer):
         if not is_gated(inputs) and self.args.max_tokens_per_forward is None:
             # Rollouts only: TRL's own micro-batches, bitwise.
             return inputs
-        batches, can_skip = self._buffered_inputs, self._can_skip_rows()
+        batches = self._buffered_inputs
+        can_skip = self._can_skip_rows() or not has_rollouts(inputs)
         self._buffered_inputs = regroup(
             batches,
             [self._has_signal(batch) | (not can_skip) for batch in batches],
@@ -296,7 +300,7 @@ class HPTTrainer(DurableGRPOTrainer):
     def _can_skip_rows(self) -> bool:
         """Whether rows without signal may be left out of the forward pass."""
         # TRL arranges images, which tools may return on one rank only, for the rows it made.
-        return not self.algorithm.rollouts or (self.args.skip_zero_signal_rollouts and not self._is_vlm)
+        return self.args.skip_zero_signal_rollouts and not self._is_vlm
 
     def _has_signal(self, batch: RolloutBatch) -> Tensor:
         """(B,) True where a rollout can change the policy, or what another rollout does to it."""
@@ -335,31 +339,14 @@ class HPTTrainer(DurableGRPOTrainer):
         return losses_B.mean() / self.current_gradient_accumulation_steps
 
     def _demonstration_loss(self, model: Any, batch: DemonstrationForward, generated_rows: int) -> Tensor:
-        """Loss of one forward pass of demonstrations, scaled to its share of the loss of the optimizer step.
+        """Loss of R demonstrations, scaled to their share of the loss of the optimizer step.
 
         Args:
             model: the wrapped policy.
-            batch: R demonstrations.
-            generated_rows: rollouts that were generated for this micro-batch.
+            batch: one forward pass.
+            generated_rows: rows of this micro-batch, as TRL cut it.
         """
-        with self.accelerator.autocast():
-            outputs = model(
-                input_ids=batch["input_ids"],
-                attention_mask=batch["attention_mask"],
-                labels=batch["labels"],
-                fused_lm_head=True,
-                demonstration=True,
-            )
-        losses = demonstration_loss(
-            outputs.log_probs,
-            outputs.entropy,
-            batch,
-            self.algorithm,
-            sft_weight=self.args.sft_weight,
-            per_token=self.args.sft_normalization == "token",
-            loss_type=self.loss_type,
-            max_length=self.max_completion_length,
-        )
+        losses = demonstration_losses(self, model, batch)
         self._step_log.add_demonstrations(losses.sums_3)
         # Trainers average gradients over processes and, since TRL scales its own loss, add them over micro-batches.
         rows = generated_rows * self.current_gradient_accumulation_steps
@@ -380,15 +367,16 @@ class HPTTrainer(DurableGRPOTrainer):
         batch: RolloutBatch,
         demonstrations: Demonstrations,
         solve_rate_P: Tensor,
+        rows: RowIndex,
     ) -> None:
         """Log one generation, and note it in `gate.parquet` and the samples."""
         self._step_log.log_generation(
             self._metrics["train"], decision.weights, self._has_signal(batch), demonstrations.counts
         )
-        prompt_ids = gather_object([prompt_identifier(inputs[row]) for row in self._rows.first_rows(len(inputs))])
+        prompt_ids = gather_object([prompt_identifier(inputs[row]) for row in rows.first_rows(len(inputs))])
         if self.accelerator.is_main_process:
             self.gate_history.add(self.state.global_step, prompt_ids, solve_rate_P.tolist(), decision.weights)
-        if self.algorithm.rollouts:
+        if has_rollouts(batch):
             self._record_samples(solve_rate_P, decision.weights)
 
     def _record_samples(self, solve_rate_P: Tensor | None = None, weights: GateWeights | None = None) -> None:

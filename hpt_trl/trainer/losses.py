@@ -7,7 +7,7 @@ from torch import Tensor
 
 from hpt_trl.algorithm.estimator import Estimator, Tokens, given, token_means, token_sums
 from hpt_trl.algorithm.presets import OFF_POLICY, SFT, Algorithm, summed_losses
-from hpt_trl.trainer.batches import DemonstrationForward, RolloutBatch
+from hpt_trl.trainer.batches import DemonstrationForward, RolloutBatch, has_rollouts
 
 
 class DemonstrationLoss(NamedTuple):
@@ -47,7 +47,7 @@ def has_signal(batch: RolloutBatch, algorithm: Algorithm, all_rows_matter: bool)
         algorithm: which losses there are.
         all_rows_matter: whether a rollout with advantage 0 matters too, as with a KL penalty.
     """
-    if not algorithm.rollouts:
+    if not has_rollouts(batch):
         return torch.zeros_like(batch["advantages"], dtype=torch.bool)
     if not algorithm.trl_rollouts and any(map(_estimates_row_by_row, algorithm.rollouts)):
         return batch["rollout_weight"] != 0
@@ -103,7 +103,7 @@ def demonstration_loss(
     batch: DemonstrationForward,
     algorithm: Algorithm,
     *,
-    sft_weight: float,
+    sft_weight: float | Tensor,
     per_token: bool,
     loss_type: str,
     max_length: int,

@@ -1,0 +1,85 @@
+"""Batches and forward passes of demonstrations alone: for SFT, for the warm-up, and to measure a held-out loss."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from accelerate.utils import gather
+
+from hpt_trl.algorithm.group_decision import Decision
+from hpt_trl.algorithm.presets import ALGORITHMS
+from hpt_trl.trainer.batches import DemonstrationForward, GatedBatch, RowIndex, batch_of_prompts
+from hpt_trl.trainer.collector import Demonstrations
+from hpt_trl.trainer.forwards import demonstration_pass
+from hpt_trl.trainer.losses import DemonstrationLoss, demonstration_loss
+
+
+def batch_of_demonstrations(
+    trainer: Any, examples: Sequence[Mapping[str, Any]], rows: RowIndex
+) -> tuple[GatedBatch, Demonstrations, Decision]:
+    """A batch of prompts without completions, with the demonstrations of their groups. Every process must call it.
+
+    Args:
+        trainer: an HPTTrainer.
+        examples: B data rows.
+        rows: where these rows are among those of all processes.
+    """
+    prompt_ids = trainer._tokenize_prompts([example["prompt"] for example in examples])[0]
+    batch = batch_of_prompts(prompt_ids, trainer._tokenizer.pad_token_id, trainer.accelerator.device)
+    demonstrations = trainer._collector.collect(examples, batch, rows)
+    decision = Decision.demonstrations_only(demonstrations.is_available_P)
+    return trainer._collector.attach(batch, demonstrations, decision, rows), demonstrations, decision
+
+
+def demonstration_losses(trainer: Any, model: Any, batch: DemonstrationForward) -> DemonstrationLoss:
+    """Losses of one forward pass of demonstrations, before they are scaled to the optimizer step.
+
+    Args:
+        trainer: an HPTTrainer.
+        model: the policy, as the forward pass needs it.
+        batch: R demonstrations; those of the warm-up are trained on by plain SFT.
+    """
+    with trainer.accelerator.autocast():
+        outputs = model(
+            input_ids=batch["input_ids"],
+            attention_mask=batch["attention_mask"],
+            labels=batch["labels"],
+            fused_lm_head=True,
+            demonstration=True,
+        )
+    is_warmup = "sft_weight" in batch
+    return demonstration_loss(
+        outputs.log_probs,
+        outputs.entropy,
+        batch,
+        ALGORITHMS["sft"] if is_warmup else trainer.algorithm,
+        sft_weight=batch["sft_weight"] if is_warmup else trainer.args.sft_weight,
+        per_token=trainer.args.sft_normalization == "token",
+        loss_type=trainer.loss_type,
+        max_length=trainer.max_completion_length,
+    )
+
+
+@torch.no_grad()
+def held_out_nll(trainer: Any, examples: Sequence[Mapping[str, Any]]) -> float:
+    """Mean NLL of demonstrations, in nats per token, over all processes. Every process must call it.
+
+    Args:
+        trainer: an HPTTrainer.
+        examples: data rows, the same on every process.
+    """
+    rows, size = replace(trainer._rows, group_size=1), trainer.args.per_device_train_batch_size
+    share = math.ceil(len(examples) / rows.processes)
+    # Every process makes the same number of forward passes: the last ones repeat a row, without its demonstration.
+    padding = [dict(examples[0]) | {"demonstration": None}] * (share * rows.processes - len(examples))
+    own = [*examples, *padding][rows.process * share : (rows.process + 1) * share]
+    sums_3 = torch.zeros(3, device=trainer.accelerator.device)
+    trainer.model.eval()
+    for start in range(0, share, size):
+        batch = batch_of_demonstrations(trainer, own[start : start + size], rows)[0]
+        sums_3 += demonstration_losses(trainer, trainer.model, demonstration_pass(batch)).sums_3
+    trainer.model.train()
+    nll, tokens, _ = gather(sums_3.unsqueeze(0)).sum(dim=0).tolist()
+    return nll / max(tokens, 1.0)

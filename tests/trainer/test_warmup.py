@@ -1,0 +1,121 @@
+"""The SFT warm-up: plain cross-entropy before the gate acts, until the held-out loss is flat; one run, resumed exactly."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from hpt_trl import HPTConfig
+from hpt_trl.trainer.warmup import SFTWarmup
+from tests.durability.kill_and_resume import differences, log_without_times
+from tests.tiny import ROWS, make_trainer, parameters, relative_error, step_gradient
+
+WARMUP = {"sft_warmup_steps": 3, "sft_warmup_holdout": 0.0, "max_steps": 5}
+
+
+def cross_entropy_gradient(model_path, rows, per_token):
+    """Gradient of a hand-made loop: mean over rows of token means, or mean over tokens."""
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(model_path), AutoTokenizer.from_pretrained(model_path)
+    losses, counts = [], []
+    for row in rows:
+        prompt = tokenizer(row["prompt"])["input_ids"]
+        answer = tokenizer(row["demonstration"], add_special_tokens=False)["input_ids"][:7]
+        answer = (answer + [tokenizer.eos_token_id])[:8]
+        logits = model(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
+        losses.append(torch.nn.functional.cross_entropy(logits, torch.tensor(answer), reduction="sum"))
+        counts.append(len(answer))
+    loss = sum(losses) / sum(counts) if per_token else sum(a / b for a, b in zip(losses, counts)) / len(rows)
+    loss.backward()
+    return torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+
+
+@pytest.mark.parametrize("normalization", ["prompt", "token"])
+@pytest.mark.parametrize("rows", [ROWS, ROWS.select(range(10))], ids=["fills_the_step", "fewer_rows_than_fit"])
+@pytest.mark.parametrize("options", [{}, {"gate": "off"}, {"algorithm": "luffy", "sft_weight": 0.3}])
+def test_a_step_is_plain_cross_entropy_on_as_many_demonstrations_as_fit(
+    tiny_model, tmp_path, rows, normalization, options
+):
+    gradient = step_gradient(
+        tiny_model, tmp_path, rows=rows, sft_normalization=normalization, max_demonstration_length=64,
+        **{**WARMUP, "max_steps": 1}, **options,
+    )  # fmt: skip
+    expected = cross_entropy_gradient(tiny_model, rows, per_token=normalization == "token")
+    assert relative_error(gradient, expected) < 1e-5
+
+
+def test_nothing_is_generated_until_it_ends_and_the_log_says_so(tiny_model, tmp_path):
+    trainer = make_trainer(tiny_model, tmp_path, gate_threshold=0.25, **WARMUP)
+    trainer.train()
+    log = [entry for entry in trainer.state.log_history if "loss" in entry]
+    assert [entry["hpt/warmup"] for entry in log] == [1.0, 1.0, 1.0, 0.0, 0.0]
+    assert ["hpt/solve_rate" in entry for entry in log] == [False, False, False, True, True]
+    assert [entry["time/generation"] > 0 for entry in log] == [False, False, False, True, True]
+    history = pd.read_parquet(tmp_path / "gate.parquet")
+    assert history[history.step < 3].solve_rate.isna().all()
+    assert history[history.step < 3].groupby("step").size().tolist() == [16, 16, 16]
+
+
+def test_it_ends_when_the_held_out_loss_is_flat(tiny_model, tmp_path):
+    # At this rate nothing is learned: flat after the first window.
+    options = {"sft_warmup_steps": 20, "sft_warmup_window": 2, "sft_warmup_holdout": 0.25, "learning_rate": 1e-9}
+    trainer = make_trainer(tiny_model, tmp_path, **options, max_steps=4)
+    trainer.train()
+    log = [entry for entry in trainer.state.log_history if "loss" in entry]
+    assert [entry["hpt/warmup"] for entry in log] == [1.0, 1.0, 0.0, 0.0]
+    measured = [entry["hpt/held_out_nll"] for entry in log if "hpt/held_out_nll" in entry]
+    assert len(measured) == 2
+    held_out = trainer._warmup.held_out
+    losses = [cross_entropy_of(tiny_model, row) for row in held_out]
+    assert measured[0] == pytest.approx(sum(nll for nll, _ in losses) / sum(tokens for _, tokens in losses), rel=1e-4)
+
+
+def cross_entropy_of(model_path, row):
+    tokenizer, model = AutoTokenizer.from_pretrained(model_path), AutoModelForCausalLM.from_pretrained(model_path)
+    prompt = tokenizer(row["prompt"])["input_ids"]
+    answer = tokenizer(row["demonstration"], add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
+    answer = answer[:8]
+    logits = model(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
+    return torch.nn.functional.cross_entropy(logits, torch.tensor(answer), reduction="sum").item(), len(answer)
+
+
+def test_every_demonstration_is_seen_once_per_epoch_and_held_out_ones_never():
+    args = HPTConfig("out", use_cpu=True, bf16=False, sft_warmup_steps=9, sft_warmup_holdout=0.25)
+    rows = ROWS.map(lambda row, index: {"demonstration": "" if index < 4 else row["demonstration"]}, with_indices=True)
+    warmup = SFTWarmup(args, rows, None)
+    seen = [example["prompt"] for generation in range(3) for example in warmup.examples(generation, 3)]
+    held_out = {row["prompt"] for row in warmup.held_out}
+    assert (len(held_out), len(set(seen)), len(seen)) == (3, 9, 9)
+    assert set(seen) | held_out == {row["prompt"] for row in rows.select(range(4, 16))}
+    more = warmup.examples(0, 12)
+    assert [example["demonstration"] is None for example in more] == [False] * 9 + [True] * 3
+
+
+@pytest.mark.parametrize("step", [1, 3, 4])
+def test_it_resumes_exactly_inside_and_across_the_change(tiny_model, tmp_path, step):
+    options = WARMUP | {"gate_threshold": 0.25, "save_strategy": "steps", "save_steps": 1, "shuffle_dataset": True}
+    options |= {"sft_warmup_steps": 9, "sft_warmup_window": 1, "sft_warmup_tolerance": 0.15, "sft_warmup_holdout": 0.25}
+    ends = []
+    for name, checkpoint in (("complete", None), ("resumed", str(tmp_path / "complete" / f"checkpoint-{step}"))):
+        trainer = make_trainer(tiny_model, tmp_path / name, **options)
+        trainer.train(checkpoint)
+        state = {"parameters": parameters(trainer), "optimizer": trainer.optimizer.state_dict()["state"]}
+        history = pd.read_parquet(Path(trainer.args.output_dir) / "gate.parquet")
+        ends.append((state, log_without_times(trainer.state.log_history), history))
+    assert differences(*ends) == []
+    assert 0 < trainer._warmup.ended_at < 5
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"algorithm": "sft"}, "needs an algorithm with rollouts"),
+        ({"gate": "off", "rows": ROWS.remove_columns("demonstration")}, "No row of the training data has a demonstr"),
+        ({"sft_warmup_steps": -1}, "sft_warmup_steps must be at least 0"),
+        ({"sft_warmup_tolerance": 1.5}, "they are fractions"),
+    ],
+)
+def test_what_it_cannot_do_is_refused(tiny_model, tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        make_trainer(tiny_model, tmp_path, **(WARMUP | options))
