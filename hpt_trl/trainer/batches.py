@@ -125,6 +125,7 @@ class RowIndex:
         process: index of this process.
         processes: number of processes.
         group_size: rollouts per prompt.
+        groups: number of prompts on all processes, where the last rows are padding; None: no row is.
 
     Example:
         >>> second = RowIndex(process=1, processes=2, group_size=4)
@@ -135,6 +136,7 @@ class RowIndex:
     process: int
     processes: int
     group_size: int
+    groups: int | None = None
 
     def own_rows(self, values_B: Tensor) -> Tensor:
         """This process's part of a column of all rows."""
@@ -154,7 +156,8 @@ class RowIndex:
     def first_rows(self, rows: int) -> list[int]:
         """This process's rows that begin a group: a group may span processes, and its first row is on one of them."""
         first = self.process * rows
-        return [row for row in range(rows) if (first + row) % self.group_size == 0]
+        end = rows if self.groups is None else min(rows, self.groups * self.group_size - first)
+        return [row for row in range(end) if (first + row) % self.group_size == 0]
 
 
 def apply_decision(

@@ -370,12 +370,13 @@ class HPTTrainer(DurableGRPOTrainer):
         rows: RowIndex,
     ) -> None:
         """Log one generation, and note it in `gate.parquet` and the samples."""
-        self._step_log.log_generation(
-            self._metrics["train"], decision.weights, self._has_signal(batch), demonstrations.counts
-        )
         prompt_ids = gather_object([prompt_identifier(inputs[row]) for row in rows.first_rows(len(inputs))])
+        # Without padding, which comes last.
+        weights = GateWeights(*(weight_P[: len(prompt_ids)] for weight_P in decision.weights))
+        self._step_log.log_generation(self._metrics["train"], weights, self._has_signal(batch), demonstrations.counts)
         if self.accelerator.is_main_process:
-            self.gate_history.add(self.state.global_step, prompt_ids, solve_rate_P.tolist(), decision.weights)
+            rates = solve_rate_P[: len(prompt_ids)].tolist()
+            self.gate_history.add(self.state.global_step, prompt_ids, rates, weights)
         if has_rollouts(batch):
             self._record_samples(solve_rate_P, decision.weights)
 

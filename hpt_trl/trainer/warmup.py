@@ -85,7 +85,7 @@ class SFTWarmup:
             self.end(step, f"as the held-out loss went from {before:.4f} to {nll:.4f} nats per token")
 
     def examples(self, generation: int, count: int) -> list[Mapping[str, Any]]:
-        """The data rows of one generation on all processes: different ones, without demonstration where they run out.
+        """The data rows of one generation on all processes: different ones, then padding where there are not as many.
 
         Args:
             generation: number of the generation, from 0.
@@ -96,7 +96,7 @@ class SFTWarmup:
         orders = {epoch: self._order(epoch) for epoch in {position // len(self.training) for position in positions}}
         chosen = [orders[position // len(self.training)][position % len(self.training)] for position in positions]
         rows: list[Mapping[str, Any]] = [self.rows[row] for row in chosen]  # type: ignore[index]
-        return rows + [rows[0] | {"demonstration": None}] * (count - used)  # type: ignore[operator]
+        return rows + [rows[0]] * (count - used)
 
     def _order(self, epoch: int) -> list[int]:
         generator = torch.Generator().manual_seed(self.args.seed + epoch)
@@ -135,11 +135,12 @@ def warmup_batch(trainer: Any, warmup: SFTWarmup, inputs: Sequence[Mapping[str, 
         inputs: the data rows of B rollouts on this process. A stream trains on their demonstrations, one per prompt;
             of other data as many different rows are drawn.
     """
-    rows = trainer._rows if warmup.rows is None else replace(trainer._rows, group_size=1)
+    rows = trainer._rows
     if warmup.rows is not None:
+        total = len(inputs) * rows.processes
+        rows = replace(rows, group_size=1, groups=min(total, len(warmup.training)))
         generation = trainer._step // (trainer.args.steps_per_generation * trainer.num_iterations)
-        examples = warmup.examples(generation, len(inputs) * rows.processes)
-        inputs = examples[rows.process * len(inputs) : (rows.process + 1) * len(inputs)]
+        inputs = warmup.examples(generation, total)[rows.process * len(inputs) : (rows.process + 1) * len(inputs)]
     batch = trainer._batch_without_rollouts(inputs, rows)
     # The loss is a mean over demonstrations, or over their tokens: the trainer divides by prompts, or by tokens.
     used = gather(batch["demonstration_mask"].any(dim=1).float()).mean().clamp(min=1e-9)
