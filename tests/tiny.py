@@ -104,6 +104,9 @@ def make_trainer(
     `trainer` holds arguments of its `__init__`, `before_trainer` is called between the config and the trainer.
     """
     config, kind = (HPTConfig, HPTTrainer) if hpt else (GRPOConfig, GRPOTrainer)
+    if hpt:
+        # Demonstrations as heavy as all rollouts of their prompt, so that errors in their loss show.
+        options = {"sft_weight": 1.0} | options
     args = config(**(DEFAULTS | RECIPE | {"output_dir": str(folder)} | options))
     if before_trainer:
         before_trainer()
