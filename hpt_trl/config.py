@@ -62,10 +62,10 @@ class HPTConfig(DurableGRPOConfig):
             A rollout solved its prompt if that reward is at least this. `None`: the solve rate is the mean reward, as
             in the paper's text; 1.0 counts successes, as in its code.
         sft_weight (`float`, *optional*):
-            Factor on the loss of demonstrations, except for off-policy gradients. `None`: 1 / `num_generations` where the
-            gate chooses (`algorithm="hpt"`), so that a demonstration counts as one rollout, as in the code that produced
-            the paper's numbers; 1.0 for the other presets. 1.0 is the paper's formula, in which a demonstration counts
-            as much as all rollouts of its prompt together; it did worse in our comparison (59.2% against 66.5%).
+            Factor on the loss of demonstrations, except for off-policy gradients. `None`: 1 / `num_generations` with
+            `algorithm="hpt"`, so that a demonstration counts as one rollout, as in the code that produced the paper's
+            numbers, and 1.0 with other presets. 1.0 is the paper's formula, in which a demonstration counts as much as
+            all rollouts of its prompt together; it did worse in our comparison (59.2% against 66.5%).
         sft_normalization (`str`, *optional*, defaults to `"prompt"`):
             Denominator of the loss of demonstrations over one optimizer step on all processes. `"prompt"`: the sum of
             each demonstration's token mean, divided by the number of all prompts, so that a demonstration has the same
