@@ -133,8 +133,6 @@ class DurableGRPOTrainer(PushingGRPOTrainer):
         """What a subclass wraps around training."""
         return nullcontext()
 
-    # Prompts, generation and rewards
-
     def _check_prompts(self, dataset: Dataset | IterableDataset | None) -> None:
         """Reject prompts that leave no room for an answer, in data that can be searched."""
         columns = set(dataset.column_names) if isinstance(dataset, Dataset) else set()
@@ -184,8 +182,6 @@ class DurableGRPOTrainer(PushingGRPOTrainer):
         self._reward_guard.raise_fault(self.state.global_step)
         return rewards_B_F
 
-    # The optimizer step
-
     def _get_grad_norm(self, model, grad_norm=None):
         """Gradient norm of the optimizer step, which is skipped where the norm is bad; logs, and stops a stuck run."""
         grad_norm = super()._get_grad_norm(model, grad_norm=grad_norm)
@@ -205,8 +201,6 @@ class DurableGRPOTrainer(PushingGRPOTrainer):
         if self._skipped_in_row >= self.args.max_skipped_steps_in_row:
             raise RunError(no_progress(self._skipped_in_row, norm, limit, self.state.global_step))
         return grad_norm
-
-    # Save and resume
 
     def train(
         self,
