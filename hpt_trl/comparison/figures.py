@@ -16,7 +16,7 @@ from hpt_trl.evaluation.scores import pass_at_k
 # Okabe and Ito's colors, which color-blind readers can distinguish. A method has the same color in all figures.
 _COLORS = {
     "base": "#999999", "sft": "#E69F00", "grpo": "#0072B2", "sft_grpo": "#009E73", "luffy": "#CC79A7",
-    "srft": "#56B4E9", "chord": "#8C564B", "hpt": "#D55E00",
+    "srft": "#56B4E9", "chord": "#8C564B", "hpt": "#D55E00", "warmup_hpt": "#000000", "warmup_grpo": "#7F7F00",
 }  # fmt: skip
 
 

@@ -103,6 +103,9 @@ def _mixed_gate(recipe: Recipe) -> Gate:
     return gate
 
 
+# At most half of the first budget's steps, and fewer if the loss on held-out demonstrations is flat.
+_WARMUP: dict[str, Any] = {"sft_warmup_steps": 30, "sft_warmup_window": 5}
+
 METHODS: dict[str, Method] = {
     "base": Method("base", ()),
     "sft": Method("SFT", (Phase("sft"),)),
@@ -112,8 +115,13 @@ METHODS: dict[str, Method] = {
     "srft": _of_algorithm("SRFT", "srft"),
     "chord": _of_algorithm("CHORD", "chord", make_gate=_chord_gate),
     "hpt": _hpt("HPT"),
+    "warmup_hpt": _hpt("warm-up, then HPT", **_WARMUP),
+    "warmup_grpo": _hpt("warm-up, then rollouts only", gate="off", **_WARMUP),
 }
 """In the order of the tables."""
+
+MAIN_METHODS = ("base", "sft", "grpo", "sft_grpo", "luffy", "srft", "chord", "hpt")
+"""Methods of the main table."""
 
 WITHOUT_DEMONSTRATIONS = ("base", "grpo")
 
@@ -170,7 +178,7 @@ def build_trainer(
     common = _common_options(learning_rate, seed, folder) | {"bf16": recipe.bf16}
     shared: dict[str, Any] = {"model": model, "processing_class": tokenizer, "callbacks": list(callbacks)}
     if phase.trainer == "sft":
-        pairs = [{"prompt": row["prompt"], "completion": row["demonstration"]} for row in rows]
+        pairs = [{"prompt": row["prompt"], "completion": row["demonstration"]} for row in rows if row["demonstration"]]
         config = SFTConfig(per_device_train_batch_size=recipe.prompts, completion_only_loss=True, **common)
         return SFTTrainer(args=config, train_dataset=Dataset.from_list(pairs), **shared)
     common |= {

@@ -127,10 +127,12 @@ def _models_text(models: Sequence[str]) -> str:
 def _settings_text(summary: Summary) -> str:
     args = summary["settings"]
     versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
+    demonstrated = args.get("demonstrations") or "each"
     return (
         f"{_models_text(args['models'])}; seeds {', '.join(map(str, args['seeds']))}; {args['training_problems']} "
-        f"training prompts, each with a demonstration, sampled separately for each seed; {args['prompts_per_step']} "
-        f"prompts per step, {args['num_generations']} rollouts per prompt. Equal optimizer steps: {args['steps']}. "
+        f"training prompts, {demonstrated} with a demonstration, sampled separately for each seed; "
+        f"{args['prompts_per_step']} prompts per step, {args['num_generations']} rollouts per prompt. "
+        f"Equal optimizer steps: {args['steps']}. "
         f"Equal compute: {args['compute'] / 1e6:g} million token passes; a forward pass counts 1 per token, a backward "
         "pass 2, and generation is included.\n\n"
         f"Accuracy in %: {args['test_problems']} held-out problems per suite, {args['test_samples']} samples per "

@@ -1,6 +1,7 @@
 """One run: trains a base model with one method, evaluates it, and writes the result to its own folder."""
 
 import json
+import random
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -63,6 +64,8 @@ def run_settings(run: Run, args: CompareArguments) -> dict[str, Any]:
     irrelevant = {"output_dir", "models", "methods", "seeds", "search_seeds", "learning_rates", "ablations",
                   "textbook", "small", "processes"}  # fmt: skip
     settings = {name: value for name, value in asdict(args).items() if name not in irrelevant}
+    if args.demonstrations is None:
+        del settings["demonstrations"]  # runs from before the option have the same settings
     return {"run": asdict(run), "phases": describe(run.method), "base": fingerprint(run.model), **settings}
 
 
@@ -157,6 +160,9 @@ def _train(
         for budget in ("steps", "compute"):
             callback.at_budget(budget, model)
     rows = training_rows(args.training_problems, run.seed, textbook=run.stage == "textbook")
+    if args.demonstrations is not None:
+        kept = set(random.Random(run.seed).sample(range(len(rows)), args.demonstrations))
+        rows = [row if index in kept else row | {"demonstration": ""} for index, row in enumerate(rows)]
     recipe = Recipe(args.prompts_per_step, args.num_generations, args.steps)
     log: list[dict[str, Any]] = []
     for number, phase in enumerate(phases, 1):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from hpt_trl.comparison.methods import METHODS
+from hpt_trl.comparison.methods import MAIN_METHODS, METHODS
 from hpt_trl.miniature.bases import BASES
 
 _SMALL_METHODS = ("base", "sft", "grpo", "hpt")
@@ -27,7 +27,7 @@ class CompareArguments:
         default_factory=lambda: list(BASES), metadata={"help": f"Base models, from {', '.join(BASES)}."}
     )
     methods: list[str] = field(
-        default_factory=lambda: list(METHODS), metadata={"help": f"Methods, from {', '.join(METHODS)}."}
+        default_factory=lambda: list(MAIN_METHODS), metadata={"help": f"Methods, from {', '.join(METHODS)}."}
     )
     seeds: list[int] = field(
         default_factory=lambda: [11, 12, 13, 14, 15], metadata={"help": "Seeds of the reported runs."}
@@ -43,7 +43,10 @@ class CompareArguments:
         default=1.2e6,
         metadata={"help": "Token passes of the second budget: a forward pass counts 1 per token, a backward pass 2."},
     )
-    training_problems: int = field(default=256, metadata={"help": "Training prompts, each with a demonstration."})
+    training_problems: int = field(default=256, metadata={"help": "Training prompts."})
+    demonstrations: int | None = field(
+        default=None, metadata={"help": "Training prompts that have a demonstration, drawn by the seed. Default: all."}
+    )
     prompts_per_step: int = field(default=16, metadata={"help": "Prompts per optimizer step."})
     num_generations: int = field(default=8, metadata={"help": "Rollouts per prompt."})
     test_problems: int = field(default=80, metadata={"help": "Test problems per suite, for the tables."})
@@ -87,6 +90,11 @@ class CompareArguments:
         if self.training_problems < self.prompts_per_step:
             raise ValueError(
                 f"training_problems ({self.training_problems}) must fill a step of {self.prompts_per_step} prompts."
+            )
+        if self.demonstrations is not None and not 1 <= self.demonstrations <= self.training_problems:
+            raise ValueError(
+                f"demonstrations must be from 1 to training_problems ({self.training_problems}), got "
+                f"{self.demonstrations}."
             )
         if self.test_samples > 9:
             raise ValueError(f"test_samples must be at most 9, got {self.test_samples}: counts are stored as digits.")

@@ -19,12 +19,13 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "hpt_trl"
 # Of `hpt-trl compare`, and of the comparison on a real language model.
 MINIATURE = ROOT / "configs" / "miniature.yaml"
+FEW = ROOT / "configs" / "few_demonstrations.yaml"
 WORDS = ROOT / "configs" / "smollm2_words.yaml"
 CONFIGS = [
     *sorted(
         path
         for path in (ROOT / "configs").rglob("*.yaml")
-        if path.parent.name != "accelerate" and path not in (MINIATURE, WORDS)
+        if path.parent.name != "accelerate" and path not in (MINIATURE, FEW, WORDS)
     ),
     PACKAGE / "miniature" / "quickstart.yaml",
 ]
@@ -135,6 +136,8 @@ def test_every_config_loads_and_opens_with_its_launch_command(path):
 def test_the_comparisons_config_loads_whole_and_small():
     (whole,) = parse((CompareArguments,), ["--config", str(MINIATURE)], "test")
     (small,) = parse((CompareArguments,), ["--config", str(MINIATURE), "--small"], "test")
+    (few,) = parse((CompareArguments,), ["--config", str(FEW)], "test")
+    assert (few.training_problems, few.demonstrations) == (1024, 128)
     assert (len(whole.models), len(whole.methods), len(whole.seeds)) == (4, 8, 5)
     assert (len(small.models), small.methods, len(small.seeds)) == (1, ["base", "sft", "grpo", "hpt"], 2)
     assert "hpt-trl compare --config configs/miniature.yaml --small" in MINIATURE.read_text()
