@@ -20,7 +20,7 @@ from hpt_trl.durability.config import DurableGRPOConfig
 @dataclass(repr=False)
 class HPTConfig(DurableGRPOConfig):
     r"""
-    Configuration of [`HPTTrainer`]: every option of [`~trl.GRPOConfig`], and sixteen of HPT's own.
+    Configuration of [`HPTTrainer`]: every option of [`~trl.GRPOConfig`], and twenty of HPT's own.
 
     Four defaults of GRPO change, to the recipe of arXiv 2509.04419 (section 4.1 and its published scripts):
     `learning_rate` 5e-6, `lr_scheduler_type` "constant", `loss_type` "dr_grpo", `scale_rewards` "none". The recipe's 8

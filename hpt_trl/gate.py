@@ -1,4 +1,4 @@
-"""Gates, from a prompt's solve rate to what it learns from."""
+"""Gates, from the solve rate of a prompt to the weights of its rollouts and its demonstration."""
 
 from hpt_trl.algorithm.gate import (
     Gate,

@@ -158,7 +158,8 @@ def register(name: str, algorithm: Algorithm) -> None:
         ValueError: if the name is taken.
 
     Example:
-        >>> register("hpt_dft", Algorithm((DR_GRPO,), (replace(SFT, reference=unit_policy),), trl_rollouts=True))
+        >>> dft = replace(SFT, reference=unit_policy)
+        >>> register("hpt_dft", replace(ALGORITHMS["hpt"], demonstrations=(dft,)))
         >>> "hpt_dft" in ALGORITHMS  # from now on HPTConfig accepts algorithm="hpt_dft"
         True
         >>> del ALGORITHMS["hpt_dft"]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from hpt_trl.algorithm.presets import ALGORITHMS
 from hpt_trl.config import HPTConfig
 
 _PRESETS = {
@@ -12,6 +13,7 @@ _PRESETS = {
     "chord": "CHORD: the policy gradient of the rollouts and the SFT loss on the demonstrations, mixed by a schedule",
 }
 _ROLLOUTS_ONLY = "a preset of the unified estimator, on the model's own rollouts only"
+_REGISTERED = "a registered composition of the unified estimator's parts"
 _CUSTOM_ALGORITHM = "a custom composition of the unified estimator's parts"
 
 
@@ -27,15 +29,23 @@ def describe_method(args: HPTConfig, gate: str, algorithm: str) -> str:
     if not algorithm:
         return f"{sampling} and was trained with {_CUSTOM_ALGORITHM}."
     if algorithm != "hpt":
-        return f"It was trained with {_PRESETS.get(algorithm, f'`{algorithm}`, {_ROLLOUTS_ONLY}')}."
+        kind = _REGISTERED if ALGORITHMS[algorithm].demonstrations else _ROLLOUTS_ONLY
+        return f"It was trained with {_PRESETS.get(algorithm, f'`{algorithm}`, {kind}')}.{_warmup(args)}"
     if gate == "off":
-        return f"{sampling} and was trained on them only (GRPO). The gate was off, and no demonstration was used."
+        used = _warmup(args) or " The gate was off, and no demonstration was used."
+        return f"{sampling} and was trained on them only (GRPO).{used}"
     if gate or args.gate not in _GATES:
         return (
             f"{sampling}. A custom gate, `{gate or args.gate}`, mapped the solve rate of each prompt to the loss "
-            "weights of its rollouts and of its demonstration."
+            f"weights of its rollouts and of its demonstration.{_warmup(args)}"
         )
-    return f"{sampling}. {_GATES[args.gate](args)}"
+    return f"{sampling}. {_GATES[args.gate](args)}{_warmup(args)}"
+
+
+def _warmup(args: HPTConfig) -> str:
+    if not args.sft_warmup_steps:
+        return ""
+    return f" Before that, it was trained on demonstrations only (SFT), for at most {args.sft_warmup_steps} optimizer steps."
 
 
 def _switch(args: HPTConfig) -> str:

@@ -195,6 +195,8 @@ class ProgressPanel(TrainerCallback):
         is_evaluation = "loss" not in logs and "reward" not in logs
         prefix = "eval_" if is_evaluation else ""
         parts = ["evaluation" if is_evaluation else self._times()]
+        if logs.get("hpt/warmup"):
+            parts.append("SFT warm-up")
         for name, template in _SUMMARY.items():
             value = logs.get(prefix + name)
             if value is not None:

@@ -79,13 +79,23 @@ def _reward(axes: Any, run: Run) -> bool:
     return drawn
 
 
+def _mark_warmup(axes: Any, run: Run) -> None:
+    """Mark the last logged step of the SFT warm-up, if there was one."""
+    warmup = run.series("hpt/warmup")
+    steps = warmup[warmup > 0].index
+    if len(steps) and len(steps) < len(warmup):
+        axes.axvline(steps.max(), color="black", linestyle="--", linewidth=1.5, label="end of SFT warm-up")
+
+
 def _sources(axes: Any, run: Run) -> bool:
     axes.set_ylabel("fraction of prompts")
     share = run.series("hpt/demonstration_share")
-    return _shares(
+    drawn = _shares(
         axes,
         ((share, "demonstration", ORANGE), ((1 - share).rename("rollouts"), "rollouts only", BLUE)),
     )
+    _mark_warmup(axes, run)
+    return drawn
 
 
 def _groups(axes: Any, run: Run) -> bool:
