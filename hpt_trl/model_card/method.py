@@ -45,7 +45,10 @@ def describe_method(args: HPTConfig, gate: str, algorithm: str) -> str:
 def _warmup(args: HPTConfig) -> str:
     if not args.sft_warmup_steps:
         return ""
-    return f" Before that, it was trained on demonstrations only (SFT), for at most {args.sft_warmup_steps} optimizer steps."
+    return (
+        " Before that, it was trained on demonstrations only (SFT), for at most "
+        f"{args.sft_warmup_steps} optimizer steps."
+    )
 
 
 def _switch(args: HPTConfig) -> str:

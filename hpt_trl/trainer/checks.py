@@ -59,9 +59,8 @@ def check_arguments(args: HPTConfig, gate: Gate | None, algorithm: Algorithm | N
             "This algorithm prescribes its own gate, so the gate options would be ignored: got gate="
             f"{args.gate!r}, gate_threshold={args.gate_threshold}. Leave them at their defaults."
         )
-    if (gate is not None or args.gate == "off" or is_dotted_path(args.gate)) and not (
-        preset.rollouts and preset.demonstrations
-    ):
+    chooses = gate is not None or args.gate == "off" or is_dotted_path(args.gate)
+    if chooses and not (preset.rollouts and preset.demonstrations):
         raise ValueError(
             "A gate chooses between rollouts and demonstrations, but this algorithm uses only one of them."
         )

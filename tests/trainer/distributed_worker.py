@@ -29,6 +29,8 @@ EQUAL_TO_ONE_PROCESS = {
     "luffy": {"algorithm": "luffy", "max_steps": 1},
     "srft": {"algorithm": "srft", "max_steps": 1},
     "sft": {"algorithm": "sft", "max_steps": 1},
+    # Twelve demonstrations for sixteen rows, four of which are padding, and four to measure the held-out loss.
+    "warmup": {"gate": "linear", "max_steps": 2, "sft_warmup_steps": 1, "sft_warmup_holdout": 0.25},
     "checkpointing": {"gate": "linear", "max_steps": 1, "gradient_checkpointing": True},
     "reentrant": {
         "gate": "linear",

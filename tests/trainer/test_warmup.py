@@ -2,12 +2,17 @@
 
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hpt_trl import HPTConfig
+from hpt_trl.monitoring.progress_panel import ProgressPanel
+from hpt_trl.monitoring.samples import SampleLog
+from hpt_trl.report.charts import PANELS
+from hpt_trl.report.run_folder import read_run
 from hpt_trl.trainer.warmup import SFTWarmup
 from tests.durability.kill_and_resume import differences, log_without_times
 from tests.tiny import ROWS, make_trainer, parameters, relative_error, step_gradient
@@ -119,3 +124,19 @@ def test_it_resumes_exactly_inside_and_across_the_change(tiny_model, tmp_path, s
 def test_what_it_cannot_do_is_refused(tiny_model, tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         make_trainer(tiny_model, tmp_path, **(WARMUP | options))
+
+
+def test_report_panel_and_card_mark_it(tiny_model, tmp_path):
+    trainer = make_trainer(tiny_model, tmp_path, gate_threshold=0.25, **WARMUP)
+    trainer.train()
+    trainer.create_model_card()
+    assert "trained on demonstrations only (SFT), for at most 3 optimizer steps" in (tmp_path / "README.md").read_text()
+    figure, axes = plt.subplots()
+    assert {panel.name: panel for panel in PANELS}["sources"].draw(axes, read_run(tmp_path))
+    (line,) = [line for line in axes.lines if line.get_label() == "end of SFT warm-up"]
+    assert set(line.get_xdata()) == {3}
+    plt.close(figure)
+    panel = ProgressPanel(SampleLog())
+    panel._times = lambda: "0:01 elapsed"
+    assert "SFT warm-up" in panel._summary({"loss": 1.0, "hpt/warmup": 1.0})
+    assert "SFT warm-up" not in panel._summary({"loss": 1.0, "hpt/warmup": 0.0})
