@@ -3,7 +3,7 @@
 import json
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -149,6 +149,12 @@ def _budget_callback(run: Run, args: CompareArguments, tokenizer: Any, eval_resu
     )
 
 
+def with_few_demonstrations(rows: Sequence[dict[str, Any]], count: int, seed: int) -> list[dict[str, Any]]:
+    """The rows, of which only `count`, drawn by the seed, keep their demonstration."""
+    kept = set(random.Random(seed).sample(range(len(rows)), count))
+    return [row if index in kept else row | {"demonstration": ""} for index, row in enumerate(rows)]
+
+
 def _train(
     run: Run, args: CompareArguments, base: Path, folder: Path, tokenizer: Any, callback: BudgetCallback
 ) -> list[dict[str, Any]]:
@@ -161,8 +167,7 @@ def _train(
             callback.at_budget(budget, model)
     rows = training_rows(args.training_problems, run.seed, textbook=run.stage == "textbook")
     if args.demonstrations is not None:
-        kept = set(random.Random(run.seed).sample(range(len(rows)), args.demonstrations))
-        rows = [row if index in kept else row | {"demonstration": ""} for index, row in enumerate(rows)]
+        rows = with_few_demonstrations(rows, args.demonstrations, run.seed)
     recipe = Recipe(args.prompts_per_step, args.num_generations, args.steps)
     log: list[dict[str, Any]] = []
     for number, phase in enumerate(phases, 1):

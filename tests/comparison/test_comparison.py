@@ -23,7 +23,7 @@ from hpt_trl.comparison.held_out_eval import HeldOutEval, accuracy_reward, is_co
 from hpt_trl.comparison.methods import ABLATIONS, MAIN_METHODS, METHODS, Phase, Recipe, build_trainer
 from hpt_trl.comparison.pool import Task, run_tasks
 from hpt_trl.comparison.report import tables_text
-from hpt_trl.comparison.runs import Run, run_settings
+from hpt_trl.comparison.runs import Run, run_settings, with_few_demonstrations
 from hpt_trl.comparison.sampler import sample
 from hpt_trl.comparison.settings import CompareArguments
 from hpt_trl.comparison.statistics import holm, interval, paired_p
@@ -113,6 +113,23 @@ def test_sft_counts_its_tokens_and_trains_on_answers_only(model, tokenizer, tmp_
     batch = next(iter(trainer.get_train_dataloader()))
     assert (batch["labels"] != -100).sum() < batch["attention_mask"].sum()
     assert all(row[row != -100][-1] == tokenizer.eos_token_id for row in batch["labels"])
+
+
+def test_few_prompts_keep_their_demonstration_and_sft_trains_on_these(model, tokenizer, tmp_path):
+    rows = with_few_demonstrations(training_rows(8, 0), 4, seed=1)
+    assert sum(bool(row["demonstration"]) for row in rows) == 4
+    assert rows == with_few_demonstrations(training_rows(8, 0), 4, seed=1)
+    assert rows != with_few_demonstrations(training_rows(8, 0), 4, seed=2)
+    trainer = build_trainer(Phase("sft"), Recipe(4, 2, 1), model, tokenizer, rows, 1e-3, 0, tmp_path, callbacks=[])
+    assert len(trainer.train_dataset) == 4
+
+
+def test_all_demonstrations_are_the_settings_of_earlier_runs():
+    run = Run("main", "qwen2-small", "hpt", 11, 1e-4)
+    assert "demonstrations" not in run_settings(run, CompareArguments())
+    assert run_settings(run, CompareArguments(demonstrations=128))["demonstrations"] == 128
+    with pytest.raises(ValueError, match="demonstrations must be from 1 to training_problems"):
+        CompareArguments(demonstrations=1024)
 
 
 def test_sft_weights_tokens_equally_however_the_step_is_split_into_micro_batches(tokenizer, tmp_path):
