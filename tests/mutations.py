@@ -62,7 +62,7 @@ MUTATIONS = [
     Mutation(DECISION, "(~groups.gate_P_G.isnan()).sum(dim=1)", "(~groups.gate_P_G.isnan()).sum()", OF_DECISIONS),
     # Losses.
     Mutation(LOSSES, "mask_B_T = mask_B_T * tool_mask_B_T", "pass", OF_LOSSES),
-    Mutation(LOSSES, 'losses_B_T * batch["rollout_weight"].unsqueeze(1)', "losses_B_T", OF_LOSSES),
+    Mutation(LOSSES, ' * batch["rollout_weight"].unsqueeze(1)', "", OF_LOSSES),
     Mutation(LOSSES, 'losses_B_T * batch["importance_sampling_ratio"]', "losses_B_T", OF_LOSSES),
     Mutation(LOSSES, "sft_B = sft_weight * weight_B", "sft_B = weight_B", OF_LOSSES),
     Mutation(LOSSES, 'if loss_type == "grpo"', 'if loss_type != "grpo"', OF_LOSSES),
@@ -100,7 +100,10 @@ MUTATIONS = [
         f"{OF_FAULTS} -k learns_nothing",
     ),
     Mutation(
-        DURABLE, "self.state.global_step >= self.state.max_steps", "False", f"{OF_RESUME} -k uninterrupted_one[10]"
+        DURABLE,
+        "self.state.global_step >= self.state.max_steps:\n            # Resumed",
+        "False:\n            # Resumed",
+        f"{OF_RESUME} -k uninterrupted_one[10]",
     ),
     Mutation(
         DURABLE, "if self._termination.has_stopped else {}", "if False else {}", f"{OF_FAULTS} -k beside_the_best"
