@@ -13,7 +13,7 @@ TENSOR_TESTS = tests/algorithm tests/common tests/project/test_layout.py tests/p
 	tests/trainer/test_batches.py tests/trainer/test_deferred_logps.py tests/trainer/test_demonstrations.py \
 	tests/trainer/test_losses.py tests/trainer/test_row_packing.py tests/trainer/test_trl_hooks.py
 
-.PHONY: install quickstart check lint test test-distributed mutants docs format hooks vllm-cpu test-vllm \
+.PHONY: install quickstart check lint test test-distributed test-faults mutants docs format hooks vllm-cpu test-vllm \
 	test-trackers extras audit
 
 install: $(VENV)/installed
@@ -48,6 +48,13 @@ test: lint
 test-distributed: export HF_HUB_OFFLINE = 1
 test-distributed: install
 	$(BIN)/python -m pytest -m distributed --durations=10 tests
+
+# Breaks runs in seeded random ways for ten minutes, on one and two processes: a trial that fails is an error.
+test-faults: export HF_HUB_OFFLINE = 1
+test-faults: export CI = 1
+test-faults: export OMP_NUM_THREADS = 1
+test-faults: install
+	$(BIN)/python -m tests.durability.breaker --trials 1000 --minutes 10
 
 # Changes one line of the core at a time: a mutation that no test notices is an error.
 mutants: export HF_HUB_OFFLINE = 1

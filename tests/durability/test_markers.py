@@ -12,6 +12,7 @@ from hpt_trl.durability.checkpoints import load_state, resolve_resume_checkpoint
 from hpt_trl.durability.markers import MARKER, clear_checkpoint, damage_reason, incomplete_reason, mark_complete
 from tests.durability import damage
 from tests.durability.test_resume import EVERY_STEP, differences, end_of
+from tests.forks import launch
 from tests.tiny import make_trainer
 
 OPTIONS = EVERY_STEP | {"max_steps": 4}
@@ -132,3 +133,8 @@ def test_a_checkpoint_can_be_marked_and_cleared(tmp_path):
     clear_checkpoint(tmp_path)
     clear_checkpoint(tmp_path / "missing")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_nine_trials_of_the_breaker_survive():
+    """One of each kind; `make test-faults` makes some hundreds."""
+    assert "9 trials survived, 0 failed" in launch("tests.durability.breaker", "--trials", "9", limit=500)
