@@ -90,7 +90,7 @@ class RewardGuard:
     def __init__(self, timeout: float | None) -> None:
         self.timeout = timeout
         self._fault: str | None = None
-        self._error: Exception | None = None
+        self._error: Exception | SystemExit | None = None
 
     def wrap(self, function: Callable, name: str) -> Callable:
         """The same reward function, except that it returns zeros where it fails: see `raise_fault`."""
@@ -101,7 +101,7 @@ class RewardGuard:
             try:
                 return _checked(await _awaited_in_time(function(**_copied(batch)), self.timeout), rows)
             # A user's function may raise anything, and the other processes must learn of it.
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 return self._keep(name, error, rows)
 
         @wraps(function)
@@ -109,12 +109,12 @@ class RewardGuard:
             rows = len(batch["completions"])
             try:
                 return _checked(_in_time(partial(function, **_copied(batch)), self.timeout), rows)
-            except Exception as error:  # as above
+            except (Exception, SystemExit) as error:  # as above
                 return self._keep(name, error, rows)
 
         return guarded_async if is_async_callable(function) else guarded
 
-    def _keep(self, name: str, error: Exception, rows: int) -> list[float]:
+    def _keep(self, name: str, error: Exception | SystemExit, rows: int) -> list[float]:
         if self._fault is None:
             where = f"process {PartialState().process_index}, {rows} completions"
             self._fault, self._error = (
@@ -172,7 +172,7 @@ def _checked(rewards: Any, rows: int) -> list:
     return rewards
 
 
-def _error_message(error: Exception, timeout: float | None) -> str:
+def _error_message(error: Exception | SystemExit, timeout: float | None) -> str:
     """What happened, as the predicate of a sentence."""
     if isinstance(error, _BadRewardsError):
         return str(error)
@@ -201,7 +201,7 @@ def _in_time(call: Callable[[], Any], timeout: float | None) -> Any:
     """The result of a call; `_OutOfTimeError` if it takes more than `timeout` seconds."""
     if timeout is None:
         return call()
-    outcome: list[tuple[Any, Exception | None]] = []
+    outcome: list[tuple[Any, Exception | SystemExit | None]] = []
     device = PartialState().device
 
     def run() -> None:
@@ -209,7 +209,7 @@ def _in_time(call: Callable[[], Any], timeout: float | None) -> Any:
             torch.cuda.set_device(device)
         try:
             outcome.append((call(), None))
-        except Exception as error:  # raised in the waiting thread
+        except (Exception, SystemExit) as error:  # raised in the waiting thread
             outcome.append((None, error))
 
     # A daemon: the interpreter waits for an executor's threads at exit, and this one may never end.

@@ -1,5 +1,6 @@
 """State that transformers does not save: a gate's, evaluations at the start, what an aborted step left behind."""
 
+import sys
 from functools import partial
 
 import pytest
@@ -194,3 +195,12 @@ def test_a_gate_that_fails_is_named(returned):
         gate_weights(mine, torch.tensor([0.5]), torch.tensor([True]), 0)
     with pytest.raises(ValueError, match="The gate '<lambda>' failed: TypeError"):
         gate_weights(lambda solve_rate_P: 1, torch.tensor([0.5]), torch.tensor([True]), 0)
+
+
+@pytest.mark.parametrize("limit", [None, 60.0])
+def test_a_reward_function_that_exits_is_named_and_is_no_timeout(tiny_model, tmp_path, limit):
+    def exits(completions, **kwargs):
+        sys.exit("enough")
+
+    with pytest.raises(RunError, match=r"'exits' raised SystemExit: enough in .*, line \d+"):
+        make_trainer(tiny_model, tmp_path, reward=exits, reward_timeout=limit).train()
