@@ -27,7 +27,11 @@ _GUIDES = [
     "decisions", "glossary",
 ]  # fmt: skip
 _GUIDES += sorted({page.stem for page in Path(__file__).parent.glob("*.md")} - {*_GUIDES})
-_RESULTS = ["notebooks/results/miniature/report", "notebooks/results/smollm2_words/README"]
+_RESULTS = [
+    "notebooks/results/miniature/report",
+    "notebooks/results/few_demonstrations/report",
+    "notebooks/results/smollm2_words/README",
+]
 include_patterns = [
     "README.md",
     "CHANGELOG.md",

@@ -306,6 +306,20 @@ def test_the_committed_tables_are_made_from_the_committed_summary():
     assert headline_table(summary) in (RESULTS.parents[2] / "README.md").read_text()
 
 
+def test_the_guides_numbers_of_the_warm_up_are_those_of_the_committed_summary():
+    folder = RESULTS.with_name("few_demonstrations")
+    summary = json.loads((folder / "summary.json").read_text())
+    assert (folder / "report.md").read_text().startswith(tables_text(summary))
+    guide = (RESULTS.parents[1] / "guides" / "algorithms.md").read_text().replace("\n", " ")
+    methods = ("warmup_hpt", "hpt", "grpo", "sft_grpo")
+    steps, compute = (
+        [f"{100 * Scores(summary, budget, ['qwen2-small']).interval(name, 'in').mean:.1f}%" for name in methods]
+        for budget in ("steps", "compute")
+    )
+    assert f"solves {steps[0]} in distribution at 60 optimizer steps, HPT without {steps[1]}, GRPO {steps[2]}" in guide
+    assert f"at equal compute {compute[0]}, {compute[1]}, {compute[2]} and {compute[3]}" in guide
+
+
 def test_the_committed_summary_has_five_seeds_and_all_methods():
     summary = json.loads((RESULTS / "summary.json").read_text())
     for budget in BUDGETS:
