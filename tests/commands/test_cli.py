@@ -77,7 +77,7 @@ NO_DEMONSTRATION = [{"prompt": "a", "solution": "1"}, {"prompt": "b", "solution"
         ({"dataset_name": NO_DEMONSTRATION}, "No row of the training data has a demonstration"),
         ({"dataset_name": NO_SOLUTION}, "accuracy_reward needs a 'solution' column"),
         ({"dataset_name": []}, "empty"),
-        ({"per_device_train_batch_size": 256}, "no step could be made"),
+        ({"per_device_train_batch_size": 256}, "no step is possible"),
         ({"resume_from_checkpoint": "./nowhere"}, "resume_from_checkpoint is not a folder: './nowhere'"),
         ({"eval_strategy": "steps", "eval_steps": 1}, "dataset_name is a single file"),
         ({"output_dir": "/proc/nowhere"}, "/proc/nowhere"),
