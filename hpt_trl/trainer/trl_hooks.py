@@ -115,7 +115,7 @@ _ATTRIBUTES = (
     "top_entropy_quantile",
 )
 # transformers sets these when training begins.
-_TRAINING_ATTRIBUTES = ("_globalstep_last_logged", "_initial_global_step", "_total_loss_scalar", "_tr_loss")
+_TRAINING_ATTRIBUTES = ("_globalstep_last_logged", "_total_loss_scalar", "_tr_loss")
 
 # How TRL's loss divides: by rows, by tokens of the micro-batch, or by a count that it took at generation.
 _DENOMINATORS = {
@@ -313,7 +313,8 @@ def restore_run_state(trainer: GRPOTrainer, state: Mapping[str, Any]) -> None:
     trainer._tr_loss = state["loss"]
     trainer._total_loss_scalar = state["logged_loss"]
     trainer._globalstep_last_logged = state["logged_step"]
-    # The final loss is a mean over the steps since then; its sum now covers the complete run.
+    # The final loss is a mean over the steps since then; its sum now covers the complete run. transformers before 5.23
+    # keeps this number in a local variable.
     trainer._initial_global_step = 0
 
 
