@@ -32,6 +32,8 @@ class SFTWarmup:
         rows: training data; only a map-style dataset can be drawn from, a stream trains on the prompts that it yields.
         eval_rows: held-out data; its demonstrations decide when the warm-up ends. If it has none, a share of the
             training rows is set aside.
+
+    Source: SFT until the held-out loss is flat, then RL: arXiv 2512.11470.
     """
 
     def __init__(self, args: HPTConfig, rows: Any, eval_rows: Any) -> None:
@@ -46,15 +48,17 @@ class SFTWarmup:
             self._hold_out(eval_rows)
 
     def _hold_out(self, eval_rows: Any) -> None:
-        order = torch.randperm(len(self.training), generator=torch.Generator().manual_seed(self.args.seed)).tolist()
-        if isinstance(eval_rows, Dataset) and "demonstration" in eval_rows.column_names and _demonstrated(eval_rows):
-            self.held_out = [eval_rows[row] for row in _demonstrated(eval_rows)[:_MAX_HELD_OUT]]
+        """Choose the held-out demonstrations: those of the evaluation data, or a seeded share of the training rows."""
+        evaluated = _demonstrated(eval_rows) if isinstance(eval_rows, Dataset) else []
+        if evaluated:
+            self.held_out = [eval_rows[row] for row in evaluated[:_MAX_HELD_OUT]]
             return
-        count = min(round(self.args.sft_warmup_holdout * len(order)), _MAX_HELD_OUT)
+        order = torch.randperm(len(self.training), generator=torch.Generator().manual_seed(self.args.seed)).tolist()
+        # At least one row is left to train on.
+        count = min(round(self.args.sft_warmup_holdout * len(order)), _MAX_HELD_OUT, len(order) - 1)
         set_aside = sorted(self.training[index] for index in order[:count])
         self.held_out = [self.rows[row] for row in set_aside]  # type: ignore[index]
-        kept = set(self.training) - set(set_aside)
-        self.training = sorted(kept)
+        self.training = sorted(set(self.training) - set(set_aside))
         if count:
             logger.info(
                 f"SFT warm-up: {count} of {len(order)} training rows with a demonstration are held out of it; it ends "

@@ -97,6 +97,12 @@ def test_every_demonstration_is_seen_once_per_epoch_and_held_out_ones_never():
     assert len(more) == 12  # the last three are padding
 
 
+def test_a_demonstration_is_left_to_train_on():
+    args = HPTConfig("out", use_cpu=True, bf16=False, sft_warmup_steps=9, sft_warmup_holdout=0.9)
+    warmup = SFTWarmup(args, ROWS.select(range(2)), None)
+    assert (len(warmup.training), len(warmup.held_out)) == (1, 1)
+
+
 @pytest.mark.parametrize("step", [1, 3, 4])
 def test_it_resumes_exactly_inside_and_across_the_change(tiny_model, tmp_path, step):
     options = WARMUP | {"gate_threshold": 0.25, "save_strategy": "steps", "save_steps": 1, "shuffle_dataset": True}

@@ -21,7 +21,7 @@ from hpt_trl.common.command_line import parse
 from hpt_trl.miniature import MODEL_PATH
 from hpt_trl.miniature.tasks import dataset
 from tests.tiny import GradientCallback, parity_reward
-from tests.trainer import vllm_cpu  # noqa: F401  (mends the engine)
+from tests.trainer import vllm_cpu  # noqa: F401  (patches the engine)
 
 torch.set_num_threads(1)
 
