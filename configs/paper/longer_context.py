@@ -1,7 +1,7 @@
 """Set the paper's longer context in the folder of a downloaded Qwen2.5-Math model.
 
     hf download Qwen/Qwen2.5-Math-7B --local-dir models/qwen2.5_math_7b_16k
-    python configs/paper/longer_context.py models/qwen2.5_math_7b_16k
+    python "$(hpt-trl configs paper/longer_context.py)" models/qwen2.5_math_7b_16k
 
 vLLM reads a model's context length and RoPE parameters from its folder; `model_init_kwargs` changes them only for the
 trainer.

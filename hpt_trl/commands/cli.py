@@ -12,6 +12,7 @@ COMMANDS = {
     "push": "update a run's model card and upload the run to the Hub",
     "benchmark": "benchmark one training step against GRPOTrainer",
     "compare": "compare HPT with its baselines on miniature models",
+    "configs": "list the configs that come with the package, or print the path of one",
     "quickstart": "train the bundled model with HPT and evaluate it before and after (minutes on a CPU)",
 }
 

@@ -12,6 +12,7 @@ from trl import ModelConfig, ScriptArguments, get_peft_config, get_quantization_
 from trl.rewards import think_format_reward
 
 from hpt_trl.common.command_line import parse, run_errors, user_errors
+from hpt_trl.common.configs import config_file
 from hpt_trl.common.imports import import_callable, is_dotted_path
 from hpt_trl.common.masking import safe_command, without_secrets
 from hpt_trl.config import HPTConfig
@@ -117,7 +118,7 @@ def _command_and_config(argv: Sequence[str], processes: int) -> dict[str, Any]:
     prog = f"accelerate launch --num_processes {processes} -m hpt_trl.train" if processes > 1 else "hpt-trl train"
     config: Any = {}
     if "--config" in argv[:-1]:
-        config = yaml.safe_load(Path(argv[argv.index("--config") + 1]).read_text(encoding="utf-8"))
+        config = yaml.safe_load(config_file(argv[argv.index("--config") + 1]).read_text(encoding="utf-8"))
     return {"command": safe_command(prog, argv), "config": without_secrets(config)}
 
 

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import yaml
 from trl import TrlParser
 
+from hpt_trl.common.configs import config_file
 from hpt_trl.common.errors import LocalRunError, RunError
 from hpt_trl.common.masking import mask_tokens
 
@@ -44,14 +45,15 @@ def parse(
     if first_option and argv and not argv[0].startswith("-"):
         argv = [f"--{first_option}", *argv]
     if "--config" in argv[:-1]:
-        _check_yaml(Path(argv[argv.index("--config") + 1]))
+        place = argv.index("--config") + 1
+        path = config_file(argv[place])
+        _check_yaml(path)
+        argv = [*argv[:place], str(path), *argv[place + 1 :]]
     # An abbreviation of `--hub_token` would not be recognized as a secret; YAML knows none either.
     return Parser(dataclass_types, prog=prog, allow_abbrev=False).parse_args_and_config(argv)
 
 
 def _check_yaml(path: Path) -> None:
-    if not path.is_file():
-        raise FileNotFoundError(f"The config file {str(path)!r} does not exist. Give the path of a YAML file.")
     try:
         content = yaml.safe_load(path.read_text())
         json.dumps(content, default=str)

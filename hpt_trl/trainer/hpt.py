@@ -23,6 +23,7 @@ from hpt_trl.algorithm.group_decision import Decision, Groups, decide, total_rew
 from hpt_trl.algorithm.presets import ALGORITHMS, Algorithm
 from hpt_trl.common.imports import is_dotted_path
 from hpt_trl.config import HPTConfig
+from hpt_trl.data.sources import resolve_model
 from hpt_trl.durability.gate_history import GateHistory, GateHistoryCallback
 from hpt_trl.model_card.run_facts import Origin, describe_adapter
 from hpt_trl.monitoring.progress_panel import show_progress
@@ -134,6 +135,8 @@ class HPTTrainer(DurableGRPOTrainer):
         if args is None:
             name = model if isinstance(model, str) else get_config_model_id(model.config)
             args = HPTConfig(f"{name.split('/')[-1]}-HPT")
+        if isinstance(model, str):
+            model = resolve_model(model)
         check_arguments(args, gate, algorithm)
         self.algorithm = algorithm or ALGORITHMS[args.algorithm]
         self.own_gate = gate or (args.build_gate() if is_dotted_path(args.gate) else None)

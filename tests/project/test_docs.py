@@ -16,6 +16,7 @@ API = ROOT / "notebooks" / "guides" / "api"
 INTERNAL = {
     "commands.cli",
     "common.command_line",
+    "common.configs",
     "common.imports",
     "common.masking",
     "common.versions",

@@ -140,13 +140,13 @@ def test_the_comparisons_config_loads_whole_and_small():
     assert (few.training_problems, few.demonstrations) == (1024, 128)
     assert (len(whole.models), len(whole.methods), len(whole.seeds)) == (4, 8, 5)
     assert (len(small.models), small.methods, len(small.seeds)) == (1, ["base", "sft", "grpo", "hpt"], 2)
-    assert "hpt-trl compare --config configs/miniature.yaml --small" in MINIATURE.read_text()
+    assert "hpt-trl compare --config hpt_trl:miniature --small" in MINIATURE.read_text()
 
 
 def test_the_language_models_config_loads():
     (args,) = parse((LanguageModelArguments,), ["--config", str(WORDS)], "test")
     assert {"sft", "grpo", "sft_grpo", "hpt"} < set(args.methods)
-    assert "python -m hpt_trl.comparison.language_model --config configs/smollm2_words.yaml" in WORDS.read_text()
+    assert "python -m hpt_trl.comparison.language_model --config hpt_trl:smollm2_words" in WORDS.read_text()
 
 
 def test_nothing_names_this_machine():

@@ -151,7 +151,7 @@ def test_the_patterns_are_all_there():
 def test_a_launch_config_says_how_it_is_launched_and_on_what(name):
     text = (CONFIGS / f"{name}.yaml").read_text()
     comments = [line for line in text.splitlines() if line.startswith("#")]
-    assert any(f"accelerate launch --config_file configs/accelerate/{name}.yaml" in line for line in comments)
+    assert any(f'accelerate launch --config_file "$(hpt-trl configs accelerate/{name})"' in line for line in comments)
     assert any("GPU" in line or "CPU" in line for line in comments)
     assert any("tests/trainer/test_sharded.py" in line for line in comments)
     assert yaml.safe_load(text)["num_processes"] >= 1
