@@ -22,6 +22,7 @@ HPT, BATCHES, LOSSES, COLLECTOR, FORWARDS, PACKING, DEMONSTRATIONS, DURABLE = (
     f"hpt_trl/trainer/{name}.py"
     for name in ("hpt", "batches", "losses", "collector", "forwards", "row_packing", "demonstrations", "durable")
 )
+STEP = "hpt_trl/trainer/demonstration_step.py"
 CHECKPOINTS, MARKERS = "hpt_trl/durability/checkpoints.py", "hpt_trl/durability/markers.py"
 FILES = "hpt_trl/common/files.py"
 
@@ -31,7 +32,7 @@ OF_PACKING, OF_TOKENS = "tests/trainer/test_row_packing.py", "tests/trainer/test
 OF_ALGORITHMS, OF_RULES = "tests/trainer/test_algorithms.py", "tests/trainer/test_algorithm_rules.py"
 OF_DEMONSTRATIONS, OF_FORWARDS = "tests/trainer/test_demonstration_loss.py", "tests/trainer/test_forwards.py"
 OF_RESUME, OF_FAULTS, OF_MARKERS = (f"tests/durability/test_{name}.py" for name in ("resume", "faults", "markers"))
-OF_FILES = "tests/common/test_files.py"
+OF_FILES, OF_ADAPTERS = "tests/common/test_files.py", "tests/trainer/test_adapters.py"
 
 MUTATIONS = [
     # Gates: thresholds are inclusive, counts are rounded, and a gate decides only what it can know.
@@ -78,6 +79,7 @@ MUTATIONS = [
         f"{OF_DEMONSTRATIONS} -k short_last_window",
     ),
     Mutation(COLLECTOR, " | (weights.off_policy_P > 0)", "", f"{OF_DEMONSTRATIONS} -k off_policy_arm"),
+    Mutation(STEP, "outputs.log_probs[:, -width:]", "outputs.log_probs", f"{OF_ADAPTERS} -k prompt_tuning"),
     # Which rows are computed where.
     Mutation(FORWARDS, "budget)[::-1]", "budget)", f"{OF_FORWARDS} -k longest_rollouts"),
     Mutation(FORWARDS, "if not rollouts and not demonstrations:", "if False:", f"{OF_FORWARDS} -k longest_rollouts"),

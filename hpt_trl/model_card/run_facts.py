@@ -199,7 +199,7 @@ def describe_adapter(model: Any) -> str:
         return ""
     config = model.active_peft_config
     parts = [config.peft_type.value]
-    for title, name in (("rank", "r"), ("alpha", "lora_alpha")):
+    for title, name in (("rank", "r"), ("alpha", "lora_alpha"), ("virtual tokens", "num_virtual_tokens")):
         value = getattr(config, name, None)
         if value is not None:
             parts.append(f"{title} {value}")

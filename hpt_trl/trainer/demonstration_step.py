@@ -50,9 +50,11 @@ def demonstration_losses(trainer: Any, model: Any, batch: DemonstrationForward) 
             demonstration=True,
         )
     is_warmup = "sft_weight" in batch
+    # Prompt tuning and p-tuning put virtual tokens before the sequence.
+    width = batch["labels"].size(1) - 1
     return demonstration_loss(
-        outputs.log_probs,
-        outputs.entropy,
+        outputs.log_probs[:, -width:],
+        outputs.entropy[:, -width:],
         batch,
         ALGORITHMS["sft"] if is_warmup else trainer.algorithm,
         sft_weight=batch["sft_weight"] if is_warmup else trainer.args.sft_weight,
