@@ -116,6 +116,8 @@ METHODS: dict[str, Method] = {
     "chord": _of_algorithm("CHORD", "chord", make_gate=_chord_gate),
     "hpt": _hpt("HPT"),
     "warmup_hpt": _hpt("warm-up, then HPT", **_WARMUP),
+    "hint_hpt": _hpt("HPT with hinted rollouts", hint_fraction=0.5),
+    "warmup_hint_hpt": _hpt("warm-up, then HPT with hinted rollouts", hint_fraction=0.5, **_WARMUP),
     "warmup_grpo": _hpt("warm-up, then rollouts only", gate="off", **_WARMUP),
 }
 """In the order of the tables."""

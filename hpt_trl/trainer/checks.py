@@ -92,8 +92,11 @@ def check_before_loading(
         dataset,
         args,
         has_environment,
-        needs_demonstrations=not gate_is_off or args.sft_warmup_steps > 0,
-        supports_images=gate_is_off and algorithm.trl_rollouts and args.max_tokens_per_forward is None,
+        needs_demonstrations=not gate_is_off or args.sft_warmup_steps > 0 or args.hint_fraction > 0,
+        supports_images=gate_is_off
+        and not args.hint_fraction
+        and algorithm.trl_rollouts
+        and args.max_tokens_per_forward is None,
     )
     if args.sft_warmup_steps and (has_environment or not algorithm.rollouts):
         raise ValueError(
@@ -323,6 +326,8 @@ def check_support(args: HPTConfig, algorithm: Algorithm, has_router_loss: bool, 
             "The router's auxiliary loss needs complete micro-batches, which max_tokens_per_forward would split. "
             "Unset it, or set router_aux_loss_coef to 0."
         )
+    if reads_images and args.hint_fraction:
+        raise ValueError("A model with image inputs cannot continue demonstrations as text: set hint_fraction to 0.")
     if reads_images and args.max_tokens_per_forward is not None:
         raise ValueError(
             "A model with image inputs needs micro-batches as TRL arranges them, which max_tokens_per_forward would "

@@ -8,7 +8,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType
 
-from hpt_trl.trainer.forwards import _of_all_ranks
+from hpt_trl.trainer.forwards import of_all_ranks
 from tests.tiny import fixed_rollouts, make_trainer, parameters, rollouts_gate
 
 torch.set_num_threads(1)
@@ -69,7 +69,7 @@ def moved_parameters(model: str, folder: Path, processes: int, name: str) -> tor
 def gathered_ratios() -> torch.Tensor:
     """Importance ratios of both ranks' rows, which are 3 tokens wide on one and 5 on the other."""
     width = 3 + 2 * PartialState().process_index
-    return _of_all_ranks({"importance_sampling_ratio": torch.full((1, width), 0.5)})["importance_sampling_ratio"]
+    return of_all_ranks({"importance_sampling_ratio": torch.full((1, width), 0.5)})["importance_sampling_ratio"]
 
 
 def main(model: str, folder: Path) -> None:
