@@ -72,7 +72,8 @@ class HPTConfig(DurableGRPOConfig):
             weight as all rollouts of its prompt together. `"token"`: token mean over all demonstrations, closer to the
             reference code; needs `steps_per_generation` equal to `gradient_accumulation_steps`.
         max_demonstration_length (`int`, *optional*):
-            Maximum length of a demonstration in tokens, EOS included. `None`: `max_completion_length`.
+            Maximum length of a demonstration in tokens, EOS included. `None`: `max_completion_length`. It is never more
+            than what the prompt leaves of the model's context.
         demonstration_overflow (`str`, *optional*, defaults to `"cut"`):
             What happens to a longer demonstration: `"cut"` (train on its beginning, without EOS) or `"refuse"` (train
             its prompt on rollouts only).

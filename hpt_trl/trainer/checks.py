@@ -257,6 +257,13 @@ def context_length(config: Any) -> int | None:
     return max(positions, int(rope.get("original_max_position_embeddings", positions) * rope.get("factor", 1.0)))
 
 
+def room_of(model: Any) -> int | None:
+    """Maximum number of tokens that a model can be given, without the virtual ones of its adapter; None: no limit."""
+    context = context_length(model.config.get_text_config())
+    virtual = getattr(getattr(model, "active_peft_config", None), "num_virtual_tokens", None) or 0
+    return None if context is None else context - virtual
+
+
 def too_long(lengths: Sequence[int], context: int | None) -> str | None:
     """What is wrong with prompts that leave no room for an answer, if there are any.
 
@@ -272,26 +279,41 @@ def too_long(lengths: Sequence[int], context: int | None) -> str | None:
     )
 
 
-def check_prompts(prompts: Sequence[Any], lengths_of: Callable[[list], list[int]], context: int | None) -> None:
+def check_prompts(
+    prompts: Sequence[Any], lengths_of: Callable[[list], list[int]], context: int | None, answer: int
+) -> str | None:
     """Reject data with prompts that leave no room for an answer.
 
     Args:
         prompts: strings or conversations.
         lengths_of: returns the number of tokens of each of some prompts.
         context: maximum number of tokens of the model; None: no limit.
+        answer: maximum number of tokens of an answer.
+
+    Returns:
+        A warning if the longest answer does not fit behind the longest prompt, else None.
     """
     if context is None or len(prompts) == 0:
-        return
+        return None
     # A token has at least one byte: few prompts need to be tokenized, if any.
     template = lengths_of([prompts[0]])[0]
-    candidates = [prompt for prompt in prompts if len(str(prompt).encode(errors="replace")) + template >= context]
-    lengths = [
-        length for start in range(0, len(candidates), 256) for length in lengths_of(candidates[start : start + 256])
-    ]
+    bytes_B = [len(str(prompt).encode(errors="replace")) + template for prompt in prompts]
+    longest = sorted(range(len(prompts)), key=lambda row: -bytes_B[row])
+    lengths: list[int] = []
+    for start in range(0, len(longest), 256):
+        rows = [row for row in longest[start : start + 256] if bytes_B[row] + (answer if start == 0 else 0) >= context]
+        lengths += lengths_of([prompts[row] for row in rows]) if rows else []
     problem = too_long(lengths, context)
     if problem is not None:
         count = sum(length >= context for length in lengths)
         raise ValueError(f"In the training data, {problem} There are {count} of them in {len(prompts)} rows.")
+    if max(lengths, default=0) + answer <= context:
+        return None
+    return (
+        f"A prompt of the training data has {max(lengths)} tokens and max_completion_length is {answer}: together more "
+        f"than the model's context of {context} tokens (max_position_embeddings), past which it writes nonsense or "
+        "fails. Lower max_completion_length, or remove the longest prompts."
+    )
 
 
 def check_launch(args: DurableGRPOConfig, accelerator: Accelerator) -> None:

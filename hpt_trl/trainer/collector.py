@@ -49,13 +49,17 @@ class DemonstrationCollector:
     Args:
         tokenizer: turns a demonstration into token ids.
         limit: maximum length in tokens.
+        context: maximum length in tokens with the prompt; None: no limit.
         overflow: what happens to a longer one, "cut" or "refuse".
         pad_id: token id of the padding.
     """
 
-    def __init__(self, tokenizer: DemonstrationTokenizer, limit: int, overflow: str, pad_id: int) -> None:
+    def __init__(
+        self, tokenizer: DemonstrationTokenizer, limit: int, context: int | None, overflow: str, pad_id: int
+    ) -> None:
         self.tokenizer = tokenizer
         self.limit = limit
+        self.context = context
         self.overflow = overflow
         self.pad_id = pad_id
 
@@ -100,7 +104,8 @@ class DemonstrationCollector:
         except (ValueError, TypeError, AttributeError, LookupError) as error:
             logger.warning(f"Refused the demonstration of prompt {prompt_identifier(example)}: {error}")
             return None
-        within = truncated(tokens, self.limit)
+        room = self.limit if self.context is None else max(0, self.context - len(prompt_ids))
+        within = truncated(tokens, min(self.limit, room))
         if within.was_cut and (self.overflow == "refuse" or not any(within.mask)):
             return None
         return within

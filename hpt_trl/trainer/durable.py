@@ -46,7 +46,7 @@ from hpt_trl.durability.identity import Identity, claim_folder, data_fingerprint
 from hpt_trl.durability.markers import clear_checkpoint, mark_complete
 from hpt_trl.durability.state_of_parts import restore_states, states, warn_of_lost_state
 from hpt_trl.monitoring.run_log import StepClock
-from hpt_trl.trainer.checks import check_launch, check_prompts, check_tokenizer, context_length, too_long
+from hpt_trl.trainer.checks import check_launch, check_prompts, check_tokenizer, room_of, too_long
 from hpt_trl.trainer.pushing import PushingGRPOTrainer
 from hpt_trl.trainer.trl_hooks import (
     check_attributes,
@@ -139,19 +139,21 @@ class DurableGRPOTrainer(PushingGRPOTrainer):
         if "prompt" not in columns or columns & {"image", "images"} or self.environment_factories is not None:
             return
         lengths_of = super()._tokenize_prompts
-        check_prompts(
+        warning = check_prompts(
             cast(Dataset, dataset)["prompt"],
             lambda prompts: [len(ids) for ids in lengths_of(prompts)[0]],
-            context_length(self.model.config.get_text_config()),
+            room_of(self.model),
+            self.max_completion_length or 0,
         )
+        if warning is not None:
+            logger.warning(warning)
 
     def _tokenize_prompts(self, prompts):
         tokenized = super()._tokenize_prompts(prompts)
         # Before anything is generated, and on every process: the prompt may be on one of them only.
-        context = context_length(self.model.config.get_text_config())
         lengths = [len(ids) for ids in tokenized[0]]
         fault = first_fault(
-            too_long(lengths, context)
+            too_long(lengths, room_of(self.model))
             or (None if all(lengths) else "a prompt is empty. Remove such rows from the data.")
         )
         if fault is not None:

@@ -48,6 +48,7 @@ from hpt_trl.trainer.checks import (
     check_token_budget,
     gate_reward_index,
     keeps_one_backward,
+    room_of,
 )
 from hpt_trl.trainer.collector import DemonstrationCollector, Demonstrations
 from hpt_trl.trainer.deferred_logps import DeferredLogps
@@ -174,9 +175,8 @@ class HPTTrainer(HintingGRPOTrainer):
         tokenizer = DemonstrationTokenizer(
             self._tokenizer, self.eos_token_ids, options | cast(dict, self.chat_template_kwargs)
         )
-        self._collector = DemonstrationCollector(
-            tokenizer, self.args.demonstration_limit, self.args.demonstration_overflow, self._tokenizer.pad_token_id
-        )
+        limits = self.args.demonstration_limit, room_of(self.model), self.args.demonstration_overflow
+        self._collector = DemonstrationCollector(tokenizer, *limits, self._tokenizer.pad_token_id)
         self._deferred_logps = DeferredLogps()
         self._step_log = StepLog(self.accelerator.device)
         base_model = self.model.get_base_model() if is_peft_model(self.model) else self.model
