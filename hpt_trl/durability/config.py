@@ -25,9 +25,10 @@ class DurableGRPOConfig(GRPOConfig):
             Stop the run, with advice, after this many consecutive skipped optimizer steps: training has stopped making
             progress by then. Under DeepSpeed nothing is skipped here, and steps whose norm is not finite are counted.
         reward_timeout (`float`, *optional*):
-            Seconds that one call of a reward function may take before the run stops and names it. With a limit, the
-            function runs in a thread of its own, where `signal.alarm` does not work (TRL's own `accuracy_reward`
-            needs it). `None`: no limit, and the main thread, as in TRL.
+            Seconds that one call of a reward function may take before the run stops and names it. With a limit, each
+            function runs in a process of its own on every rank, because nothing else can end a slow regular expression
+            or a blocked event loop. The function and its arguments must be picklable; its state stays in its process.
+            `None`: no limit, and the process of the run, as in TRL.
         overwrite_output_dir (`bool`, *optional*, defaults to `False`):
             Where `output_dir` holds another run, move its files to a folder beside it and start from scratch. Without
             it such a start is refused.

@@ -4,16 +4,13 @@ A process that raises alone leaves the others waiting in a collective. A fault i
 learn of it (`first_fault`), and a termination signal takes effect at the end of the step.
 """
 
-import asyncio
 import math
 import signal
 import sys
 import threading
 import time
-import traceback
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial, wraps
 from typing import Any
 
 import torch
@@ -21,7 +18,6 @@ from accelerate import PartialState
 from accelerate.logging import get_logger
 from accelerate.utils import gather, gather_object
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from trl.trainer.utils import is_async_callable
 
 from hpt_trl.common.errors import LocalRunError, RunError
 
@@ -77,151 +73,6 @@ def no_progress(steps: int, norm: float, limit: float | None, step: int) -> str:
         "sft_weight; if weights or activations overflow, train in bf16 or fp32 instead of fp16. "
         "max_skipped_steps_in_row sets the limit."
     )
-
-
-class RewardGuard:
-    """Calls reward functions, and keeps the first fault until every process can learn of it.
-
-    Args:
-        timeout: seconds that one call may take. A function on the main thread cannot be interrupted, so with a limit
-            it runs in a thread of its own, which is abandoned when the time is up. None: no limit, and no thread.
-    """
-
-    def __init__(self, timeout: float | None) -> None:
-        self.timeout = timeout
-        self._fault: str | None = None
-        self._error: Exception | SystemExit | None = None
-
-    def wrap(self, function: Callable, name: str) -> Callable:
-        """The same reward function, except that it returns zeros where it fails: see `raise_fault`."""
-
-        @wraps(function)
-        async def guarded_async(**batch: Any) -> list:
-            rows = len(batch["completions"])
-            try:
-                return _checked(await _awaited_in_time(function(**_copied(batch)), self.timeout), rows)
-            # A user's function may raise anything, and the other processes must learn of it.
-            except (Exception, SystemExit) as error:
-                return self._keep(name, error, rows)
-
-        @wraps(function)
-        def guarded(**batch: Any) -> list:
-            rows = len(batch["completions"])
-            try:
-                return _checked(_in_time(partial(function, **_copied(batch)), self.timeout), rows)
-            except (Exception, SystemExit) as error:  # as above
-                return self._keep(name, error, rows)
-
-        return guarded_async if is_async_callable(function) else guarded
-
-    def _keep(self, name: str, error: Exception | SystemExit, rows: int) -> list[float]:
-        if self._fault is None:
-            where = f"process {PartialState().process_index}, {rows} completions"
-            self._fault, self._error = (
-                f"The reward function {name!r} {_error_message(error, self.timeout)} ({where})",
-                error,
-            )
-        return [0.0] * rows
-
-    def raise_fault(self, step: int) -> None:
-        """Raise RunError on every process if a reward function failed on any. Every process must call it."""
-        fault, error = first_fault(self._fault), self._error
-        self._fault = self._error = None
-        if fault is not None:
-            raise RunError(
-                f"{fault} at step {step}. Fix it, or return None for completions that it cannot score, and resume from "
-                "the last checkpoint with resume_from_checkpoint=True."
-            ) from error
-
-
-MAX_REWARD = 1e15
-"""Absolute value of a reward; sums of its square over 100 million rollouts fit in float32."""
-
-
-class _BadRewardsError(Exception):
-    """A reward function did not return one finite number or None per completion."""
-
-
-def _copied(batch: dict[str, Any]) -> dict[str, Any]:
-    """The batch with lists of its own, in case the function changes them: the next one gets the same lists."""
-    return {name: list(column) if isinstance(column, list) else column for name, column in batch.items()}
-
-
-def _checked(rewards: Any, rows: int) -> list:
-    """The rewards unchanged, if TRL can use them."""
-    if not hasattr(rewards, "__iter__") or isinstance(rewards, (str, dict)):
-        raise _BadRewardsError(f"returned a {type(rewards).__name__} instead of a list of {rows} rewards")
-    rewards = list(rewards)
-    if len(rewards) != rows:
-        raise _BadRewardsError(f"returned {len(rewards)} rewards for {rows} completions")
-    for row, reward in enumerate(rewards):
-        if reward is None:
-            continue
-        try:
-            is_finite = math.isfinite(reward)
-        except (TypeError, ValueError):
-            is_finite = False
-        if not is_finite:
-            # TRL would treat NaN as None, and infinity would reach the whole group.
-            raise _BadRewardsError(f"returned {reward!r} for completion {row}, which is not a finite number")
-        if abs(reward) > MAX_REWARD:
-            raise _BadRewardsError(
-                f"returned {reward!r} for completion {row}, whose variance does not fit in float32 (limit: "
-                f"{MAX_REWARD:g})"
-            )
-    return rewards
-
-
-def _error_message(error: Exception | SystemExit, timeout: float | None) -> str:
-    """What happened, as the predicate of a sentence."""
-    if isinstance(error, _BadRewardsError):
-        return str(error)
-    if isinstance(error, _OutOfTimeError):
-        return f"did not return within reward_timeout ({timeout:g} s)"
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"raised {type(error).__name__}: {error} in {frame.filename}, line {frame.lineno}"
-
-
-class _OutOfTimeError(Exception):
-    """A call took longer than its limit."""
-
-
-async def _awaited_in_time(call: Awaitable[Any], timeout: float | None) -> Any:
-    """The result of a call; `_OutOfTimeError` if it takes more than `timeout` seconds."""
-    try:
-        async with asyncio.timeout(timeout) as limit:
-            return await call
-    except TimeoutError:
-        if limit.expired():
-            raise _OutOfTimeError from None
-        raise
-
-
-def _in_time(call: Callable[[], Any], timeout: float | None) -> Any:
-    """The result of a call; `_OutOfTimeError` if it takes more than `timeout` seconds."""
-    if timeout is None:
-        return call()
-    outcome: list[tuple[Any, Exception | SystemExit | None]] = []
-    device = PartialState().device
-
-    def run() -> None:
-        if device.type == "cuda":  # a new thread starts on the first GPU
-            torch.cuda.set_device(device)
-        try:
-            outcome.append((call(), None))
-        except (Exception, SystemExit) as error:  # raised in the waiting thread
-            outcome.append((None, error))
-
-    # A daemon: the interpreter waits for an executor's threads at exit, and this one may never end.
-    thread = threading.Thread(target=run, name="reward", daemon=True)
-    thread.start()
-    thread.join(timeout)
-    if not outcome:
-        raise _OutOfTimeError
-    result, error = outcome[0]
-    if error is not None:
-        raise error
-    return result
 
 
 class TerminationCallback(TrainerCallback):

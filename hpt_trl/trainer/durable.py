@@ -36,7 +36,6 @@ from hpt_trl.durability.checkpoints import (
 )
 from hpt_trl.durability.config import DurableGRPOConfig
 from hpt_trl.durability.faults import (
-    RewardGuard,
     TerminationCallback,
     explaining_lost_peer,
     first_fault,
@@ -44,6 +43,7 @@ from hpt_trl.durability.faults import (
 )
 from hpt_trl.durability.identity import Identity, claim_folder, data_fingerprint, folder_lock, identify
 from hpt_trl.durability.markers import clear_checkpoint, mark_complete
+from hpt_trl.durability.reward_guard import RewardGuard
 from hpt_trl.durability.state_of_parts import restore_states, states, warn_of_lost_state
 from hpt_trl.monitoring.run_log import StepClock
 from hpt_trl.trainer.checks import check_launch, check_prompts, check_tokenizer, room_of, too_long
@@ -106,6 +106,10 @@ class DurableGRPOTrainer(PushingGRPOTrainer):
         self._clock = StepClock()
         self._termination = TerminationCallback()
         self._reward_guard = RewardGuard(self.args.reward_timeout)
+        self._guarded_rewards = [
+            function if isinstance(function, nn.Module) else self._reward_guard.wrap(cast(Callable, function), name)
+            for function, name in zip(self.reward_funcs, self.reward_func_names)
+        ]
         for callback in (_TrainBeginCallback(self._on_train_begin), self._termination, EpochEndCallback()):
             self.add_callback(callback)
         check_launch(self.args, self.accelerator)
@@ -175,11 +179,7 @@ class DurableGRPOTrainer(PushingGRPOTrainer):
             return super()._generate_single_turn(*args, **kwargs)
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
-        functions = [
-            function if isinstance(function, nn.Module) else self._reward_guard.wrap(cast(Callable, function), name)
-            for function, name in zip(self.reward_funcs, self.reward_func_names)
-        ]
-        with self._clock.measure("verdicts", self.model.training), overriding(self, reward_funcs=functions):
+        with self._clock.measure("verdicts", self.model.training), overriding(self, reward_funcs=self._guarded_rewards):
             rewards_B_F = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         self._reward_guard.raise_fault(self.state.global_step)
         return rewards_B_F

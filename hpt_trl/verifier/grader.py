@@ -1,9 +1,7 @@
 """A pool of killable worker processes that grade answers: each verdict takes bounded time and memory.
 
 sympy cannot be interrupted from within its process: an alarm does not interrupt a C loop, and reaches only the main
-thread. sympy therefore runs in worker processes, and the parent enforces the time limit. The workers are started with
-`subprocess`. `multiprocessing`, and pebble, which builds on it, would import the user's script again, which breaks
-scripts without a main guard and `python -`, and would refuse to start workers from daemonic processes.
+thread. sympy therefore runs in worker processes, and the parent enforces the time limit.
 """
 
 import json
@@ -23,11 +21,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from multiprocessing.connection import wait
-from pathlib import Path
 
 import psutil
 
-import hpt_trl
+from hpt_trl.verifier.processes import start_python
 
 logger = logging.getLogger(__name__)
 
@@ -298,17 +295,8 @@ def _share_of_cores() -> int:
 def _start_worker(seconds: float, megabytes: int) -> _Worker:
     parent_end, worker_end = socket.socketpair()
     parent_end.settimeout(seconds)
-    # The worker imports the same modules as this process, whatever its working directory.
-    search_path = [str(Path(hpt_trl.__file__).parents[1]), *(entry or os.getcwd() for entry in sys.path)]
-    command = f"from hpt_trl.verifier.grader_worker import main; main({seconds}, {megabytes}, {os.getpid()})"
-    with worker_end:
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-W", "ignore", "-c", command],
-            stdin=worker_end.fileno(),
-            stdout=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(search_path)},
-            start_new_session=True,  # Ctrl-C goes to the parent only
-        )
+    code = f"from hpt_trl.verifier.grader_worker import main; main({seconds}, {megabytes}, {os.getpid()})"
+    process = start_python(code, worker_end, is_silent=True)
     return _Worker(process, parent_end, started=time.monotonic())
 
 

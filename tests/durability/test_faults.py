@@ -1,12 +1,10 @@
 """A run that cannot go on says why in one paragraph, on every process, and leaves a checkpoint to go on from."""
 
-import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from types import SimpleNamespace
 
@@ -25,6 +23,7 @@ from tests.durability.fault_worker import AtStep
 from tests.forks import ROOT, await_path, launch
 from tests.tiny import ROWS, make_trainer, parameters
 from tests.trainer.test_trainer import logged
+from tests.verifier import functions
 
 
 def raises(completion_ids, **kwargs):
@@ -51,16 +50,8 @@ def words(completion_ids, **kwargs):
     return ["right"] * len(completion_ids)
 
 
-def hangs(completion_ids, **kwargs):
-    time.sleep(3600)
-
-
 async def raises_async(completion_ids, **kwargs):
     raise KeyError("solution")
-
-
-async def hangs_async(completion_ids, **kwargs):
-    await asyncio.sleep(3600)
 
 
 @pytest.mark.parametrize(
@@ -73,12 +64,17 @@ async def hangs_async(completion_ids, **kwargs):
         (unbounded, "'unbounded' returned inf for completion 0"),
         (one_number, "'one_number' returned a float instead of a list of 16 rewards"),
         (words, "'words' returned 'right' for completion 0"),
-        (hangs, r"'hangs' did not return within reward_timeout \(0.3 s\)"),
-        (hangs_async, r"'hangs_async' did not return within reward_timeout \(0.3 s\)"),
+        (functions.hangs, r"'hangs' did not return within reward_timeout \(0.3 s\)"),
+        (functions.hangs_async, r"'hangs_async' did not return within reward_timeout \(0.3 s\)"),
+        (
+            functions.keeps_the_interpreter_lock,
+            r"'keeps_the_interpreter_lock' did not return within reward_timeout \(0.3 s\)",
+        ),
+        (functions.blocks_the_event_loop, r"'blocks_the_event_loop' did not return within reward_timeout \(0.3 s\)"),
     ],
 )
 def test_a_reward_function_that_fails_is_named(tiny_model, tmp_path, reward, told):
-    limit = {"reward_timeout": 0.3} if "hangs" in reward.__name__ else {}
+    limit = {"reward_timeout": 0.3} if reward.__module__ == functions.__name__ else {}
     trainer = make_trainer(tiny_model, tmp_path, reward=reward, **limit)
     with pytest.raises(RunError, match=told + ".* at step 0. Fix it, or return None") as caught:
         trainer.train()

@@ -30,7 +30,9 @@ INTERNAL = {
     "verifier.answers.terms",
     "verifier.answers.units",
     "verifier.answers.values",
+    "verifier.function_worker",
     "verifier.grader_worker",
+    "verifier.processes",
 }
 # What people call first shows how.
 WITH_EXAMPLES = [
