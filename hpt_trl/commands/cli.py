@@ -9,6 +9,7 @@ COMMANDS = {
     "evaluate": "measure avg@k and pass@k of a model on benchmarks or on your own problems",
     "report": "write an HTML report of one run, or of two runs side by side",
     "prepare": "convert a dataset (or a GGUF model) to training format",
+    "demonstrate": "sample the demonstrations that a dataset lacks from a model, and keep what is right",
     "push": "update a run's model card and upload the run to the Hub",
     "benchmark": "benchmark one training step against GRPOTrainer",
     "compare": "compare HPT with its baselines on miniature models",

@@ -31,11 +31,15 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Completion:
-    """A text, its length in tokens including the end-of-sequence token, and whether it was truncated at the maximum."""
+    """A text, its length in tokens including the end-of-sequence token, and whether it was truncated at the maximum.
+
+    `logp` is its log-probability at temperature 1, if the engine was asked for it.
+    """
 
     text: str
     tokens: int
     cut: bool
+    logp: float | None = None
 
 
 @dataclass(frozen=True)
@@ -122,10 +126,12 @@ class TransformersEngine:
         checkpoint: checkpoint of a causal LM.
         tokenizer: its tokenizer.
         dtype: one of `DTYPES`.
+        with_logps: whether to compute the log-probability of every completion, with one more forward pass.
     """
 
-    def __init__(self, checkpoint: Checkpoint, tokenizer: Any, dtype: str) -> None:
+    def __init__(self, checkpoint: Checkpoint, tokenizer: Any, dtype: str, with_logps: bool = False) -> None:
         self.tokenizer = tokenizer
+        self.with_logps = with_logps
         weights = getattr(torch, resolve_dtype(dtype))
         model: Any = AutoModelForCausalLM.from_pretrained(checkpoint.base, dtype=weights)
         # As in vLLM: the checkpoint defines which tokens end a completion, the evaluation defines everything else.
@@ -159,12 +165,21 @@ class TransformersEngine:
                 pad_token_id=pad_id,
                 **(options if sampling.temperature > 0 else {}),
             )
-        return [self._completion(row_T) for row_T in outputs[:, ids_B_T.size(1) :].tolist()]
+        rows = outputs[:, ids_B_T.size(1) :].tolist()
+        return [self._completion(prompt, row_T) for prompt, row_T in zip(prompts, rows)]
 
-    def _completion(self, ids: list[int]) -> Completion:
+    def _completion(self, prompt: list[int], ids: list[int]) -> Completion:
         ends = [position for position, token in enumerate(ids) if token in self.end_ids]
-        tokens = ends[0] + 1 if ends else len(ids)
-        return Completion(self.tokenizer.decode(ids[:tokens], skip_special_tokens=True), tokens, cut=not ends)
+        ids = ids[: ends[0] + 1] if ends else ids
+        logp = self._logp(prompt, ids) if self.with_logps else None
+        return Completion(self.tokenizer.decode(ids, skip_special_tokens=True), len(ids), not ends, logp)
+
+    def _logp(self, prompt: list[int], ids: list[int]) -> float:
+        inputs_1_T = torch.tensor([[*prompt, *ids]], device=self.model.device)
+        # One row at a time: the logits of a batch would not fit into memory for long completions.
+        logits_T_V = self.model(inputs_1_T, logits_to_keep=len(ids) + 1).logits[0, :-1]
+        logps_T_V = logits_T_V.float().log_softmax(dim=-1)
+        return logps_T_V.gather(1, inputs_1_T[0, -len(ids) :, None]).sum().item()
 
 
 class VLLMEngine:

@@ -25,6 +25,7 @@ class Answer:
         tokens: length of the completion in tokens.
         cut: whether the completion was truncated at the maximum length.
         verdict: the verifier's verdict.
+        logp: log-probability of the completion, if it was computed.
     """
 
     problem: int
@@ -33,6 +34,7 @@ class Answer:
     tokens: int
     cut: bool
     verdict: str
+    logp: float | None = None
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from trl import ModelConfig
 
+from hpt_trl.commands.demonstrate import DemonstrateArguments
 from hpt_trl.commands.train import HPTScriptArguments
 from hpt_trl.common.command_line import parse
 from hpt_trl.comparison.language_model import LanguageModelArguments
@@ -21,11 +22,12 @@ PACKAGE = ROOT / "hpt_trl"
 MINIATURE = ROOT / "configs" / "miniature.yaml"
 FEW = ROOT / "configs" / "few_demonstrations.yaml"
 WORDS = ROOT / "configs" / "smollm2_words.yaml"
+DEMONSTRATE = ROOT / "configs" / "demonstrations" / "sample_by_7b.yaml"
 CONFIGS = [
     *sorted(
         path
         for path in (ROOT / "configs").rglob("*.yaml")
-        if path.parent.name != "accelerate" and path not in (MINIATURE, FEW, WORDS)
+        if path.parent.name != "accelerate" and path not in (MINIATURE, FEW, WORDS, DEMONSTRATE)
     ),
     PACKAGE / "miniature" / "quickstart.yaml",
 ]
@@ -147,6 +149,17 @@ def test_the_language_models_config_loads():
     (args,) = parse((LanguageModelArguments,), ["--config", str(WORDS)], "test")
     assert {"sft", "grpo", "sft_grpo", "hpt"} < set(args.methods)
     assert "python -m hpt_trl.comparison.language_model --config hpt_trl:smollm2_words" in WORDS.read_text()
+
+
+def test_the_config_that_samples_demonstrations_writes_what_the_other_trains_on():
+    (sample,) = parse((DemonstrateArguments,), ["--config", str(DEMONSTRATE)], "test")
+    train = str(DEMONSTRATE.with_name("train_1.5b.yaml"))
+    script, _, model = parse(
+        (HPTScriptArguments, HPTConfig, ModelConfig), ["--config", train, "--use_cpu", "true"], "test"
+    )
+    assert Path(sample.output) == Path(script.dataset_name) / "train.jsonl"
+    assert sample.model != model.model_name_or_path
+    assert "hpt-trl demonstrate --config hpt_trl:demonstrations/sample_by_7b" in DEMONSTRATE.read_text()
 
 
 def test_nothing_names_this_machine():

@@ -25,6 +25,7 @@ BUILD = (
 # Run from the wheel: parses every config by its short name, as the command that it is for.
 LOAD = """
 from trl import ModelConfig
+from hpt_trl.commands.demonstrate import DemonstrateArguments
 from hpt_trl.commands.train import HPTScriptArguments
 from hpt_trl.common.command_line import parse
 from hpt_trl.common.configs import PREFIX, config_folder, config_names, config_path, title
@@ -40,6 +41,8 @@ for name in config_names():
         load_config_from_file(str(config_path(name)))
     elif "hpt-trl compare" in text:
         parse((CompareArguments,), flags, "test")
+    elif "hpt-trl demonstrate --config" in text:
+        parse((DemonstrateArguments,), flags, "test")
     elif "comparison.language_model" in text:
         parse((LanguageModelArguments,), flags, "test")
     else:
