@@ -23,12 +23,14 @@ HPT, BATCHES, LOSSES, COLLECTOR, FORWARDS, PACKING, DEMONSTRATIONS, DURABLE = (
     for name in ("hpt", "batches", "losses", "collector", "forwards", "row_packing", "demonstrations", "durable")
 )
 STEP = "hpt_trl/trainer/demonstration_step.py"
+RENDERING, THINKING = "hpt_trl/trainer/chat_rendering.py", "hpt_trl/common/thinking.py"
 CHECKPOINTS, MARKERS = "hpt_trl/durability/checkpoints.py", "hpt_trl/durability/markers.py"
 FILES = "hpt_trl/common/files.py"
 
 OF_GATES, OF_ESTIMATORS = "tests/algorithm/test_gate.py", "tests/algorithm/test_estimator.py"
 OF_DECISIONS, OF_LOSSES = "tests/algorithm/test_group_decision.py", "tests/trainer/test_losses.py"
 OF_PACKING, OF_TOKENS = "tests/trainer/test_row_packing.py", "tests/trainer/test_demonstrations.py"
+OF_TEMPLATES = "tests/trainer/test_chat_rendering.py"
 OF_ALGORITHMS, OF_RULES = "tests/trainer/test_algorithms.py", "tests/trainer/test_algorithm_rules.py"
 OF_DEMONSTRATIONS, OF_FORWARDS = "tests/trainer/test_demonstration_loss.py", "tests/trainer/test_forwards.py"
 OF_RESUME, OF_FAULTS, OF_MARKERS = (f"tests/durability/test_{name}.py" for name in ("resume", "faults", "markers"))
@@ -90,11 +92,22 @@ MUTATIONS = [
     Mutation(PACKING, '    "ref_per_token_logps",\n', "", f"{OF_FORWARDS} -k options2"),
     Mutation(PACKING, 'small["completion_mask"][len(rows) :] = 0', "pass", OF_PACKING),
     # Demonstrations as tokens.
-    Mutation(DEMONSTRATIONS, "prompt_ids[-16:]", "prompt_ids[-2:]", OF_TOKENS),
-    Mutation(DEMONSTRATIONS, "rest.removeprefix(prompt_tail[len(opened) :])", "rest", OF_TOKENS),
+    Mutation(DEMONSTRATIONS, "_TAIL_TOKENS = 16", "_TAIL_TOKENS = 2", OF_TOKENS),
     Mutation(DEMONSTRATIONS, "sort_keys=True, ", "", OF_TOKENS),
-    Mutation(DEMONSTRATIONS, "            end -= 1", "            pass", OF_TOKENS),
-    Mutation(DEMONSTRATIONS, "(TemplateError, TypeError)", "TypeError", OF_TOKENS),
+    Mutation(DEMONSTRATIONS, "kept = len(ids) - (", "kept = len(ids) - 0 * (", OF_TOKENS),
+    Mutation(DEMONSTRATIONS, 'in (before[-_TAIL_CHARACTERS:], "\\n", ":")', "in ()", OF_TOKENS),
+    Mutation(
+        THINKING,
+        "removeprefix(THINK).removeprefix(_gap(prompt))\n    return",
+        "removeprefix(THINK)\n    return",
+        OF_TOKENS,
+    ),
+    Mutation(THINKING, "return text if END_OF_THINK in text else _NO_THOUGHTS + text", "return text", OF_TOKENS),
+    Mutation(RENDERING, "(TemplateError, TypeError) as error", "TypeError as error", OF_TOKENS),
+    Mutation(RENDERING, "if start < turn.start < end else", "if False else", OF_TEMPLATES),
+    Mutation(RENDERING, "if token.start() < end < token.end()), end", "if False), end", OF_TEMPLATES),
+    Mutation(RENDERING, "return start, end + len(following)", "return start, end", OF_TEMPLATES),
+    Mutation(RENDERING, "and not self.writes_tool_calls", "and False", OF_TEMPLATES),
     # What survives a kill.
     Mutation(
         DURABLE,

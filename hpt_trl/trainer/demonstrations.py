@@ -3,15 +3,16 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from typing import Any, NamedTuple
 
-from jinja2 import TemplateError
+from hpt_trl.common.thinking import after_opened, message_in_context
+from hpt_trl.trainer.chat_rendering import ChatRenderer, Message, Piece, plain_message
 
-from hpt_trl.common.formats import END_OF_THINK, THINK
-
-Message = Mapping[str, Any]
 Demonstration = str | Message | Sequence[Message] | None
+
+_TAIL_TOKENS = 16
+_TAIL_CHARACTERS = 256
+"""Of a prompt: enough to know what it opens, and how the tokenizer continues it."""
 
 
 class DemonstrationTokens(NamedTuple):
@@ -53,15 +54,16 @@ class DemonstrationTokenizer:
     Tokenizes demonstrations as the policy would have to generate them.
 
     Args:
-        tokenizer: the policy's tokenizer; it must have an EOS token.
+        processing_class: the policy's tokenizer, or its processor; the tokenizer must have an EOS token.
         stop_ids: token ids at which generation stops.
         template_options: arguments of `apply_chat_template`, the same as for the prompts.
     """
 
-    def __init__(self, tokenizer: Any, stop_ids: Sequence[int], template_options: Mapping[str, Any]) -> None:
-        self.tokenizer = tokenizer
+    def __init__(self, processing_class: Any, stop_ids: Sequence[int], template_options: Mapping[str, Any]) -> None:
+        self.tokenizer = getattr(processing_class, "tokenizer", processing_class)
         self.stop_ids = frozenset(stop_ids)
-        self.template_options = dict(template_options)
+        stop_tokens = self.tokenizer.convert_ids_to_tokens(sorted(self.stop_ids))
+        self.renderer = ChatRenderer(processing_class, [token for token in stop_tokens if token], template_options)
 
     def __call__(
         self, prompt: str | Sequence[Message], demonstration: Demonstration, prompt_ids: Sequence[int]
@@ -72,119 +74,93 @@ class DemonstrationTokenizer:
             prompt: text or messages of the prompt.
             demonstration: a text, one assistant message, or a list of messages that ends with the assistant's. Messages
                 of other roles are context and are not trained on.
-            prompt_ids: the ids that the rollouts started from. A `<think>` that they open is not repeated; thinking
-                that they open and close is left out.
+            prompt_ids: the ids that the rollouts started from. A `<think>` that they open is not repeated, and closed
+                if the demonstration has no thinking; thinking that they open and close is left out.
 
         Raises:
             ValueError: if the messages do not end with the assistant's, contain anything but text, or cannot be
                 rendered by the chat template.
         """
-        text = _plain_text(demonstration)
-        if text is None:
-            return self._messages(prompt, demonstration)  # type: ignore[arg-type]
-        text = _after_opened_think(self.tokenizer.decode(prompt_ids[-16:]), text)
-        ids = [*self._ids(text), self.tokenizer.eos_token_id if isinstance(prompt, str) else self._turn_end_id]
-        return DemonstrationTokens(ids, [1] * len(ids))
-
-    @cached_property
-    def _turn_end_id(self) -> int:
-        """The stop token that the chat template writes after an answer, or EOS if it writes none."""
-        turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "a"}]
-        written = reversed(self._ids(self._render(turns, open_turn=False)))
-        return next((token for token in written if token in self.stop_ids), self.tokenizer.eos_token_id)
-
-    def _messages(self, prompt: str | Sequence[Message], demonstration: Message | Sequence[Message]):
-        """Token ids of messages that continue the prompt; only the assistant's turns are trained on."""
-        messages = [demonstration] if isinstance(demonstration, Mapping) else list(demonstration)
-        if isinstance(prompt, str) or messages[-1].get("role") != "assistant":
+        opened = self.tokenizer.decode(prompt_ids[-_TAIL_TOKENS:])
+        messages = _messages(demonstration)
+        if messages[-1].get("role") != "assistant" or (isinstance(prompt, str) and not _is_text(messages)):
             raise ValueError(
                 "A demonstration given as messages needs a conversational prompt and must end with the assistant's "
                 f"message; got a prompt of type {type(prompt).__name__} and roles {[m.get('role') for m in messages]}."
             )
+        if isinstance(prompt, str):
+            text = message_in_context(messages[0], opened, reads_reasoning=False)["content"]
+            ids = self._continuing_ids(prompt, after_opened(opened, text))
+            return self._with_end(ids, [1] * len(ids), 0, self.tokenizer.eos_token_id)
+        pieces = self.renderer.continuation(prompt, self._in_context(prompt, messages, opened))
+        if pieces[0].is_trained:
+            pieces[0] = Piece(after_opened(opened, pieces[0].text), True)
+        return self._tokenized(self.renderer.opened(prompt), pieces)
+
+    def _in_context(self, prompt: Sequence[Message], messages: Sequence[Message], opened: str) -> list[dict[str, Any]]:
+        """The messages, with the assistant's thinking where their prompt has a place for it."""
+        turns: list[dict[str, Any]] = []
+        for message in messages:
+            turn = dict(message)
+            if message["role"] == "assistant":
+                before = self.renderer.opened([*prompt, *turns]) if turns else opened
+                turn = message_in_context(message, before, self.renderer.reads_reasoning)
+            turns.append(turn)
+        return turns
+
+    def _tokenized(self, before: str, pieces: Sequence[Piece]) -> DemonstrationTokens:
+        """Token ids of the pieces that follow a text, the last of which the assistant wrote."""
         ids: list[int] = []
         mask: list[int] = []
-        turns = list(prompt)
-        written = self._render(turns, open_turn=True)
-        for message in messages:
-            is_trained = message["role"] == "assistant"
-            opened = self._render(turns, open_turn=True) if is_trained else written
-            turns.append(_text_message(message))
-            closed = self._render(turns, open_turn=False)
-            context = self._ids(_continuation(written, opened))
-            turn = self._ids(_continuation(opened, closed))
-            end = self._turn_length(turn) if is_trained else 0
-            ids += context + turn
-            mask += [0] * len(context) + [1] * end + [0] * (len(turn) - end)
-            written = closed
-        # The last turn ends with the token at which generation stops, whatever the template writes there.
-        end = len(mask) - mask[::-1].index(1)
-        if ids[end - 1] in self.tokenizer.all_special_ids:
-            end -= 1
-        return DemonstrationTokens([*ids[:end], self._turn_end_id], [*mask[:end], 1])
+        last = 0
+        for piece in pieces:
+            last = len(ids)
+            new = self._continuing_ids(before, piece.text)
+            ids += new
+            mask += [int(piece.is_trained)] * len(new)
+            before += piece.text
+        end = self.renderer.end_of_answer
+        return self._with_end(
+            ids, mask, last, self.tokenizer.eos_token_id if end is None else self.tokenizer.convert_tokens_to_ids(end)
+        )
 
-    def _turn_length(self, turn: list[int]) -> int:
-        """Number of tokens up to the special one that ends a turn: the template's text after it is never generated."""
-        special = [index for index, token in enumerate(turn) if token in self.tokenizer.all_special_ids]
-        return special[-1] + 1 if special else len(turn)
+    def _with_end(self, ids: list[int], mask: list[int], last: int, end_id: int) -> DemonstrationTokens:
+        """The tokens up to the first at which generation stops; without one, it replaces the end of the template.
+
+        Args:
+            ids: T token ids.
+            mask: T, 1 on those that are trained on.
+            last: where the last turn begins.
+            end_id: the token that is written if there is no stop token.
+        """
+        stop = next((index for index in range(last, len(ids)) if ids[index] in self.stop_ids), None)
+        if stop is not None:
+            return DemonstrationTokens(ids[: stop + 1], mask[: stop + 1])
+        token = self.tokenizer.added_tokens_decoder.get(ids[-1]) if ids else None
+        kept = len(ids) - (token is not None and token.special)
+        return DemonstrationTokens([*ids[:kept], end_id], [*mask[:kept], 1])
+
+    def _continuing_ids(self, before: str, text: str) -> list[int]:
+        """Token ids of a text that follows another one, as far as possible those of both together."""
+        # A sentencepiece tokenizer writes a space before a text that it is given alone.
+        for context in (before[-_TAIL_CHARACTERS:], "\n", ":"):
+            ids, all_ids = self._ids(context), self._ids(context + text)
+            if all_ids[: len(ids)] == ids:
+                return all_ids[len(ids) :]
+        return self._ids(text)
 
     def _ids(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
-    def _render(self, turns: Sequence[Message], open_turn: bool) -> str:
-        options = {"tokenize": False, "add_generation_prompt": open_turn, **self.template_options}
-        try:
-            return self.tokenizer.apply_chat_template(turns, **options)
-        except (TemplateError, TypeError) as error:
-            raise ValueError(f"The chat template cannot render the messages of the demonstration: {error}.") from error
 
-
-def _text_message(message: Message) -> dict[str, Any]:
-    """A message without the keys that `datasets` filled with None, its content as one string."""
-    kept = {key: value for key, value in message.items() if value is not None}
-    if isinstance(kept.get("content"), list):
-        kept["content"] = _joined_parts(kept["content"])
-    return kept
-
-
-def _joined_parts(parts: Sequence[Message]) -> str:
-    others = sorted({str(part.get("type")) for part in parts if part.get("type") != "text"})
-    if others:
-        raise ValueError(f"A demonstration must contain only text, got a message with parts of type {others}.")
-    return "".join(part["text"] for part in parts)
-
-
-def _plain_text(demonstration: Demonstration) -> str | None:
-    """The text of a demonstration that is one plain assistant turn, or None if it needs the chat template."""
+def _messages(demonstration: Demonstration) -> list[dict[str, Any]]:
+    """A demonstration of any form as messages of text."""
     if isinstance(demonstration, str):
-        return demonstration
-    messages = [demonstration] if isinstance(demonstration, Mapping) else list(demonstration or [])
-    if len(messages) > 1:
-        return None
-    message = _text_message(messages[0])
-    is_plain = message.keys() == {"role", "content"} and message["role"] == "assistant"
-    return message["content"] if is_plain else None
+        return [{"role": "assistant", "content": demonstration}]
+    messages = [demonstration] if isinstance(demonstration, Mapping) else demonstration
+    return [plain_message(message) for message in messages or []]
 
 
-def _after_opened_think(prompt_tail: str, text: str) -> str:
-    """Remove from a demonstration the `<think>`, or the complete thinking, that the prompt already contains."""
-    opened, rest = prompt_tail.rstrip(), text.lstrip()
-    if not rest.startswith(THINK):
-        return text
-    if opened.endswith(THINK):
-        rest = rest[len(THINK) :]
-    elif opened.endswith(END_OF_THINK) and END_OF_THINK in rest:
-        rest = rest.split(END_OF_THINK, 1)[1]
-    else:
-        return text
-    return rest.removeprefix(prompt_tail[len(opened) :])
-
-
-def _continuation(before: str, after: str) -> str:
-    """What `after` adds to `before`."""
-    if not after.startswith(before):
-        raise ValueError(
-            "The chat template rewrites earlier turns when messages of the demonstration are added, so the result does "
-            f"not begin with the prompt: {before[-60:]!r} became {after[: len(before)][-60:]!r}. Provide the "
-            "demonstration as one string instead."
-        )
-    return after[len(before) :]
+def _is_text(messages: Sequence[Message]) -> bool:
+    """Whether messages say no more than one text."""
+    return len(messages) == 1 and not messages[0].keys() - {"role", "content"}

@@ -173,7 +173,7 @@ class HPTTrainer(HintingGRPOTrainer):
         """Prepare tokenizing demonstrations and scoring them with the model."""
         options = {"chat_template": self.chat_template, "tools": self.tools or None}
         tokenizer = DemonstrationTokenizer(
-            self._tokenizer, self.eos_token_ids, options | cast(dict, self.chat_template_kwargs)
+            self.processing_class, self.eos_token_ids, options | cast(dict, self.chat_template_kwargs)
         )
         limits = self.args.demonstration_limit, room_of(self.model), self.args.demonstration_overflow
         self._collector = DemonstrationCollector(tokenizer, *limits, self._tokenizer.pad_token_id)

@@ -1,6 +1,7 @@
 import pytest
 from datasets import Dataset
-from transformers import AutoTokenizer
+from tokenizers import Tokenizer, models, normalizers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from hpt_trl.trainer.demonstrations import DemonstrationTokenizer, is_missing, prompt_identifier, truncated
 
@@ -64,12 +65,53 @@ def test_keys_that_datasets_fills_with_none_do_not_matter(tokenizer):
         ("<|assistant|><think>\n", "<think>hm</think>4", "hm</think>4<eos>"),
         ("<|assistant|>", "<think>hm</think>4", "<think>hm</think>4<eos>"),
         ("<|assistant|><think>\n", "hm</think>4", "hm</think>4<eos>"),
+        # A demonstration without thinking ends the thought that the prompt began.
+        ("<|assistant|><think>\n", "4", "\n</think>\n\n4<eos>"),
         # Thinking is off: the prompt closed it at once.
         ("<|assistant|><think>\n\n</think>\n\n", "<think>hm</think>\n\n4", "4<eos>"),
     ],
 )
 def test_a_think_that_the_prompt_opened_is_not_repeated(tokenizer, opened, demonstration, expected):
     assert tokenizer.decode(tokenized(tokenizer, demonstration, opened=opened).ids) == expected
+
+
+@pytest.mark.parametrize(
+    ("prompt", "demonstration", "expected"),
+    [
+        ("2+2<think>\n", "hm</think>4", "hm</think>4<eos>"),
+        ("2+2<think>\n", "<think>\nhm</think>4", "hm</think>4<eos>"),
+        ("2+2<think>\n", "4", "\n</think>\n\n4<eos>"),
+        ("2+2\n", "<think>hm</think>4", "<think>hm</think>4<eos>"),
+        ("2+2\n", "4<eos>", "4<eos>"),
+    ],
+)
+def test_a_text_prompt_can_open_thinking_too(tokenizer, prompt, demonstration, expected):
+    assert tokenizer.decode(tokenized(tokenizer, demonstration, prompt=prompt, opened=prompt).ids) == expected
+
+
+def sentencepiece_tokenizer():
+    """As Llama 2's: a space is written before every text, and line breaks are tokens like others."""
+    tokens = ["<eos>", "<unk>", "▁", "\n", "2", "+", "3", "=", "?", "5", "=="]
+    core = Tokenizer(models.BPE({token: index for index, token in enumerate(tokens)}, [("=", "=")], unk_token="<unk>"))
+    core.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    return PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<eos>", unk_token="<unk>")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "demonstration", "expected"),
+    [
+        # The text is encoded with its prompt: no space is written before it.
+        ("2+3=?\n", "5", ["5", "<eos>"]),
+        ("2+3=?\n", "\n5", ["\n", "5", "<eos>"]),
+        # The two would share a token, but the policy continues the prompt as it was encoded.
+        ("2+3=", "=5", ["=", "5", "<eos>"]),
+    ],
+)
+def test_a_text_continues_its_prompt(prompt, demonstration, expected):
+    tokenizer = sentencepiece_tokenizer()
+    prompt_ids = tokenizer(prompt)["input_ids"]
+    tokens = DemonstrationTokenizer(tokenizer, [tokenizer.eos_token_id], {})(prompt, demonstration, prompt_ids)
+    assert tokenizer.convert_ids_to_tokens(tokens.ids) == expected
 
 
 def test_a_conversation_trains_on_the_assistants_turns_only(tokenizer):
