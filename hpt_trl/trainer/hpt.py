@@ -95,11 +95,10 @@ class HPTTrainer(HintingGRPOTrainer):
     trained on its rollouts.
 
     Example:
-        >>> from hpt_trl.miniature import MODEL_PATH
         >>> from hpt_trl.miniature.tasks import dataset
         >>> from hpt_trl.rewards import accuracy_reward
         >>> args = HPTConfig("runs/first", max_steps=1, max_completion_length=16, use_cpu=True, bf16=False)
-        >>> trainer = HPTTrainer(MODEL_PATH, accuracy_reward, args, train_dataset=dataset(8, 0, "train"))
+        >>> trainer = HPTTrainer("miniature", accuracy_reward, args, train_dataset=dataset(8, 0, "train"))
         >>> trainer.gate(torch.tensor([0.0, 0.125]), 0).demonstration_P  # no rollout solved the first prompt
         tensor([1., 0.])
         >>> trainer.train()  # doctest: +SKIP
@@ -137,8 +136,7 @@ class HPTTrainer(HintingGRPOTrainer):
         if args is None:
             name = model if isinstance(model, str) else get_config_model_id(model.config)
             args = HPTConfig(f"{name.split('/')[-1]}-HPT")
-        if isinstance(model, str):
-            model = resolve_model(model)
+        model = resolve_model(model) if isinstance(model, str) else model
         check_arguments(args, gate, algorithm)
         self.algorithm = algorithm or ALGORITHMS[args.algorithm]
         self.own_gate = gate or (args.build_gate() if is_dotted_path(args.gate) else None)
