@@ -48,7 +48,7 @@ EQUAL_TO_ONE_PROCESS = {
     "spanning": {"gate": "linear", "max_steps": 1, "num_generations": 16},
     # The prompts that `hinting_reward` calls hard are hinted. Greedy rollouts of a prompt are equal: their gradients
     # cancel, and only generation is tested.
-    "hints": {"hint_fraction": 0.5, "max_steps": 4, "sft_weight": 0.0, "learning_rate": 1e-2},
+    "hints": {"hint_fraction": 0.5, "max_steps": 4, "sft_weight": 0.0, "learning_rate": 0.5},
     "hints_spanning": {"hint_fraction": 0.5, "max_steps": 1, "sft_weight": 0.0, "num_generations": 16},
     "hints_generated": {"hint_fraction": 0.5, "max_steps": 4, "top_k": 1},
 }
