@@ -10,6 +10,7 @@ import torch
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from hpt_trl.common.command_line import parse, user_errors
+from hpt_trl.common.logs import say
 from hpt_trl.comparison.plan import Comparison
 from hpt_trl.comparison.report import write_report
 from hpt_trl.comparison.settings import CompareArguments
@@ -23,11 +24,11 @@ def main(argv: Sequence[str]) -> None:
     torch.set_num_threads(1)
     with user_errors(prog):
         (args,) = parse((CompareArguments,), argv, prog)
-        comparison = Comparison(args, report_progress=lambda text: print(text, flush=True))
+        comparison = Comparison(args, report_progress=say)
         comparison.run()
         summary = summarize(args, comparison.results, comparison.rates, comparison.folder / "runs")
         path = write_report(summary, comparison.folder / ("report_small" if args.small else "report"))
-        print(f"Report written to {path}.")
+        say(f"Report written to {path}.")
 
 
 if __name__ == "__main__":

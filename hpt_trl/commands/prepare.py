@@ -10,6 +10,7 @@ from rich.console import Console
 from tqdm.auto import tqdm
 
 from hpt_trl.common.command_line import parse, user_errors
+from hpt_trl.common.masking import mask_tokens, masked
 from hpt_trl.data.columns import named_converter
 from hpt_trl.data.decontamination import Overlap
 from hpt_trl.data.decontamination_problems import benchmark_problems
@@ -122,7 +123,7 @@ def prepare(args: PrepareArguments) -> str:
             raise ValueError(f"No row of {args.source!r} could be kept. {report.summary()} {_advice(report)}")
     path = output.with_name(output.name + REPORT_SUFFIX)
     content = {"settings": asdict(args), **report.as_dict()}
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+    path.write_text(json.dumps(masked(content), indent=1, ensure_ascii=False), encoding="utf-8")
     return f"{report}\nDataset written to {output}, this report to {path}."
 
 
@@ -150,4 +151,4 @@ def main(argv: Sequence[str]) -> None:
     with user_errors(prog):
         (args,) = parse((PrepareArguments,), argv, prog, "source")
         report = prepare(args)
-    Console().print(report, markup=False, highlight=False)
+    Console().print(mask_tokens(report), markup=False, highlight=False)

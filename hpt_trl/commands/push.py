@@ -11,6 +11,7 @@ from rich.console import Console
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from hpt_trl.common.command_line import parse, user_errors
+from hpt_trl.common.masking import mask_tokens
 from hpt_trl.data.benchmarks import SUITES
 from hpt_trl.durability.hub import creating, pushing
 from hpt_trl.model_card.model_card import CARD, Metric, Result, write_card
@@ -154,4 +155,4 @@ def main(argv: Sequence[str]) -> None:
     with user_errors(prog):
         (args,) = parse((PushArguments,), argv, prog, "folder")
         summary = push(args)
-    Console().print(summary, markup=False, highlight=False, soft_wrap=True)
+    Console().print(mask_tokens(summary), markup=False, highlight=False, soft_wrap=True)

@@ -13,6 +13,7 @@ from trl import ModelConfig
 
 from hpt_trl.commands.train import HPTScriptArguments, build_trainer, run
 from hpt_trl.common.command_line import parse, user_errors
+from hpt_trl.common.logs import say
 from hpt_trl.common.masking import safe_command
 from hpt_trl.config import HPTConfig
 from hpt_trl.data.sources import MINIATURE
@@ -64,7 +65,7 @@ def quickstart(args: QuickstartArguments, trainer: HPTTrainer) -> None:
     scores = {"before": before, "after HPT": after}
     (folder / "quickstart.json").write_text(json.dumps(scores, indent=1))
     console.print(accuracy_table(scores))
-    console.print(f"Figure of the run: {folder / 'run.png'}. For a full report, run `hpt-trl report {folder}`.")
+    say(f"Figure of the run: {folder / 'run.png'}. For a full report, run `hpt-trl report {folder}`.")
 
 
 def held_out(model: str, problems: int) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from hpt_trl.common.command_line import parse, run_errors, user_errors
 from hpt_trl.common.errors import RunError
+from hpt_trl.common.logs import say
 from hpt_trl.report.charts import PANELS
 from hpt_trl.report.page import render
 from hpt_trl.report.render import write_png
@@ -76,4 +77,4 @@ def main(argv: Sequence[str]) -> None:
     with user_errors(prog):
         (args,) = parse((ReportArguments,), argv, prog, "run_dirs")
     with run_errors(prog):
-        print(f"Report written to {report(args)}.")
+        say(f"Report written to {report(args)}.")

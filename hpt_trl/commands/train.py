@@ -14,6 +14,7 @@ from trl.rewards import think_format_reward
 from hpt_trl.common.command_line import parse, run_errors, user_errors
 from hpt_trl.common.configs import config_file
 from hpt_trl.common.imports import import_callable, is_dotted_path
+from hpt_trl.common.logs import say
 from hpt_trl.common.masking import safe_command, without_secrets
 from hpt_trl.config import HPTConfig
 from hpt_trl.data.readers import REPORT_SUFFIX, local_files
@@ -164,7 +165,8 @@ def run(trainer: HPTTrainer) -> None:
     trainer.save_state()
     # After `save_model`, because PEFT writes its own model card when it saves an adapter.
     trainer.create_model_card()
-    trainer.accelerator.print(f"Model and gate.parquet saved to {args.output_dir}.")
+    if trainer.accelerator.is_local_main_process:
+        say(f"Model and gate.parquet saved to {args.output_dir}.")
     if args.push_to_hub:
         trainer.push_to_hub()
 

@@ -1,5 +1,6 @@
 """Command-line parsing with TRL's parser, and errors as one paragraph instead of a traceback."""
 
+import io
 import json
 import os
 import sys
@@ -113,6 +114,8 @@ def user_errors(prog: str) -> Iterator[None]:
     warnings.filterwarnings("ignore", message=r".*deprecated and will be removed in v6.*", category=FutureWarning)
     # gate.parquet belongs to the model's training record; it is not a dataset.
     warnings.filterwarnings("ignore", message=r".*about to commit a data file \(\S*gate\.parquet\)")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a path may have bytes that are no text
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         yield
     except USER_ERRORS as error:

@@ -22,6 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 import hpt_trl
 from hpt_trl.common.command_line import parse, user_errors
 from hpt_trl.common.files import write_atomically
+from hpt_trl.common.logs import say
 from hpt_trl.comparison.budgets import TokenCounter
 from hpt_trl.comparison.held_out_eval import is_correct
 from hpt_trl.comparison.language_model_table import report_text
@@ -289,7 +290,7 @@ def main(argv: Sequence[str]) -> None:
         output = Path(args.output_dir)
         write_atomically(output / "results.json", json.dumps(results, indent=1))
         write_atomically(output / "README.md", report_text(results))
-        print(f"Report: {output / 'README.md'}")
+        say(f"Report: {output / 'README.md'}")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from accelerate.logging import get_logger
 from accelerate.utils import gather_object, send_to_device
 from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
@@ -22,6 +21,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from hpt_trl.common.errors import LocalRunError, RunError
+from hpt_trl.common.logs import get_logger
 from hpt_trl.durability.faults import first_fault, is_lost_connection
 from hpt_trl.durability.markers import MARKER, damage_reason, incomplete_reason
 

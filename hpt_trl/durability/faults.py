@@ -15,11 +15,11 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from accelerate.logging import get_logger
 from accelerate.utils import gather, gather_object
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hpt_trl.common.errors import LocalRunError, RunError
+from hpt_trl.common.logs import get_logger
 
 logger = get_logger(__name__)
 

@@ -6,10 +6,10 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 
-from accelerate.logging import get_logger
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
 from hpt_trl.common.errors import RunError
+from hpt_trl.common.logs import get_logger
 from hpt_trl.common.masking import mask_tokens
 
 logger = get_logger(__name__)

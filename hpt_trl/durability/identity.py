@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from accelerate import PartialState
-from accelerate.logging import get_logger
 from accelerate.utils import gather_object
 from datasets import Dataset
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from hpt_trl.common.errors import RunError
 from hpt_trl.common.files import write_atomically
+from hpt_trl.common.logs import get_logger
 from hpt_trl.common.masking import without_secrets
 from hpt_trl.durability.checkpoints import resolve_resume_checkpoint
 from hpt_trl.durability.faults import first_fault

@@ -8,7 +8,8 @@ from functools import partial
 from typing import Any
 
 import torch
-from accelerate.logging import get_logger
+
+from hpt_trl.common.logs import get_logger
 
 logger = get_logger(__name__)
 

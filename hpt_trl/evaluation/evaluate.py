@@ -10,6 +10,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from hpt_trl.common.files import write_atomically
+from hpt_trl.common.masking import masked
 from hpt_trl.evaluation.arguments import EvaluateArguments
 from hpt_trl.evaluation.engines import (
     Engine,
@@ -65,7 +66,7 @@ class Evaluation:
             for name, score in self.scores.items()
         }
         content = self.settings | {"notes": self.notes, "averages": averages, "suites": suites}
-        return json.dumps(content, indent=1)
+        return json.dumps(masked(content), indent=1)
 
     def _rows(self, name: str) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = [problem | {"completions": []} for problem in self.tasks[name].problems]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hpt_trl.common.files import write_atomically
+from hpt_trl.common.masking import masked
 from hpt_trl.evaluation.scores import Answer
 
 
@@ -29,6 +30,7 @@ class Journal:
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / f"{name}.jsonl"
+        settings = masked(settings)
         self.finished: list[list[Answer]] = []
         settings_path = folder / f"{name}.settings.json"
         if settings_path.exists():

@@ -7,6 +7,8 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from hpt_trl.common.escaping import figure_text
+from hpt_trl.common.masking import mask_tokens
 from hpt_trl.evaluation.scores import Estimate, SuiteScore, by_group, group_average
 
 # Okabe and Ito's palette, which color-blind readers can distinguish; it repeats with another line style.
@@ -29,14 +31,19 @@ def score_table(
         notes: notes below the table, after those on the verifier.
     """
     caption = "\n".join([*_verifier_notes(scores), *notes])
-    table = Table(title=escape(title), title_justify="left", caption=escape(caption), caption_justify="left")
+    table = Table(
+        title=escape(mask_tokens(title)),
+        title_justify="left",
+        caption=escape(mask_tokens(caption)),
+        caption_justify="left",
+    )
     table.add_column("suite")
     for name in ("avg@k", *(f"pass@{k}" for k in pass_at), "truncated", "tokens"):
         table.add_column(name, justify="right", overflow="fold")
     for group, members in by_group(scores).items():
         for score in members:
             table.add_row(
-                f"{escape(score.title)}\n[dim]{len(score.right)} problems, k = {score.samples}[/]",
+                f"{escape(mask_tokens(score.title))}\n[dim]{len(score.right)} problems, k = {score.samples}[/]",
                 _cell(score.average),
                 *(_cell(score.pass_at.get(k)) for k in pass_at),
                 f"{100 * score.cut_share:.1f}",
@@ -87,7 +94,7 @@ def plot_scores(scores: Mapping[str, SuiteScore], path: str | Path, title: str =
     if curves:
         _draw_curves(panels[1], curves, styles)
     if title:
-        figure.suptitle(title, fontsize=11, color="0.25", parse_math=False)
+        figure.suptitle(figure_text(title), fontsize=11, color="0.25")
     figure.savefig(path, dpi=150)
 
 
@@ -101,7 +108,9 @@ def _draw_averages(axes: Any, scores: Mapping[str, SuiteScore], styles: Mapping[
             f"{100 * mean.value:.1f}", (100 * mean.value, row), xytext=(0, 7), textcoords="offset points", ha="center",
             fontsize=9, color="0.25",
         )  # fmt: skip
-    axes.set_yticks(range(len(scores)), [f"{score.title}  (k = {score.samples})" for score in scores.values()])
+    axes.set_yticks(
+        range(len(scores)), [figure_text(f"{score.title} (k = {score.samples})") for score in scores.values()]
+    )
     axes.set_ylim(len(scores) - 0.4, -0.7)
     axes.set_xlim(-3, 103)
     axes.set(title="avg@k and its 95% interval", xlabel="avg@k (%)")
@@ -120,7 +129,7 @@ def _draw_curves(axes: Any, scores: Mapping[str, SuiteScore], styles: Mapping[st
         low, high = ([100 * getattr(points[k], end) for k in ks] for end in ("low", "high"))
         if len(scores) <= _MAX_BANDS:
             axes.fill_between(ks, low, high, color=styles[name]["color"], alpha=0.12, linewidth=0)
-        axes.plot(ks, [100 * points[k].value for k in ks], label=score.title, markersize=5, **styles[name])
+        axes.plot(ks, [100 * points[k].value for k in ks], label=figure_text(score.title), markersize=5, **styles[name])
     axes.set_xscale("log", base=2)
     axes.set_xticks(sorted(ticks), [str(k) for k in sorted(ticks)])
     axes.minorticks_off()

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from hpt_trl.algorithm.presets import ALGORITHMS
+from hpt_trl.common.escaping import code_span
 from hpt_trl.config import HPTConfig
 
 _PRESETS = {
@@ -30,14 +31,14 @@ def describe_method(args: HPTConfig, gate: str, algorithm: str) -> str:
         return f"{sampling} and was trained with {_CUSTOM_ALGORITHM}."
     if algorithm != "hpt":
         kind = _REGISTERED if ALGORITHMS[algorithm].demonstrations else _ROLLOUTS_ONLY
-        return f"It was trained with {_PRESETS.get(algorithm, f'`{algorithm}`, {kind}')}.{_warmup(args)}"
+        return f"It was trained with {_PRESETS.get(algorithm, f'{code_span(algorithm)}, {kind}')}.{_warmup(args)}"
     if gate == "off":
         used = _warmup(args) or " The gate was off, and no demonstration was used."
         return f"{sampling} and was trained on them only (GRPO).{used}"
     if gate or args.gate not in _GATES:
         return (
-            f"{sampling}. A custom gate, `{gate or args.gate}`, mapped the solve rate of each prompt to the loss "
-            f"weights of its rollouts and of its demonstration.{_warmup(args)}"
+            f"{sampling}. A custom gate, {code_span(gate or args.gate)}, mapped the solve rate of each prompt to the "
+            f"loss weights of its rollouts and of its demonstration.{_warmup(args)}"
         )
     return f"{sampling}. {_GATES[args.gate](args)}{_warmup(args)}"
 

@@ -1,5 +1,6 @@
 """Writes a model card with metadata and a figure, from the facts of a run, its gate history and its evaluations."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,7 @@ import pandas as pd
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from hpt_trl.common.escaping import code_block, code_span, encodable, markdown_text
 from hpt_trl.common.files import atomic_path
 from hpt_trl.common.masking import mask_tokens
 from hpt_trl.data.prompts import INSTRUCTION
@@ -94,10 +96,13 @@ def model_card(facts: RunFacts, history: pd.DataFrame | None, results: Sequence[
     """
     from jinja2 import Environment, StrictUndefined
 
+    # Before names are escaped, which could hide a secret.
+    facts = facts.without_secrets()
     # An undefined variable raises an error instead of leaving a gap in a sentence.
     environment = Environment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
+    environment.filters |= {"text": markdown_text, "code": code_block}
     text = environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
         facts=facts,
         metadata=metadata_of(facts, results).to_yaml(),
@@ -112,7 +117,7 @@ def model_card(facts: RunFacts, history: pd.DataFrame | None, results: Sequence[
         config=yaml.safe_dump(facts.config, sort_keys=False, allow_unicode=True).strip(),
         trl_citation=_TRL_CITATION,
     )
-    return ModelCard(mask_tokens(text))
+    return ModelCard(encodable(mask_tokens(text)))
 
 
 def metadata_of(facts: RunFacts, results: Sequence[Result]) -> ModelCardData:
@@ -167,9 +172,9 @@ def intro_of(facts: RunFacts) -> str:
     elif facts.base == facts.base_hub_id:
         base = hub_base
     elif facts.base.startswith("the "):
-        base = facts.base
+        base = markdown_text(facts.base)
     else:
-        base = f"the local model `{facts.base}`" + (f" (derived from {hub_base})" if hub_base else "")
+        base = f"the local model {code_span(facts.base)}" + (f" (derived from {hub_base})" if hub_base else "")
     form = {
         "full": "",
         "adapter": " Only the weights of the adapter are included.",
@@ -181,7 +186,7 @@ def intro_of(facts: RunFacts) -> str:
 
 def _method_title(facts: RunFacts) -> str:
     if facts.algorithm != "hpt":
-        return f"`{facts.algorithm}`"
+        return code_span(facts.algorithm)
     if not facts.has_demonstrations:
         return "reinforcement learning on its own rollouts (GRPO)"
     return f"Hybrid Post-Training ([HPT](https://huggingface.co/papers/{facts.paper['id']}))"
@@ -190,37 +195,37 @@ def _method_title(facts: RunFacts) -> str:
 def data_of(facts: RunFacts) -> str:
     """One sentence on the training data."""
     data = facts.data
-    name = f"[{data.hub_id}](https://huggingface.co/datasets/{data.hub_id})" if data.hub_id else f"`{data.name}`"
+    name = f"[{data.hub_id}](https://huggingface.co/datasets/{data.hub_id})" if data.hub_id else code_span(data.name)
     if not data.name:
         name = "passed in Python"
     elif " " in data.name:
-        name = data.name
+        name = markdown_text(data.name)
     parts = [name]
     if data.config:
-        parts.append(f"configuration `{data.config}`")
+        parts.append(f"configuration {code_span(data.config)}")
     if data.split:
-        parts.append(f"split `{data.split}`")
+        parts.append(f"split {code_span(data.split)}")
     if facts.rows is not None:
         parts.append(f"{facts.rows:,} rows")
     if data.note:
-        parts.append(data.note)
+        parts.append(markdown_text(data.note))
     return f"Training data: {', '.join(parts)}."
 
 
 def usage_of(facts: RunFacts) -> str:
     """Python code that loads the model and asks it a question."""
-    name = facts.repository or facts.name
+    name = _python_text(facts.repository or facts.name)
     content = f"{_QUESTION}\n{INSTRUCTION}"
     prompt = [{"role": "user", "content": content}] if facts.is_chat else f"{content}\n"
-    lines = ["from transformers import pipeline", "", f'generator = pipeline("text-generation", model="{name}")']
+    lines = ["from transformers import pipeline", "", f'generator = pipeline("text-generation", model={name})']
     if facts.form == "adapter":
         lines = [
             "from peft import PeftModel",
             "from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline",
             "",
-            f'base = "{facts.base_hub_id or "path/to/" + (facts.base or "the_base_model")}"',
-            f'model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), "{name}")',
-            f'tokenizer = AutoTokenizer.from_pretrained("{name}")',
+            f"base = {_python_text(facts.base_hub_id or 'path/to/' + (facts.base or 'the_base_model'))}",
+            f"model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), {name})",
+            f"tokenizer = AutoTokenizer.from_pretrained({name})",
             'generator = pipeline("text-generation", model=model, tokenizer=tokenizer)',
         ]
     lines += [
@@ -229,6 +234,11 @@ def usage_of(facts: RunFacts) -> str:
         'print(answer["generated_text"])',
     ]
     return "\n".join(lines)
+
+
+def _python_text(text: str) -> str:
+    """The text as a literal of Python in double quotes."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def intervals_of(history: pd.DataFrame) -> list[dict[str, str]]:

@@ -15,7 +15,7 @@ from huggingface_hub.utils import validate_repo_id
 from trl.trainer.utils import get_config_model_id, get_trackio_space_url
 
 from hpt_trl.common.files import write_atomically
-from hpt_trl.common.masking import mask_tokens
+from hpt_trl.common.masking import mask_tokens, masked
 from hpt_trl.common.versions import versions_of
 from hpt_trl.config import HPTConfig
 from hpt_trl.miniature import MODEL_PATH
@@ -115,7 +115,11 @@ class RunFacts:
 
     def write(self, folder: str | Path) -> None:
         """Save the facts in a folder."""
-        write_atomically(Path(folder) / FILE_NAME, mask_tokens(json.dumps(asdict(self), indent=1, default=str)))
+        write_atomically(Path(folder) / FILE_NAME, mask_tokens(json.dumps(masked(asdict(self)), indent=1, default=str)))
+
+    def without_secrets(self) -> "RunFacts":
+        """The same facts with secrets masked in all texts."""
+        return _from_dict(masked(asdict(self)))
 
 
 def read_facts(folder: str | Path) -> RunFacts:
@@ -132,9 +136,13 @@ def read_facts(folder: str | Path) -> RunFacts:
         )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return RunFacts(**content | {"data": Data(**content["data"])})
+        return _from_dict(content)
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{str(path)!r} was not written by this version of hpt_trl: {error}.") from error
+
+
+def _from_dict(content: dict[str, Any]) -> RunFacts:
+    return RunFacts(**content | {"data": Data(**content["data"])})
 
 
 def hub_id(name: str) -> str:

@@ -17,6 +17,7 @@ from rich.text import Text
 from transformers import ProgressCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import has_length
 
+from hpt_trl.common.masking import mask_tokens
 from hpt_trl.monitoring.samples import Sample, SampleLog
 from hpt_trl.monitoring.terminal import PinnedLines, supports_panels
 
@@ -62,8 +63,8 @@ def duration(seconds: float) -> str:
 
 
 def printable(text: str) -> str:
-    """Replace characters that could move the terminal's cursor or change its colors by spaces."""
-    return "".join(character if character.isprintable() else " " for character in text)
+    """Mask secrets, and replace characters that could move the terminal's cursor or change its colors by spaces."""
+    return "".join(character if character.isprintable() else " " for character in mask_tokens(text))
 
 
 class ProgressPanel(TrainerCallback):

@@ -16,7 +16,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hpt_trl.common.errors import LocalRunError
-from hpt_trl.common.masking import mask_tokens
+from hpt_trl.common.masking import mask_tokens, masked
 from hpt_trl.common.versions import versions_of
 from hpt_trl.monitoring.samples import RECORD, SampleLog
 
@@ -78,7 +78,9 @@ class RunRecorder(TrainerCallback):
         }
         with _wrap_io_errors():
             (folder / RECORD).mkdir(parents=True, exist_ok=True)
-            (folder / RUN_NAME).write_text(mask_tokens(json.dumps(run, indent=1, default=str)), encoding="utf-8")
+            (folder / RUN_NAME).write_text(
+                mask_tokens(json.dumps(masked(run), indent=1, default=str)), encoding="utf-8"
+            )
             # The log of a resumed run starts with that of its checkpoint.
             (folder / LOG_NAME).write_text("".join(map(_line, state.log_history)), encoding="utf-8")
             self.samples.begin(folder, state.global_step)

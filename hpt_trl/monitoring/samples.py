@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from accelerate.logging import get_logger
 from torch import Tensor
 
 from hpt_trl.algorithm.gate import GateWeights
-from hpt_trl.common.masking import mask_tokens
+from hpt_trl.common.logs import get_logger
+from hpt_trl.common.masking import masked
 
 logger = get_logger(__name__)
 
@@ -174,7 +174,7 @@ class SampleLog:
 
 
 def _line(sample: Sample) -> str:
-    return mask_tokens(json.dumps(asdict(sample), ensure_ascii=False)) + "\n"
+    return json.dumps(masked(asdict(sample)), ensure_ascii=False) + "\n"
 
 
 def read_samples(path: Path) -> list[Sample]:

@@ -9,6 +9,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 import hpt_trl
+from hpt_trl.common.escaping import encodable
+from hpt_trl.common.masking import mask_tokens
 from hpt_trl.monitoring.samples import Sample
 from hpt_trl.report.charts import PANELS, Panel
 from hpt_trl.report.diagnosis import diagnose
@@ -51,8 +53,9 @@ def render(runs: Sequence[Run]) -> str:
         runs: one or two runs from [`~hpt_trl.runs.read_run`].
     """
     environment = Environment(
-        loader=PackageLoader("hpt_trl.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
+        loader=PackageLoader("hpt_trl.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        finalize=_shown,
+    )  # fmt: skip
     return environment.get_template("report.html.jinja").render(
         title=" and ".join(run.name for run in runs),
         runs=[_describe_run(run) for run in runs],
@@ -61,6 +64,11 @@ def render(runs: Sequence[Run]) -> str:
         settings=_settings(runs),
         version=hpt_trl.__version__,
     )
+
+
+def _shown(value: Any) -> Any:
+    """A value of the page, before it is escaped: texts without secrets."""
+    return encodable(mask_tokens(value)) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _describe_run(run: Run) -> dict[str, Any]:

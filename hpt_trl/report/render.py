@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from hpt_trl.common.escaping import figure_text
 from hpt_trl.report.charts import BLUE, GREEN, GREY, ORANGE, PANELS, PINK, SKY, VERMILLION, Panel
 from hpt_trl.report.run_folder import Run, read_run
 
@@ -29,7 +30,7 @@ def _style(salt: str) -> AbstractContextManager[None]:
             "text.color": INK, "axes.labelcolor": MUTED, "xtick.color": MUTED, "ytick.color": MUTED,
             "axes.edgecolor": GREY, "grid.color": GRID, "axes.spines.top": False, "axes.spines.right": False,
             "axes.grid": True, "axes.xmargin": 0.02, "axes.axisbelow": True, "svg.fonttype": "none",
-            "svg.hashsalt": salt, "text.parse_math": False,
+            "svg.hashsalt": salt,
         }
     )  # fmt: skip
 
@@ -131,7 +132,7 @@ def write_png(panels: Sequence[Panel], runs: Sequence[Run], path: str | Path) ->
         if not drawn:
             return False
         for axes, (panel, run) in zip(grid, pairs):
-            title = panel.title if len(runs) == 1 else f"{panel.title}: {run.name}"
+            title = panel.title if len(runs) == 1 else figure_text(f"{panel.title}: {run.name}")
             axes.set_title(title, fontsize=10, pad=20 if axes.get_legend() else 6, loc="left")
             if not axes.axison:
                 axes.text(0.5, 0.5, panel.missing, ha="center", va="center", wrap=True, transform=axes.transAxes)

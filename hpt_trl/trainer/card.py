@@ -4,11 +4,11 @@ import textwrap
 from dataclasses import asdict
 from typing import Any
 
-from accelerate.logging import get_logger
 from trl import GRPOTrainer
 from trl.trainer.utils import get_config_model_id
 
 from hpt_trl.common.imports import is_dotted_path
+from hpt_trl.common.logs import get_logger
 from hpt_trl.model_card.method import describe_method
 from hpt_trl.model_card.model_card import write_card
 from hpt_trl.model_card.run_facts import collect

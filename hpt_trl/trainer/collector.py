@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from accelerate.logging import get_logger
 from accelerate.utils import gather
 from torch import Tensor
 from trl.trainer.utils import pad
 
 from hpt_trl.algorithm.group_decision import Decision
+from hpt_trl.common.logs import get_logger
 from hpt_trl.trainer.batches import GatedBatch, RolloutBatch, RowIndex
 from hpt_trl.trainer.demonstrations import (
     DemonstrationTokenizer,

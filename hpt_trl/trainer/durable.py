@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-from accelerate.logging import get_logger
 from accelerate.utils import is_peft_model
 from datasets import Dataset, IterableDataset
 from torch import nn
@@ -21,6 +20,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 from trl.trainer.utils import get_config_model_id
 
 from hpt_trl.common.errors import RunError
+from hpt_trl.common.logs import get_logger
 from hpt_trl.common.overriding import overriding
 from hpt_trl.durability.checkpoints import (
     EpochEndCallback,

@@ -5,10 +5,10 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from accelerate.logging import get_logger
 from accelerate.utils import gather
 from datasets import Dataset
 
+from hpt_trl.common.logs import get_logger
 from hpt_trl.config import HPTConfig
 from hpt_trl.trainer.batches import GatedBatch
 from hpt_trl.trainer.demonstration_step import held_out_nll

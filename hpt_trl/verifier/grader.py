@@ -5,7 +5,6 @@ thread. sympy therefore runs in worker processes, and the parent enforces the ti
 """
 
 import json
-import logging
 import math
 import os
 import re
@@ -24,9 +23,10 @@ from multiprocessing.connection import wait
 
 import psutil
 
+from hpt_trl.common.logs import plain_logger
 from hpt_trl.verifier.processes import start_python
 
-logger = logging.getLogger(__name__)
+logger = plain_logger(__name__)
 
 Pair = tuple[str, str]
 """Answer and gold answer, both without surrounding reasoning."""

@@ -1,6 +1,7 @@
 """No bad row, record or character ends a run, or it ends in one paragraph."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -8,8 +9,10 @@ import pandas as pd
 import pytest
 from datasets import Dataset, IterableDataset
 
+from hpt_trl.commands.report import write_report
 from hpt_trl.common.errors import RunError
 from hpt_trl.evaluation.score_table import plot_scores
+from hpt_trl.evaluation.scores import Estimate, SuiteScore
 from hpt_trl.monitoring.run_log import LOG_NAME, RUN_NAME
 from hpt_trl.monitoring.samples import FILE_NAME as SAMPLES
 from hpt_trl.monitoring.samples import read_samples, shortened
@@ -109,6 +112,15 @@ def test_a_report_is_made_of_records_with_foreign_types(run, tmp_path, name):
     assert "<html" in render([read_run(folder), read_run(run)])
 
 
+@pytest.mark.filterwarnings("ignore:Glyph")
+def test_a_folder_of_any_name_gets_its_report_and_its_figures(tmp_path):
+    folder = tmp_path / os.fsdecode(b"caf\xe9 $(date)_$USER |`<script>\n")
+    shutil.copytree(Path(__file__).parents[1] / "fixtures" / "run_0_1_0", folder)
+    page = write_report([read_run(folder)] * 2, tmp_path / "report")
+    assert "<h1>caf\\udce9 $(date)_$USER |`&lt;script&gt;\n</h1>" in page.read_text(encoding="utf-8")
+    assert (tmp_path / "report" / "reward.png").stat().st_size > 0
+
+
 def test_a_gate_history_of_another_program_is_ignored_with_a_note(run, tmp_path):
     folder = Path(shutil.copytree(run, tmp_path / "run"))
     for table in (pd.DataFrame({"a": [1]}), None):
@@ -136,5 +148,7 @@ def test_samples_of_other_types_are_an_error_in_one_paragraph(run, tmp_path, ent
 
 
 def test_a_name_with_dollars_is_drawn(tmp_path):
-    plot_scores({}, tmp_path / "scores.png", "ckpt_$(date)_$USER")
+    estimate = Estimate(0.5, 0.4, 0.6)
+    score = SuiteScore("sums $(date)_$USER", "", [1, 3], 4, estimate, {2: estimate}, {}, 0, 0.0, 1.0)
+    plot_scores({"sums": score}, tmp_path / "scores.png", "ckpt_$(date)_$USER")
     assert (tmp_path / "scores.png").stat().st_size > 0

@@ -10,9 +10,11 @@ import torch
 import yaml
 from datasets import Dataset
 from huggingface_hub import ModelCard
+from markdown_it import MarkdownIt
 from peft import LoraConfig
 
 from hpt_trl.commands.push import PushArguments, push
+from hpt_trl.common.escaping import one_line
 from hpt_trl.common.masking import safe_command, without_secrets
 from hpt_trl.model_card.model_card import Metric, Result, intervals_of, model_card
 from hpt_trl.model_card.run_facts import Data, base_of, hub_id, read_facts
@@ -236,3 +238,46 @@ def test_a_folder_that_is_not_a_run_is_refused(tmp_path):
     (tmp_path / "hpt_run.json").write_text('{"data": {}}')
     with pytest.raises(ValueError, match="this version of hpt_trl"):
         push(PushArguments(str(tmp_path)))
+
+
+EVIL = "a|b`c``<script>alert(1)</script>\n\n# h ${x}$ [x](javascript:alert(1)) ![y](http://evil.example/y.png)"
+EVIL += ' \ud800 "z" \\'
+
+
+def test_hostile_names_are_texts_of_the_card_and_nothing_else():
+    facts = replace(
+        read_facts(Path(__file__).parents[1] / "fixtures" / "run_0_1_0"),
+        name=EVIL, base=EVIL, algorithm=EVIL, data=Data(EVIL.replace(" ", ""), config=EVIL, split=EVIL, note=EVIL),
+        settings={"reward functions": EVIL, EVIL: "1"}, command=f"hpt-trl train --x '{EVIL}'", config={"a": EVIL},
+        form="adapter", base_hub_id="", trackers={},
+    )  # fmt: skip
+    evaluated = Result(EVIL, "", "", "", EVIL, EVIL, [Metric("accuracy", EVIL, 0.5, 0.4, 0.6)])
+    card = model_card(facts, HISTORY, [evaluated])
+    assert card.data.model_name == EVIL
+    str(card).encode()
+    tokens = MarkdownIt("gfm-like", {"html": True, "linkify": False}).parse(card.text)
+    leaves = [leaf for token in tokens for leaf in (token.children or [token])]
+    assert not [leaf.content for leaf in leaves if leaf.type.startswith("html")]
+    addresses = {leaf.attrs[name] for leaf in leaves for name in ("href", "src") if name in leaf.attrs}
+    assert {re.sub(r"(?<=co/|om/).*", "", address) for address in addresses} == {
+        "https://huggingface.co/",
+        "https://github.com/",
+        "gate.png",
+    }
+    cells = [sum(token.type == "td_open" for token in row) for row in rows_of(tokens)]
+    assert set(cells) == {0, 2, 4}  # headers, options, and results
+    shown = one_line(EVIL)
+    texts = ["".join(leaf.content for leaf in token.children) for token in tokens if token.type == "inline"]
+    assert {shown, f"{shown} ({shown})"} <= set(texts)
+    assert [leaf.content for leaf in leaves if leaf.type == "code_inline"].count(shown) == 4
+    usage, command, config = (token for token in tokens if token.type == "fence" and token.info != "bibtex")
+    compile(usage.content, "usage", "exec")
+    assert EVIL in command.content.replace("\\ud800", "\ud800")
+    assert yaml.safe_load(config.content.replace("\\ud800", "\ud800"))["a"] == EVIL
+
+
+def rows_of(tokens):
+    """The tokens of each row of the tables."""
+    ends = [number for number, token in enumerate(tokens) if token.type == "tr_close"]
+    starts = [number for number, token in enumerate(tokens) if token.type == "tr_open"]
+    return [tokens[start:end] for start, end in zip(starts, ends)]

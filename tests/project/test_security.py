@@ -2,12 +2,14 @@
 stay secret."""
 
 import ast
+import html
 import json
 import re
+import shutil
 import sys
 import zipfile
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,9 @@ from transformers import AutoModelForCausalLM
 from hpt_trl import HPTConfig
 from hpt_trl.commands import cli
 from hpt_trl.common.command_line import USER_ERRORS
+from hpt_trl.model_card.run_facts import Data, read_facts
+from hpt_trl.monitoring.samples import FILE_NAME as SAMPLES
+from hpt_trl.monitoring.samples import Sample, SampleLog
 from tests.commands.test_cli import config, run  # noqa: F401  (config is a fixture)
 from tests.project.test_layout import MODULES, ROOT
 from tests.tiny import build_tiny_model
@@ -176,6 +181,31 @@ def test_tokens_are_in_no_file_and_on_no_screen(config, tmp_path, monkeypatch, c
     assert {"README.md", "gate.parquet", "training_args.bin", "trainer_state.json"} <= {path.name for path in files}
     for path in files:
         assert not leaks(contents(path)), path
+
+
+def test_a_secret_with_special_characters_is_in_no_report_card_or_record(tmp_path, monkeypatch, capsys):
+    """Escaping for HTML, Markdown or JSON must not hide it from the masking."""
+    secret = 'battery & "staple|_x_<'
+    monkeypatch.setenv("MY_API_KEY", secret)
+    folder = tmp_path / f"run {secret}"
+    shutil.copytree(ROOT / "tests" / "fixtures" / "run_0_1_0", folder)
+    record = json.loads((folder / "_record" / "run.json").read_text())
+    record["config"] |= {"run_name": secret, "output_dir": str(folder)}
+    (folder / "_record" / "run.json").write_text(json.dumps(record))
+    samples = SampleLog()
+    samples.begin(folder, 0)
+    samples.latest = [Sample(1, secret, secret, {"mine": 1.0}, {"note": secret})]
+    samples.write(folder)
+    replace(read_facts(folder), name=secret, data=Data(secret), settings={"a": secret}).write(folder)
+    for command, output in (("report", tmp_path / "report"), ("push", folder)):
+        flags = ["--output", str(output)] if command == "report" else []
+        assert run(monkeypatch, capsys, command, str(folder), *flags)[0] == 0
+    files = [*(tmp_path / "report").rglob("*"), folder / "README.md", folder / "hpt_run.json", folder / SAMPLES]
+    for path in files:
+        text = html.unescape(path.read_bytes().decode("latin-1")).replace("\\", "")
+        assert "battery" not in text, path
+        assert "staple" not in text, path
+    assert "***" in (folder / "README.md").read_text()
 
 
 def test_tokens_are_in_no_message(tmp_path, monkeypatch, capsys):
