@@ -17,6 +17,7 @@ from hpt_trl.evaluation.scores import pass_at_k
 _COLORS = {
     "base": "#999999", "sft": "#E69F00", "grpo": "#0072B2", "sft_grpo": "#009E73", "luffy": "#CC79A7",
     "srft": "#56B4E9", "chord": "#8C564B", "hpt": "#D55E00", "warmup_hpt": "#000000", "warmup_grpo": "#7F7F00",
+    "hint_hpt": "#F0E442", "warmup_hint_hpt": "#882255",
 }  # fmt: skip
 
 

@@ -148,6 +148,8 @@ def test_conversations_continue_the_assistants_turn(tiny_model, tmp_path):
     reward = HintedParity()
     trainer = make_trainer(tiny_model, tmp_path, rows=rows, reward=reward, **HINTS | {"max_steps": 1})
     trainer.train()
+    trainer.create_model_card()
+    assert "continued the beginning of the demonstration (at first 50% of it)" in (tmp_path / "README.md").read_text()
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     for row, ids in enumerate(reward.calls[1]):
         assert tokenizer.decode(ids).startswith(ROWS[row // 4]["demonstration"][:2])
