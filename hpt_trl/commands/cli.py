@@ -1,5 +1,6 @@
 """The command line `hpt-trl`."""
 
+import gc
 import logging
 import sys
 from importlib import import_module
@@ -16,6 +17,9 @@ COMMANDS = {
     "configs": "list the configs that come with the package, or print the path of one",
     "quickstart": "train the bundled model with HPT and evaluate it before and after (minutes on a CPU)",
 }
+
+
+_LIGHT = ("configs",)  # commands that import nothing heavy
 
 
 def usage() -> str:
@@ -36,8 +40,14 @@ def main() -> None:
         raise SystemExit(2)
     # bitsandbytes, if installed, warns at import about a CPU kernel that is not available.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
-    # Import only the module that is needed: each of them imports torch and TRL.
-    import_module(f"hpt_trl.commands.{command}").main(argv)
+    if command not in _LIGHT and sys.stderr.isatty():
+        print(f"hpt-trl {command}: loading PyTorch, transformers and TRL (some seconds)", file=sys.stderr)
+    try:
+        # Import only the module that is needed: most of them import torch and TRL.
+        import_module(f"hpt_trl.commands.{command}").main(argv)
+    finally:
+        # Otherwise the interpreter examines every object of torch once more when it ends, for more than a second.
+        gc.freeze()
 
 
 if __name__ == "__main__":

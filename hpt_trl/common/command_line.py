@@ -1,5 +1,6 @@
 """Command-line parsing with TRL's parser, and errors as one paragraph instead of a traceback."""
 
+import argparse
 import io
 import json
 import os
@@ -15,6 +16,7 @@ from trl import TrlParser
 
 from hpt_trl.common.configs import config_file
 from hpt_trl.common.errors import LocalRunError, RunError
+from hpt_trl.common.help_text import help_text
 from hpt_trl.common.masking import mask_tokens
 
 USER_ERRORS = (ValueError, TypeError, OSError, ImportError)
@@ -23,8 +25,27 @@ USER_ERRORS = (ValueError, TypeError, OSError, ImportError)
 class Parser(TrlParser):
     """TRL's parser, but it raises errors instead of printing them after hundreds of lines of usage."""
 
+    def __init__(self, dataclass_types: Sequence[Any], prog: str) -> None:
+        # An abbreviation of `--hub_token` would not be recognized as a secret; YAML knows none either.
+        super().__init__(dataclass_types, prog=prog, allow_abbrev=False)
+        self.add_argument("--help-all", action=_CompleteHelp)
+
     def error(self, message: str) -> NoReturn:
         raise ValueError(f"{message}. See `{self.prog} --help`.")
+
+    def format_help(self, is_complete: bool = False) -> str:
+        return help_text(self.prog, self.dataclass_types, self._actions, is_complete)
+
+
+class _CompleteHelp(argparse.Action):
+    """Prints the complete help and exits."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, default=argparse.SUPPRESS)
+
+    def __call__(self, parser: Any, *values: Any) -> None:
+        print(parser.format_help(is_complete=True), end="")
+        parser.exit()
 
 
 def parse(
@@ -50,8 +71,7 @@ def parse(
         path = config_file(argv[place])
         _check_yaml(path)
         argv = [*argv[:place], str(path), *argv[place + 1 :]]
-    # An abbreviation of `--hub_token` would not be recognized as a secret; YAML knows none either.
-    return Parser(dataclass_types, prog=prog, allow_abbrev=False).parse_args_and_config(argv)
+    return Parser(dataclass_types, prog).parse_args_and_config(argv)
 
 
 def _check_yaml(path: Path) -> None:

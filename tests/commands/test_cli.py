@@ -149,3 +149,24 @@ def test_quickstart_raises_the_accuracy_by_more_than_15_points(tmp_path, monkeyp
     assert after["low"] > before["high"]
     assert before["problems"] == after["problems"] == 300
     assert (folder / "run.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_terminal_is_told_at_once_what_takes_so_long():
+    import pty
+
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "hpt_trl.commands.cli", "report", "./nowhere"]
+    process = subprocess.Popen(command, stderr=theirs)
+    with open(ours, "rb", buffering=0) as terminal:
+        assert terminal.readline() == b"hpt-trl report: loading PyTorch, transformers and TRL (some seconds)\r\n"
+        assert b"hpt-trl report: error: " in terminal.readline()
+    assert process.wait() == 1
+
+
+def test_the_end_of_a_command_examines_no_object_of_torch(monkeypatch, capsys):
+    import gc
+
+    gc.unfreeze()
+    assert run(monkeypatch, capsys, "report", "./nowhere")[0] == 1
+    assert gc.get_freeze_count() > 10_000
+    gc.unfreeze()

@@ -18,6 +18,7 @@ INTERNAL = {
     "common.command_line",
     "common.configs",
     "common.escaping",
+    "common.help_text",
     "common.imports",
     "common.logs",
     "common.masking",
