@@ -26,15 +26,20 @@ class Parser(TrlParser):
     """TRL's parser, but it raises errors instead of printing them after hundreds of lines of usage."""
 
     def __init__(self, dataclass_types: Sequence[Any], prog: str) -> None:
+        self.options: list[argparse.Action] = []
         # An abbreviation of `--hub_token` would not be recognized as a secret; YAML knows none either.
         super().__init__(dataclass_types, prog=prog, allow_abbrev=False)
         self.add_argument("--help-all", action=_CompleteHelp)
+
+    def add_argument(self, *flags: Any, **options: Any) -> argparse.Action:
+        self.options.append(super().add_argument(*flags, **options))
+        return self.options[-1]
 
     def error(self, message: str) -> NoReturn:
         raise ValueError(f"{message}. See `{self.prog} --help`.")
 
     def format_help(self, is_complete: bool = False) -> str:
-        return help_text(self.prog, self.dataclass_types, self._actions, is_complete)
+        return help_text(self.prog, self.dataclass_types, self.options, is_complete)
 
 
 class _CompleteHelp(argparse.Action):
