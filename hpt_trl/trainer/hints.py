@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from accelerate.utils import gather, gather_object
 from torch import Tensor
-from trl.trainer.utils import pad
+from torch.nn import functional
 
 from hpt_trl.algorithm.presets import Algorithm
 from hpt_trl.config import HPTConfig
@@ -161,8 +161,8 @@ def replace_rollouts(
         old, new = columns[name], column[source_B[is_hinted_B]].to(columns[name].dtype)
         if column.ndim > 1:
             padding = {**PADDING, "completion_ids": pad_id}.get(name, 0)
-            joined = pad([old.T, new.T], padding)  # of the widths
-            old, new = joined[0].T[:count], joined[1].T[: len(new)]
+            width = max(old.size(1), new.size(1))
+            old, new = (functional.pad(part, (0, width - part.size(1)), value=padding) for part in (old, new))
         columns[name] = old.clone()
         columns[name][is_hinted_B] = new
     columns["num_items_in_batch"] = gather((batch["completion_mask"] * columns["tool_mask"]).sum()).sum()
