@@ -10,8 +10,9 @@ from typing import Any
 from torch import Tensor
 
 from hpt_trl.algorithm.gate import GateWeights
+from hpt_trl.common.escaping import encodable
 from hpt_trl.common.logs import get_logger
-from hpt_trl.common.masking import masked
+from hpt_trl.common.masking import mask_tokens, masked
 
 logger = get_logger(__name__)
 
@@ -66,10 +67,23 @@ def shortened(text: str, max_length: int = MAX_TEXT_LENGTH) -> str:
 
     Lone surrogates, which no file can hold, become their escape sequences.
     """
-    text = text.encode("utf-8", "backslashreplace").decode()
+    text = encodable(text)
     left_out = len(text) - max_length
     half = max_length // 2
     return text if left_out <= 0 else f"{text[:half]}\n[... {left_out:,} characters ...]\n{text[-half:]}"
+
+
+def writable(values: Sequence[Any]) -> list[Any]:
+    """The values of a column so that a table on disk can hold them: texts that can be encoded, or numbers.
+
+    Example:
+        >>> writable(["a", None]), writable([1, 0.5]), writable([1, "a", b"b"])
+        (['a', None], [1, 0.5], ['1', 'a', "b'b'"])
+    """
+    kinds = {type(value) for value in values if value is not None}
+    if kinds <= {int, float} or kinds == {bool}:
+        return list(values)
+    return [None if value is None else encodable(mask_tokens(str(value))) for value in values]
 
 
 def best_and_worst(rollouts: Mapping[str, Any], step: int) -> dict[int, Sample]:

@@ -13,6 +13,7 @@ from hpt_trl.algorithm.gate import Gate
 from hpt_trl.algorithm.presets import ALGORITHMS, Algorithm
 from hpt_trl.common.imports import is_dotted_path
 from hpt_trl.config import HPTConfig
+from hpt_trl.data.usable_rows import prompt_fault
 from hpt_trl.durability.config import DurableGRPOConfig
 from hpt_trl.trainer.demonstrations import is_missing
 from hpt_trl.trainer.trl_hooks import check_loss_type
@@ -293,6 +294,12 @@ def check_prompts(
     Returns:
         A warning if the longest answer does not fit behind the longest prompt, else None.
     """
+    faults = [fault for prompt in prompts if (fault := prompt_fault(prompt))]
+    if faults:
+        raise ValueError(
+            f"{len(faults)} of {len(prompts)} prompts of the training data cannot be tokenized; the first of them "
+            f"{faults[0]}. A prompt is a text or a list of messages: convert or remove the other rows."
+        )
     if context is None or len(prompts) == 0:
         return None
     # A token has at least one byte: few prompts need to be tokenized, if any.

@@ -22,6 +22,7 @@ from trl.trainer.utils import get_config_model_id
 from hpt_trl.common.errors import RunError
 from hpt_trl.common.logs import get_logger
 from hpt_trl.common.overriding import overriding
+from hpt_trl.data.usable_rows import UsableRows, only_usable
 from hpt_trl.durability.checkpoints import (
     EpochEndCallback,
     load_reference,
@@ -46,6 +47,7 @@ from hpt_trl.durability.markers import clear_checkpoint, mark_complete
 from hpt_trl.durability.reward_guard import RewardGuard
 from hpt_trl.durability.state_of_parts import restore_states, states, warn_of_lost_state
 from hpt_trl.monitoring.run_log import StepClock
+from hpt_trl.monitoring.samples import writable
 from hpt_trl.trainer.checks import check_launch, check_prompts, check_tokenizer, room_of, too_long
 from hpt_trl.trainer.pushing import PushingGRPOTrainer
 from hpt_trl.trainer.trl_hooks import (
@@ -100,6 +102,8 @@ class DurableGRPOTrainer(PushingGRPOTrainer):
         train_dataset: Dataset | IterableDataset | None = None,
         **options: Any,
     ):
+        self._row_filters: list[UsableRows] = []
+        train_dataset = only_usable(train_dataset, self._row_filters)
         super().__init__(model, reward_funcs, args, train_dataset, **options)
         check_attributes(self)
         self._skipped_steps = self._skipped_in_row = 0
@@ -178,6 +182,9 @@ class DurableGRPOTrainer(PushingGRPOTrainer):
         with self.accelerator.autocast():
             return super()._generate_single_turn(*args, **kwargs)
 
+    def _log_completion_extra(self, column, values):
+        super()._log_completion_extra(column, writable(values))
+
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
         with self._clock.measure("verdicts", self.model.training), overriding(self, reward_funcs=self._guarded_rewards):
             rewards_B_F = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
@@ -239,12 +246,15 @@ class DurableGRPOTrainer(PushingGRPOTrainer):
                 trainer_state(Path(self._resumed_from))  # transformers' error would not name the checkpoint
             with self._while_training():
                 output = super().train(self._resumed_from, trial, ignore_keys_for_eval)
+        dropped = "".join(f" Dropped rows of the stream: {rows}." for rows in self._row_filters if rows.dropped)
         if self.state.global_step == 0 < self.state.max_steps:
             raise RunError(
                 "No step was made: the training data has fewer rows than one generation needs "
                 f"({self.args.generation_batch_size} rollouts, {self.args.num_generations} per row), or its stream is "
-                "empty. Check dataset_name and its filters, or lower the batch size."
+                f"empty. Check dataset_name and its filters, or lower the batch size.{dropped}"
             )
+        if dropped:
+            logger.warning(dropped.strip())
         if self._termination.has_stopped:
             raise SystemExit(self._termination.exit_code)
         return output

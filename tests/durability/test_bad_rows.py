@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from datasets import Dataset, IterableDataset
 
 from hpt_trl.commands.report import write_report
@@ -18,7 +19,7 @@ from hpt_trl.monitoring.samples import FILE_NAME as SAMPLES
 from hpt_trl.monitoring.samples import read_samples, shortened
 from hpt_trl.report.page import render
 from hpt_trl.report.run_folder import read_run
-from tests.tiny import ROWS, make_trainer, parity_reward
+from tests.tiny import ROWS, make_trainer, parameters, parity_reward
 
 
 def stream(rows):
@@ -46,6 +47,31 @@ def test_a_demonstration_of_any_type_in_a_stream_ends_no_run(tiny_model, tmp_pat
     counts = [entry["demonstrations/refused"] + entry["demonstrations/missing"] for entry in trainer.state.log_history
               if "demonstrations/refused" in entry]  # fmt: skip
     assert counts == [0, 1, 0]  # rows 4 to 7 belong to the second step
+
+
+def test_prompts_of_any_type_in_a_stream_end_no_run_and_change_nothing_else(tiny_model, tmp_path, caplog):
+    good = [dict(row) for row in ROWS]
+    bad = [{**good[0], "prompt": prompt} for prompt in (5, b"1", None, "\ud800", "", [None], ["a"], {"a": 1})]
+    mixed = [*bad[:3], *good[:6], *bad[3:], {"prompt": "1+1"}, *good[6:]]
+    ends = []
+    for name, rows in {"good": good, "mixed": mixed}.items():
+        trainer = make_trainer(tiny_model, tmp_path / name, rows=stream(rows))
+        trainer.train()
+        ends.append(parameters(trainer))
+    assert torch.equal(*ends)
+    assert "Dropped rows of the stream: 1 rows because its prompt is of type int; " in caplog.text
+
+
+def test_a_stream_without_a_usable_row_is_an_error_that_counts_them(tiny_model, tmp_path):
+    rows = [{**row, "prompt": None} for row in ROWS]
+    with pytest.raises(RunError, match=r"No step was made.* Dropped rows of the stream: 16 rows because its prompt is"):
+        make_trainer(tiny_model, tmp_path, rows=stream(rows)).train()
+
+
+def test_a_missing_prompt_in_data_that_can_be_searched_is_refused_before_the_run(tiny_model, tmp_path):
+    rows = Dataset.from_list([*ROWS, {**ROWS[0], "prompt": None}])
+    with pytest.raises(ValueError, match=r"1 of 17 prompts of the training data cannot be tokenized.* is missing\."):
+        make_trainer(tiny_model, tmp_path, rows=rows)
 
 
 @pytest.mark.parametrize("rows", [[], [dict(ROWS[0])]], ids=["empty", "too short"])
@@ -88,10 +114,15 @@ def test_broken_samples_of_a_resumed_run_are_lost_with_a_warning(tiny_model, tmp
 def test_surrogates_in_what_reward_functions_log_end_no_run(tiny_model, tmp_path):
     def strange(completion_ids, log_extra, **kwargs):
         log_extra("note", ["\ud800 \udfff"] * len(completion_ids))
+        log_extra("mixed", [1, "a", None, [b"b"]] * (len(completion_ids) // 4))
         return parity_reward(completion_ids)
 
-    make_trainer(tiny_model, tmp_path, reward=strange, max_steps=1).train()
-    assert read_samples(tmp_path / SAMPLES)[0].notes == {"note": "\\ud800 \\udfff"}
+    # TRL's table of completions is printed and written as well.
+    make_trainer(tiny_model, tmp_path, reward=strange, max_steps=1, log_completions=True).train()
+    table = pd.read_parquet(next((tmp_path / "completions").glob("*.parquet")))
+    assert set(table["note"]) == {"\\ud800 \\udfff"}
+    assert set(table["mixed"].dropna()) == {"1", "a", "[b'b']"}
+    assert read_samples(tmp_path / SAMPLES)[0].notes["note"] == "\\ud800 \\udfff"
     assert shortened("é\U0001f600") == "é\U0001f600"
 
 
