@@ -93,7 +93,7 @@ MUTATIONS = [
     Mutation(PACKING, '    "ref_per_token_logps",\n', "", f"{OF_FORWARDS} -k options2"),
     Mutation(PACKING, 'small["completion_mask"][len(rows) :] = 0', "pass", OF_PACKING),
     # Demonstrations as tokens.
-    Mutation(DEMONSTRATIONS, "_TAIL_TOKENS = 16", "_TAIL_TOKENS = 2", OF_TOKENS),
+    Mutation(THINKING, "TAIL_TOKENS = 16", "TAIL_TOKENS = 2", OF_TOKENS),
     Mutation(DEMONSTRATIONS, "sort_keys=True, ", "", OF_TOKENS),
     Mutation(DEMONSTRATIONS, "kept = len(ids) - (", "kept = len(ids) - 0 * (", OF_TOKENS),
     Mutation(DEMONSTRATIONS, 'in (before[-_TAIL_CHARACTERS:], "\\n", ":")', "in ()", OF_TOKENS),

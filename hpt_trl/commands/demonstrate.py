@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -16,6 +16,7 @@ from hpt_trl.common.command_line import parse, run_errors, user_errors
 from hpt_trl.common.errors import RunError
 from hpt_trl.common.files import write_atomically
 from hpt_trl.common.masking import masked
+from hpt_trl.common.thinking import TAIL_TOKENS, opened_part
 from hpt_trl.common.versions import versions_of
 from hpt_trl.data.columns import converter
 from hpt_trl.data.preparation import Preparation, columns_of
@@ -236,8 +237,12 @@ def _completer(args: DemonstrateArguments) -> Complete:
         return TransformersEngine(checkpoint, tokenizer, args.dtype, with_logps=is_scored)
 
     def complete(prompts: Sequence[Prompt], seed: int) -> Any:
-        ids = [_prompt_ids(engine().tokenizer, prompt) for prompt in prompts]
-        return engine().complete(ids, args.sampling, seed)
+        tokenizer = engine().tokenizer
+        ids = [_prompt_ids(tokenizer, prompt) for prompt in prompts]
+        completions = engine().complete(ids, args.sampling, seed)
+        # As a demonstration, a completion has the `<think>` that its prompt opened.
+        opened = [opened_part(tokenizer.decode(prompt[-TAIL_TOKENS:])) for prompt in ids]
+        return [replace(completion, text=part + completion.text) for part, completion in zip(opened, completions)]
 
     return complete
 

@@ -8,12 +8,23 @@ from hpt_trl.common.formats import END_OF_THINK, THINK
 REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")
 """The names under which chat templates read a message's thinking."""
 
+OPENS_THINKING = "opens_thinking"
+"""Name of the column that tells a reward function whether the prompt of each completion ends with `<think>`."""
+
+TAIL_TOKENS = 16
+"""Of a prompt: enough to know what it opens."""
+
 _NO_THOUGHTS = f"\n{END_OF_THINK}\n\n"
 
 
 def opens_thinking(prompt: str) -> bool:
     """Whether a prompt ends with `<think>`: what the policy writes begins as a thought."""
     return prompt.rstrip().endswith(THINK)
+
+
+def opened_part(prompt: str) -> str:
+    """The `<think>` at the end of a prompt with the white space after it; "" if there is none."""
+    return THINK + _gap(prompt) if opens_thinking(prompt) else ""
 
 
 def message_in_context(message: Mapping[str, Any], prompt: str, reads_reasoning: bool) -> dict[str, Any]:

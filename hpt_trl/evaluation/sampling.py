@@ -17,6 +17,7 @@ from huggingface_hub import try_to_load_from_cache
 from jinja2 import TemplateError
 from tqdm.auto import tqdm
 
+from hpt_trl.common.thinking import OPENS_THINKING, TAIL_TOKENS, opens_thinking
 from hpt_trl.common.versions import versions_of
 from hpt_trl.data.benchmarks import SUITES, Suite, as_prompt, load_problems, load_suite, select_suites
 from hpt_trl.evaluation.arguments import BATCH_SIZES, MAX_COMPLETION_LENGTH, EvaluateArguments
@@ -37,6 +38,7 @@ class Task:
         prompts: token ids of each problem's prompt.
         samples: number of completions per problem.
         texts: each problem's prompt as text or messages, for a verifier of the user's.
+        opens_thinking: whether each prompt ends with `<think>`, which its completions continue.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Task:
     prompts: list[list[int]]
     samples: int
     texts: list[Any] = field(default_factory=list)
+    opens_thinking: list[bool] = field(default_factory=list)
 
     def batches(self, size: int) -> list[list[tuple[int, int]]]:
         """(problem, sample) of each batch, with prompts of similar length together to reduce padding."""
@@ -78,7 +81,8 @@ def load_tasks(args: EvaluateArguments, tokenizer: Any) -> tuple[dict[str, Task]
             )
         prompts = [prompt_ids(row, suite, args, tokenizer) for row in problems]
         texts = [prompt_text(row, suite, args, tokenizer) for row in problems]
-        tasks[name] = Task(name, suite, problems, prompts, args.samples or suite.samples, texts)
+        opened = [opens_thinking(tokenizer.decode(prompt[-TAIL_TOKENS:])) for prompt in prompts]
+        tasks[name] = Task(name, suite, problems, prompts, args.samples or suite.samples, texts, opened)
     notes = [f"Skipped because {args.benchmarks} has no file for them: {', '.join(left_out)}."] if left_out else []
     return tasks, notes
 
@@ -229,6 +233,9 @@ def _answer_batch(
     columns = {name: [row.get(name) for row in rows] for name in rows[0]} | {
         "solution": [row["answer"] for row in rows]
     }
+    opened = [task.opens_thinking[problem] for problem, _ in batch]
+    if any(opened):
+        columns[OPENS_THINKING] = opened
     prompts = [task.texts[problem] for problem, _ in batch]
     verdicts = verifier(prompts, [completion.text for completion in completions], columns)
     return [

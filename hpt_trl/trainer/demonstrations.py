@@ -5,14 +5,13 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from hpt_trl.common.thinking import after_opened, message_in_context
+from hpt_trl.common.thinking import TAIL_TOKENS, after_opened, message_in_context
 from hpt_trl.trainer.chat_rendering import ChatRenderer, Message, Piece, plain_message
 
 Demonstration = str | Message | Sequence[Message] | None
 
-_TAIL_TOKENS = 16
 _TAIL_CHARACTERS = 256
-"""Of a prompt: enough to know what it opens, and how the tokenizer continues it."""
+"""Of a prompt: enough to know how the tokenizer continues it."""
 
 
 class DemonstrationTokens(NamedTuple):
@@ -81,7 +80,7 @@ class DemonstrationTokenizer:
             ValueError: if the messages do not end with the assistant's, contain anything but text, or cannot be
                 rendered by the chat template.
         """
-        opened = self.tokenizer.decode(prompt_ids[-_TAIL_TOKENS:])
+        opened = self.tokenizer.decode(prompt_ids[-TAIL_TOKENS:])
         messages = _messages(demonstration)
         if messages[-1].get("role") != "assistant" or (isinstance(prompt, str) and not _is_text(messages)):
             raise ValueError(

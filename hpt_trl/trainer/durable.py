@@ -49,6 +49,7 @@ from hpt_trl.durability.state_of_parts import restore_states, states, warn_of_lo
 from hpt_trl.monitoring.run_log import StepClock
 from hpt_trl.monitoring.samples import writable
 from hpt_trl.trainer.checks import check_launch, check_prompts, check_tokenizer, room_of, too_long
+from hpt_trl.trainer.opened_prompts import with_opened_thinking
 from hpt_trl.trainer.pushing import PushingGRPOTrainer
 from hpt_trl.trainer.trl_hooks import (
     check_attributes,
@@ -187,7 +188,8 @@ class DurableGRPOTrainer(PushingGRPOTrainer):
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
         with self._clock.measure("verdicts", self.model.training), overriding(self, reward_funcs=self._guarded_rewards):
-            rewards_B_F = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+            rows = with_opened_thinking(self, inputs, prompts)
+            rewards_B_F = super()._calculate_rewards(rows, prompts, completions, completion_ids_list)
         self._reward_guard.raise_fault(self.state.global_step)
         return rewards_B_F
 

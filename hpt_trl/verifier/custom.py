@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hpt_trl.common.imports import import_callable, is_dotted_path
+from hpt_trl.common.thinking import OPENS_THINKING
 from hpt_trl.verifier.grader import Verdict
 from hpt_trl.verifier.verdicts import accuracy_reward, format_reward, judge
 
@@ -38,7 +39,9 @@ def named_verifier(name: str, option: str = "verifier") -> Verifier:
         ['right', 'wrong']
     """
     if name == DEFAULT_VERIFIER:
-        return lambda prompts, completions, columns: judge(completions, columns["solution"])
+        return lambda prompts, completions, columns: judge(
+            completions, columns["solution"], opens_thinking=columns.get(OPENS_THINKING)
+        )
     if name in VERIFIERS:
         reward = VERIFIERS[name]
     elif is_dotted_path(name):

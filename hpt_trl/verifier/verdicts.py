@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
+from hpt_trl.common.formats import THINK
+from hpt_trl.common.thinking import opens_thinking as ends_with_think
 from hpt_trl.verifier.answers.boxes import after_thinking, last_boxed
 from hpt_trl.verifier.answers.choices import choice_of_gold, final_choice
 from hpt_trl.verifier.grader import Grader, Verdict
@@ -50,7 +52,12 @@ def final_answer(text: str) -> str | None:
     return None if box is None else box.strip()
 
 
-def judge(completions: Sequence[Completion], solutions: Sequence[Any], grader: Grader | None = None) -> list[Verdict]:
+def judge(
+    completions: Sequence[Completion],
+    solutions: Sequence[Any],
+    grader: Grader | None = None,
+    opens_thinking: Sequence[bool] | None = None,
+) -> list[Verdict]:
     r"""Grade completions, each within bounded time and memory.
 
     The answer is the last `\boxed{}` after the last `</think>`; a completion with an unclosed `<think>` has no answer.
@@ -60,6 +67,7 @@ def judge(completions: Sequence[Completion], solutions: Sequence[Any], grader: G
         completions: texts or lists of messages.
         solutions: gold answers, one per completion: plain ("33"), LaTeX ("$33$"), boxed, or a letter.
         grader: a grader with other limits. None uses the shared one (5 s and 1 GB per verdict).
+        opens_thinking: whether the prompt of each completion ends with `<think>`. None: no prompt does.
 
     Returns:
         One verdict per completion.
@@ -76,12 +84,22 @@ def judge(completions: Sequence[Completion], solutions: Sequence[Any], grader: G
             f"There must be one solution per completion, got {len(completions)} completions and {len(solutions)} "
             "solutions."
         )
-    return _verdicts(*_answers(completions, solutions), grader)
+    return _verdicts(*_answers(_complete_texts(completions, opens_thinking), solutions), grader)
 
 
-def _answers(completions: Sequence[Completion], solutions: Sequence[Any]) -> tuple[list[str | None], list[str]]:
+def _complete_texts(completions: Sequence[Completion], opens_thinking: Sequence[bool] | None) -> list[str]:
+    """The texts of completions, with the `<think>` that their prompt opens."""
+    opened = opens_thinking or [False] * len(completions)
+    return [THINK * is_open + completion_text(completion) for completion, is_open in zip(completions, opened)]
+
+
+def _opened_by(prompts: Sequence[Any] | None) -> list[bool] | None:
+    """Which prompts open `<think>`; of conversations, only the trainer knows."""
+    return prompts and [isinstance(prompt, str) and ends_with_think(prompt) for prompt in prompts]  # type: ignore
+
+
+def _answers(texts: Sequence[str], solutions: Sequence[Any]) -> tuple[list[str | None], list[str]]:
     golds = ["" if solution is None or solution != solution else str(solution) for solution in solutions]
-    texts = [completion_text(completion) for completion in completions]
     answers = [final_choice(text) if choice_of_gold(gold) else final_answer(text) for text, gold in zip(texts, golds)]
     return answers, golds
 
@@ -111,6 +129,8 @@ def accuracy_reward(
     solution: Sequence[Any],
     log_extra: Callable[[str, list], None] | None = None,
     log_metric: Callable[[str, float], None] | None = None,
+    prompts: Sequence[Any] | None = None,
+    opens_thinking: Sequence[bool] | None = None,
     **kwargs: Any,
 ) -> list[float | None]:
     r"""1 if a completion's answer equals the solution, 0 if not, None if the solution is unparseable. See `judge`.
@@ -125,6 +145,8 @@ def accuracy_reward(
         solution: gold answers, the `solution` column of the dataset.
         log_extra: TRL's hook for extra columns in the completions table: `answer`, `solution`, `verdict`.
         log_metric: TRL's hook for metrics.
+        prompts: texts or conversations. A completion after a text that ends with `<think>` begins as a thought.
+        opens_thinking: whether the prompt of each completion ends with `<think>`; the trainer passes it.
         kwargs: the other columns, ignored.
 
     Returns:
@@ -134,7 +156,7 @@ def accuracy_reward(
         >>> accuracy_reward([r"So \boxed{5}", r"So \boxed{6}", r"So \boxed{5}"], solution=["5", "$5$", ""])
         [1.0, 0.0, None]
     """
-    answers, golds = _answers(completions, solution)
+    answers, golds = _answers(_complete_texts(completions, opens_thinking or _opened_by(prompts)), solution)
     verdicts = _verdicts(answers, golds, None)
     if log_extra is not None:
         log_extra("answer", [answer or "" for answer in answers])
@@ -146,7 +168,12 @@ def accuracy_reward(
     return [None if verdict is Verdict.UNPARSEABLE_GOLD else float(verdict is Verdict.RIGHT) for verdict in verdicts]
 
 
-def format_reward(completions: Sequence[Completion], **kwargs: Any) -> list[float]:
+def format_reward(
+    completions: Sequence[Completion],
+    prompts: Sequence[Any] | None = None,
+    opens_thinking: Sequence[bool] | None = None,
+    **kwargs: Any,
+) -> list[float]:
     r"""1 if a completion has at most one thinking block, followed by exactly one boxed answer; else 0.
 
     In detail: there is at most one `</think>`; the only `<think>` before it is at the very start of the completion, or
@@ -155,6 +182,8 @@ def format_reward(completions: Sequence[Completion], **kwargs: Any) -> list[floa
 
     Args:
         completions: one text or list of messages per rollout.
+        prompts: as in `accuracy_reward`.
+        opens_thinking: as in `accuracy_reward`.
         kwargs: the other columns, ignored.
 
     Returns:
@@ -164,7 +193,8 @@ def format_reward(completions: Sequence[Completion], **kwargs: Any) -> list[floa
         >>> format_reward([r"<think>2 + 3</think> \boxed{5}", r"\boxed{5}, no, \boxed{6}", "5"])
         [1.0, 0.0, 0.0]
     """
-    return [float(_is_well_formed(completion_text(completion))) for completion in completions]
+    texts = _complete_texts(completions, opens_thinking or _opened_by(prompts))
+    return [float(_is_well_formed(text)) for text in texts]
 
 
 def _is_well_formed(text: str) -> bool:

@@ -18,12 +18,34 @@ from hpt_trl.common.command_line import parse
 from hpt_trl.data.sources import MINIATURE
 from hpt_trl.evaluation import sampling
 from hpt_trl.evaluation.arguments import EvaluateArguments
-from hpt_trl.evaluation.engines import Checkpoint, Sampling, TransformersEngine, VLLMEngine, load_tokenizer
+from hpt_trl.evaluation.engines import Checkpoint, Completion, Sampling, TransformersEngine, VLLMEngine, load_tokenizer
 from hpt_trl.evaluation.evaluate import chosen_pass_at, evaluate, run
 from hpt_trl.miniature import MODEL_PATH
 
 # 24 problems x 4 samples in 16 batches.
 KILLED = ["--model", "miniature", "--data", "miniature", "--limit", "24", "--samples", "4", "--batch_size", "6"]
+
+ANSWERS = "{{ messages[-1]['content'] }}"
+THINKS = ANSWERS + "{% if add_generation_prompt %}<think>\n{% endif %}"
+
+
+class UnclosedEngine:
+    """An engine whose completions never end the thought that the prompt may have opened."""
+
+    def complete(self, prompts, options, seed):
+        return [Completion(r"Perhaps \boxed{5}, but wait", 9, cut=False) for _ in prompts]
+
+
+@pytest.mark.parametrize(("template", "verdict"), [(THINKS, "unparseable answer"), (ANSWERS, "right")])
+def test_a_thought_that_the_prompt_opens_has_no_answer(tmp_path, template, verdict):
+    (tmp_path / "data.jsonl").write_text('{"problem": "2+3?", "answer": "5"}\n')
+    args = EvaluateArguments(model="miniature", data=str(tmp_path / "data.jsonl"), samples=1)
+    tokenizer = load_tokenizer(Checkpoint(str(MODEL_PATH)))
+    tokenizer.chat_template = template
+    (task,) = sampling.load_tasks(args, tokenizer)[0].values()
+    settings = sampling.run_settings(args, Checkpoint(str(MODEL_PATH)))
+    answers = sampling.sample_task(task, UnclosedEngine, Sampling(1.0, 1.0, 9), settings, args)
+    assert [answer.verdict for answer in answers] == [verdict]
 
 
 def answers_of(folder: Path) -> bytes:

@@ -4,7 +4,7 @@ import time
 import pytest
 
 from hpt_trl.trainer.checks import gate_reward_index
-from hpt_trl.verifier.verdicts import accuracy_reward, final_answer, final_choice, format_reward, last_boxed
+from hpt_trl.verifier.verdicts import accuracy_reward, final_answer, final_choice, format_reward, judge, last_boxed
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,34 @@ def test_accuracy_reward_accepts_texts_and_conversations():
     assert accuracy_reward(texts, solutions) == [1.0, 0.0, 0.0, 1.0]
     chats = [[{"role": "assistant", "content": text}] for text in texts]
     assert accuracy_reward(chats, solutions) == [1.0, 0.0, 0.0, 1.0]
+
+
+UNCLOSED, CLOSED = r"Perhaps \boxed{5}, but wait", r"2 + 3</think> \boxed{5}"
+
+
+@pytest.mark.parametrize(
+    ("prompts", "opens_thinking", "expected"),
+    [
+        (["2+3?<think>\n"] * 2, None, [0.0, 1.0]),
+        (["2+3?"] * 2, None, [1.0, 1.0]),
+        # Of a conversation, the trainer knows what its template opens.
+        ([[{"role": "user", "content": "2+3?"}]] * 2, [True, True], [0.0, 1.0]),
+        ([[{"role": "user", "content": "2+3?"}]] * 2, [False, False], [1.0, 1.0]),
+    ],
+)
+def test_a_thought_that_the_prompt_opens_must_be_closed(prompts, opens_thinking, expected):
+    for reward in (accuracy_reward, format_reward):
+        options = {"prompts": prompts, "solution": ["5", "5"]}
+        assert reward(completions=[UNCLOSED, CLOSED], opens_thinking=opens_thinking, **options) == expected
+
+
+def test_the_prompt_decides_for_each_completion():
+    opened = [True, False]
+    assert accuracy_reward([UNCLOSED] * 2, ["5"] * 2, opens_thinking=opened) == [0.0, 1.0]
+    assert [str(verdict) for verdict in judge([UNCLOSED] * 2, ["5"] * 2, opens_thinking=opened)] == [
+        "unparseable answer",
+        "right",
+    ]
 
 
 def test_an_unparseable_solution_has_no_reward():
