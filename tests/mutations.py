@@ -23,7 +23,9 @@ HPT, BATCHES, LOSSES, COLLECTOR, FORWARDS, PACKING, DEMONSTRATIONS, DURABLE = (
     for name in ("hpt", "batches", "losses", "collector", "forwards", "row_packing", "demonstrations", "durable")
 )
 HINTS, HINTING, OF_HINTS = "hpt_trl/trainer/hints.py", "hpt_trl/trainer/hinting.py", "tests/trainer/test_hints.py"
-STEP = "hpt_trl/trainer/demonstration_step.py"
+STEP, IMAGES, LOGPS = (
+    f"hpt_trl/trainer/{name}.py" for name in ("demonstration_step", "image_columns", "deferred_logps")
+)
 RENDERING, THINKING = "hpt_trl/trainer/chat_rendering.py", "hpt_trl/common/thinking.py"
 CHECKPOINTS, MARKERS = "hpt_trl/durability/checkpoints.py", "hpt_trl/durability/markers.py"
 FILES = "hpt_trl/common/files.py"
@@ -36,6 +38,7 @@ OF_ALGORITHMS, OF_RULES = "tests/trainer/test_algorithms.py", "tests/trainer/tes
 OF_DEMONSTRATIONS, OF_FORWARDS = "tests/trainer/test_demonstration_loss.py", "tests/trainer/test_forwards.py"
 OF_RESUME, OF_FAULTS, OF_MARKERS = (f"tests/durability/test_{name}.py" for name in ("resume", "faults", "markers"))
 OF_FILES, OF_ADAPTERS = "tests/common/test_files.py", "tests/trainer/test_adapters.py"
+OF_IMAGES, OF_VISION = "tests/trainer/test_image_columns.py", "tests/trainer/test_vision.py"
 
 MUTATIONS = [
     # Gates: thresholds are inclusive, counts are rounded, and a gate decides only what it can know.
@@ -92,6 +95,17 @@ MUTATIONS = [
     Mutation(PACKING, '    "tool_mask",\n', "", OF_PACKING),
     Mutation(PACKING, '    "ref_per_token_logps",\n', "", f"{OF_FORWARDS} -k options2"),
     Mutation(PACKING, 'small["completion_mask"][len(rows) :] = 0', "pass", OF_PACKING),
+    # Images.
+    Mutation(PACKING, "len(rows) or has_images(small)", "len(rows)", OF_IMAGES),
+    Mutation(PACKING, "prompts.size(1) - left : prompts", ": prompts", OF_IMAGES),
+    Mutation(IMAGES, ' and not sum(batch["num_images"])', " and False", OF_IMAGES),
+    Mutation(STEP, "**image_inputs(batch)", "**{}", f"{OF_VISION} -k demonstrations_is_cross"),
+    Mutation(
+        LOGPS,
+        "kwargs |= {name: cast(dict, subset)[name] for name in IMAGE_COLUMNS if name in subset}",
+        "pass",
+        f"{OF_VISION} -k silent_rows",
+    ),
     # Demonstrations as tokens.
     Mutation(THINKING, "TAIL_TOKENS = 16", "TAIL_TOKENS = 2", OF_TOKENS),
     Mutation(DEMONSTRATIONS, "sort_keys=True, ", "", OF_TOKENS),

@@ -94,10 +94,7 @@ def check_before_loading(
         args,
         has_environment,
         needs_demonstrations=not gate_is_off or args.sft_warmup_steps > 0 or args.hint_fraction > 0,
-        supports_images=gate_is_off
-        and not args.hint_fraction
-        and algorithm.trl_rollouts
-        and args.max_tokens_per_forward is None,
+        supports_images=not args.hint_fraction and args.max_tokens_per_forward is None,
     )
     if args.sft_warmup_steps and (has_environment or not algorithm.rollouts):
         raise ValueError(
@@ -211,8 +208,8 @@ def _check_columns(columns: list[str], has_environment: bool, supports_images: b
     images = {"image", "images"} & set(columns)
     if images and not supports_images:
         raise ValueError(
-            f"Prompts with images are not supported here (columns {sorted(images)}): only TRL's own forward pass of a "
-            "complete micro-batch reads them. Remove the columns, or set gate='off' and no max_tokens_per_forward."
+            f"Prompts with images (columns {sorted(images)}) support neither hint_fraction nor max_tokens_per_forward. "
+            "Leave both at their defaults, and lower per_device_train_batch_size if memory is short."
         )
 
 
@@ -225,15 +222,15 @@ def _check_demonstrations(dataset: Dataset | IterableDataset, columns: list[str]
         )
 
 
-def check_tokenizer(tokenizer: Any, dataset: Dataset | IterableDataset | None) -> None:
-    """Reject a tokenizer that cannot end an answer or render the conversations of the data."""
-    if tokenizer.eos_token_id is None:
+def check_tokenizer(processing_class: Any, dataset: Dataset | IterableDataset | None) -> None:
+    """Reject a tokenizer or processor that cannot end an answer or render the conversations of the data."""
+    if getattr(processing_class, "tokenizer", processing_class).eos_token_id is None:
         raise ValueError(
             "The tokenizer has no EOS token, which ends answers and demonstrations. Set tokenizer.eos_token."
         )
     if not isinstance(dataset, Dataset) or "prompt" not in dataset.column_names:
         return
-    if not isinstance(dataset[0]["prompt"], str) and not tokenizer.chat_template:
+    if not isinstance(dataset[0]["prompt"], str) and not processing_class.chat_template:
         raise ValueError(
             "The prompts are conversations, but the tokenizer of the model has no chat template to render them. Use "
             "the instruct version of the model, set tokenizer.chat_template, or provide prompts as strings."

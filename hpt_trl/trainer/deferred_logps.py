@@ -14,6 +14,7 @@ from accelerate.utils import gather
 from torch import Tensor
 
 from hpt_trl.trainer.batches import RolloutBatch
+from hpt_trl.trainer.image_columns import IMAGE_COLUMNS
 from hpt_trl.trainer.row_packing import rollout_rows
 
 _COLUMNS = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")
@@ -63,6 +64,8 @@ class DeferredLogps:
             ids = torch.cat([subset["prompt_ids"], subset["completion_ids"]], dim=1)
             mask = torch.cat([subset["prompt_mask"], subset["completion_mask"]], dim=1)
             length = subset["completion_ids"].size(1)
+            kwargs = {name: value for name, value in kwargs.items() if name not in IMAGE_COLUMNS}
+            kwargs |= {name: cast(dict, subset)[name] for name in IMAGE_COLUMNS if name in subset}
         return compute(model, ids, mask, length, *args, **kwargs)[0]
 
     @torch.no_grad()
@@ -87,5 +90,6 @@ class DeferredLogps:
         # Every process makes the same number of forward passes.
         most = int(gather(torch.tensor([len(rows)], device=rows.device)).max())
         if most:
-            logps = compute(rollout_rows({name: cast(dict, batch)[name] for name in _COLUMNS}, rows, most))
+            columns = {name: cast(dict, batch)[name] for name in (*_COLUMNS, *IMAGE_COLUMNS) if name in batch}
+            logps = compute(rollout_rows(columns, rows, most))
             cast(Tensor, batch["old_per_token_logps"])[rows, : logps.size(1)] = logps[: len(rows)].float()

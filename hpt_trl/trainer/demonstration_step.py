@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate.utils import gather
@@ -13,6 +13,7 @@ from hpt_trl.algorithm.presets import ALGORITHMS
 from hpt_trl.trainer.batches import DemonstrationForward, GatedBatch, RowIndex, batch_of_prompts
 from hpt_trl.trainer.collector import Demonstrations
 from hpt_trl.trainer.forwards import demonstration_pass
+from hpt_trl.trainer.image_columns import columns_of_prompts, image_inputs, prompt_with_images
 from hpt_trl.trainer.losses import DemonstrationLoss, demonstration_loss
 
 
@@ -26,8 +27,9 @@ def batch_of_demonstrations(
         examples: B data rows.
         rows: where these rows are among those of all processes.
     """
-    prompt_ids = trainer._tokenize_prompts([example["prompt"] for example in examples])[0]
+    prompt_ids, images, fields = trainer._tokenize_prompts([prompt_with_images(example) for example in examples])
     batch = batch_of_prompts(prompt_ids, trainer._tokenizer.pad_token_id, trainer.accelerator.device)
+    cast(dict[str, Any], batch).update(columns_of_prompts(images, fields, trainer.accelerator.device))
     demonstrations = trainer._collector.collect(examples, batch, rows)
     decision = Decision.demonstrations_only(demonstrations.is_available_P)
     return trainer._collector.attach(batch, demonstrations, decision, rows), demonstrations, decision
@@ -48,6 +50,7 @@ def demonstration_losses(trainer: Any, model: Any, batch: DemonstrationForward) 
             labels=batch["labels"],
             fused_lm_head=True,
             demonstration=True,
+            **image_inputs(batch),
         )
     is_warmup = "sft_weight" in batch
     # Prompt tuning and p-tuning put virtual tokens before the sequence.

@@ -38,7 +38,14 @@ def prompt_identifier(example: Mapping[str, Any]) -> str:
     if example.get("prompt_id") is not None:
         return str(example["prompt_id"])
     content = example.get("prompt", dict(example))
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    images = {name: example[name] for name in ("image", "images") if example.get(name) is not None}
+    text = json.dumps([content, images] if images else content, sort_keys=True, default=_pixels)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _pixels(value: Any) -> str:
+    """A checksum of an image, whose text names its place in memory; the text of anything else."""
+    return hashlib.sha256(value.tobytes()).hexdigest() if hasattr(value, "tobytes") else str(value)
 
 
 def truncated(tokens: DemonstrationTokens, max_length: int) -> DemonstrationTokens:

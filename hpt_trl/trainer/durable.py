@@ -118,7 +118,7 @@ class DurableGRPOTrainer(PushingGRPOTrainer):
         for callback in (_TrainBeginCallback(self._on_train_begin), self._termination, EpochEndCallback()):
             self.add_callback(callback)
         check_launch(self.args, self.accelerator)
-        check_tokenizer(self._tokenizer, train_dataset)
+        check_tokenizer(self.processing_class, train_dataset)
         _check_columns(train_dataset)
         self._check_prompts(train_dataset)
 

@@ -22,6 +22,7 @@ from hpt_trl.trainer.batches import (
     RolloutForward,
     is_gated,
 )
+from hpt_trl.trainer.image_columns import TOKEN_TYPES, has_images, joined_images
 from hpt_trl.trainer.row_packing import (
     Batch,
     assign_rows,
@@ -105,14 +106,15 @@ def keep_micro_batch(batch: RolloutBatch, signal: Tensor, loss_type: str) -> For
         loss_type: TRL's option of that name.
     """
     rows, table = signal.nonzero().flatten(), _demonstration_table(batch)
-    counts = torch.tensor([[len(rows), len(table["labels"])]], device=signal.device)
+    trained = int((table["labels"] != -100).any(dim=1).sum())
+    counts = torch.tensor([[len(rows), trained]], device=signal.device)
     # Ranks must make the same passes in the same order: decide from the largest counts, not from this rank's.
     most_rows, most_demonstrations = gather(counts).amax(dim=0).tolist()
     columns = _rollout_columns(batch)
     rollouts = [columns if signal.all() else rollout_rows(columns, rows, most_rows)] if most_rows else []
     for rollout_pass in rollouts:
         rollout_pass["share"] = loss_scale_of_subset(loss_type, batch, rollout_pass)
-    demonstrations = [_demonstration_pass(table, range(len(table["labels"])))] if most_demonstrations else []
+    demonstrations = [demonstration_pass(batch)] if most_demonstrations else []
     return _micro_batch(cast(list[RolloutForward], rollouts), demonstrations, batch)
 
 
@@ -153,7 +155,7 @@ def _micro_batch(
 ) -> ForwardPasses:
     if not rollouts and not demonstrations:
         # With nothing to learn on any rank, an empty demonstration is the cheapest zero with a gradient.
-        demonstrations = [_demonstration_pass(_demonstration_table(generated), range(0))]
+        demonstrations = [_empty_pass(generated)]
     return {
         "rollouts": rollouts,
         "demonstrations": demonstrations,
@@ -161,12 +163,20 @@ def _micro_batch(
     }
 
 
+def _empty_pass(generated: RolloutBatch) -> DemonstrationForward:
+    table = _demonstration_table(generated)
+    return _demonstration_pass(table, range(len(table["labels"])) if has_images(generated) else range(0))
+
+
 def _rollout_columns(batch: RolloutBatch) -> Batch:
     return {name: column for name, column in batch.items() if name not in DEMONSTRATION_COLUMNS}
 
 
 def _demonstration_table(batch: RolloutBatch) -> Batch:
-    """The demonstrations with a weight above 0: sequences, weights, and the number of tokens of the step."""
+    """The demonstrations with a weight above 0: sequences, weights, and the number of tokens of the step.
+
+    Where prompts have images but none has a demonstration, it is one prompt with its images, to train nothing on.
+    """
     device = batch["advantages"].device
     no_tokens = torch.empty(0, 2, dtype=torch.long, device=device)
     table: Batch = dict.fromkeys(_SEQUENCES, no_tokens)
@@ -174,6 +184,8 @@ def _demonstration_table(batch: RolloutBatch) -> Batch:
     if not is_gated(batch):
         return table | {"demonstration_tokens": torch.zeros((), device=device)}
     rows = ((batch["demonstration_weight"] > 0) | (batch["off_policy_weight"] > 0)).nonzero().flatten()
+    if has_images(batch) and not len(rows):
+        rows = rows.new_zeros(1)
     if len(rows):
         columns = cast(Batch, batch)
         table = demonstration_rows(batch, rows) | {name: columns[name][rows] for name in WEIGHT_COLUMNS}
@@ -249,4 +261,5 @@ def _demonstration_pass(table: Mapping[str, Any], rows: Sequence[int]) -> Demons
         selected |= {name: zeros[:, 0].float() for name in WEIGHT_COLUMNS}
         return cast(DemonstrationForward, selected)
     width = int(selected["attention_mask"].sum(dim=1).max())
-    return cast(DemonstrationForward, selected | {name: selected[name][:, :width] for name in _SEQUENCES})
+    sequences = [name for name in (*_SEQUENCES, *TOKEN_TYPES) if name in selected]
+    return cast(DemonstrationForward, joined_images(selected | {name: selected[name][:, :width] for name in sequences}))

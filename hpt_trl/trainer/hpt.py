@@ -57,6 +57,7 @@ from hpt_trl.trainer.demonstrations import DemonstrationTokenizer, prompt_identi
 from hpt_trl.trainer.forwards import backward_each, regroup
 from hpt_trl.trainer.hinting import HintingGRPOTrainer, hint_unsolved
 from hpt_trl.trainer.hints import HintFractions, check_hints
+from hpt_trl.trainer.image_columns import IMAGE_COLUMNS
 from hpt_trl.trainer.losses import has_signal, rollout_losses, row_losses
 from hpt_trl.trainer.step_log import StepLog
 from hpt_trl.trainer.trl_hooks import (
@@ -241,7 +242,7 @@ class HPTTrainer(HintingGRPOTrainer):
         self._record(inputs, decision, batch, demonstrations, groups.solve_rates(), self._rows)
         if not is_rollouts_only(decision.weights):
             self._collector.attach(batch, demonstrations, decision, self._rows)
-        needs_all_rows = not is_gated(batch) or not self._can_skip_rows()
+        needs_all_rows = not is_gated(batch) or not self.args.skip_zero_signal_rollouts
         self._deferred_logps.compute_into(batch, None if needs_all_rows else self._has_signal(batch), is_hinted_B)
         return batch
 
@@ -297,7 +298,7 @@ class HPTTrainer(HintingGRPOTrainer):
             # Rollouts only: TRL's own micro-batches, bitwise.
             return inputs
         batches = self._buffered_inputs
-        can_skip = self._can_skip_rows() or not has_rollouts(inputs)
+        can_skip = self.args.skip_zero_signal_rollouts or not has_rollouts(inputs)
         self._buffered_inputs = regroup(
             batches,
             [self._has_signal(batch) | (not can_skip) for batch in batches],
@@ -307,11 +308,6 @@ class HPTTrainer(HintingGRPOTrainer):
             budget=self.args.max_tokens_per_forward,
         )
         return self._buffered_inputs[self._step % self.args.steps_per_generation]
-
-    def _can_skip_rows(self) -> bool:
-        """Whether rows without signal may be left out of the forward pass."""
-        # TRL arranges images, which tools may return on one rank only, for the rows it made.
-        return self.args.skip_zero_signal_rollouts and not self._is_vlm
 
     def _has_signal(self, batch: RolloutBatch) -> Tensor:
         """(B,) True where a rollout can change the policy, or what another rollout does to it."""
@@ -344,6 +340,7 @@ class HPTTrainer(HintingGRPOTrainer):
             torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1),
             batch["completion_ids"].size(1),
             compute_entropy=True,
+            **{name: column for name, column in batch.items() if name in IMAGE_COLUMNS},
         )
         losses_B_T, mask_B_T = rollout_losses(logps_B_T, entropies_B_T, batch, self.algorithm)
         losses_B = row_losses(losses_B_T, mask_B_T, self.loss_type, self.max_completion_length)

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from hpt_trl.trainer.image_columns import IMAGE_COLUMNS, TOKEN_TYPES, has_images, images_by_row, joined_images
+
 Batch = dict[str, Any]
 """TRL's batch: tensors and lists whose first dimension is the row, scalars (0-dim tensors), and None."""
 
@@ -121,6 +123,9 @@ def select_rows(batch: Mapping[str, Any], rows: Tensor) -> Batch:
     Args:
         batch: columns of B rows, 0-dim tensors, or None.
         rows: (R,) row numbers; may be empty or repeat a row.
+
+    Returns:
+        The rows, their images as lists with one entry per row.
     """
 
     def take(value: Any) -> Any:
@@ -128,14 +133,14 @@ def select_rows(batch: Mapping[str, Any], rows: Tensor) -> Batch:
             return value[rows] if value.ndim else value
         return [value[row] for row in rows.tolist()] if isinstance(value, list) else value
 
-    return {key: take(value) for key, value in batch.items()}
+    return {key: take(value) for key, value in images_by_row(batch).items()}
 
 
 def rollout_rows(batch: Mapping[str, Any], rows: Tensor, count: int) -> Batch:
     """Select rollouts, cut them to the longest, and fill up to `count` rows.
 
     TRL gathers per-row statistics, so every rank must pass the same number of rows: the fillers are copies whose
-    completion mask is zero. A rank without rows passes copies of one token.
+    completion mask is zero. A rank without rows passes copies of one token, or of a prompt with its images.
 
     Args:
         batch: TRL's batch of B rows.
@@ -154,10 +159,15 @@ def rollout_rows(batch: Mapping[str, Any], rows: Tensor, count: int) -> Batch:
         # Sequence-level ratios are (B, 1).
         if small.get(key) is not None and small[key].size(1) > 1:
             small[key] = small[key][:, :width]
-    # Prompts are padded on the left: the last column is always a real token.
-    width = int(small["prompt_mask"].sum(dim=1).max()) if len(rows) else 1
-    small["prompt_ids"], small["prompt_mask"] = small["prompt_ids"][:, -width:], small["prompt_mask"][:, -width:]
-    return small
+    # Prompts are padded on the left: the last column is always a real token. Images need their places in the prompt.
+    prompts, left = small["prompt_mask"], 1
+    if len(rows) or has_images(small):
+        left = int(prompts.sum(dim=1).max())
+    for key in TOKEN_TYPES:
+        if small.get(key) is not None:
+            small[key] = small[key][:, prompts.size(1) - left : prompts.size(1) + width]
+    small["prompt_ids"], small["prompt_mask"] = small["prompt_ids"][:, -left:], prompts[:, -left:]
+    return joined_images(small)
 
 
 def demonstration_rows(batch: Mapping[str, Any], rows: Tensor) -> Batch:
@@ -168,23 +178,33 @@ def demonstration_rows(batch: Mapping[str, Any], rows: Tensor) -> Batch:
 
     Args:
         batch: `prompt_ids`, `prompt_mask` (B, P), left-padded; `demonstration_ids`, `demonstration_mask` (B, T),
-            right-padded, the mask 1 on trained tokens.
+            right-padded, the mask 1 on trained tokens; and the columns of images.
         rows: (R,) row numbers, at least one.
 
     Returns:
-        `input_ids`, `attention_mask`, `labels` (R, L) for a causal LM; labels are -100 where nothing is learned.
+        `input_ids`, `attention_mask`, `labels` (R, L) for a causal LM; labels are -100 where nothing is learned. And
+        the columns of images, as in `select_rows`.
     """
     sequences, labels = [], []
     for row in rows.tolist():
         prompt = batch["prompt_ids"][row][batch["prompt_mask"][row].bool()]
         mask = batch["demonstration_mask"][row]
         # Tokens after the last trained one, padding included, contribute to no loss.
-        length = int(mask.nonzero().max()) + 1
+        length = int((mask * torch.arange(1, len(mask) + 1, device=mask.device)).max())
         ids, trained = batch["demonstration_ids"][row][:length], mask[:length].bool()
         sequences.append(torch.cat([prompt, ids]))
         labels.append(torch.cat([torch.full_like(prompt, -100), ids.masked_fill(~trained, -100)]))
     attention = [torch.ones_like(sequence) for sequence in sequences]
-    return {
+    images = select_rows({name: batch[name] for name in IMAGE_COLUMNS if name in batch}, rows)
+    for name in TOKEN_TYPES:
+        if name in images:
+            # Of the prompts; what follows has no images.
+            types = [
+                column[: mask.size(0)][mask.bool()] for column, mask in zip(images[name], batch["prompt_mask"][rows])
+            ]
+            padded = pad_sequence([*types, sequences[0].new_zeros(max(map(len, sequences)))], batch_first=True)
+            images[name] = padded[:-1]
+    return images | {
         "input_ids": pad_sequence(sequences, batch_first=True),
         "attention_mask": pad_sequence(attention, batch_first=True),
         "labels": pad_sequence(labels, batch_first=True, padding_value=-100),

@@ -240,10 +240,10 @@ def rows_are_independent(trainer: GRPOTrainer) -> bool:
     """Whether the loss of a rollout is the same in any micro-batch.
 
     `bnpo`, entropy bonus and auxiliary loss average over the tokens of a micro-batch; the entropy quantile is taken
-    over them.
+    over them. Images stay where TRL put them.
     """
     averages = trainer._entropy_bonus_enabled or trainer.aux_loss_enabled or trainer.top_entropy_quantile < 1.0
-    return not averages and _DENOMINATORS.get(trainer.loss_type) in ("rows", "generation")
+    return not (averages or trainer._is_vlm) and _DENOMINATORS.get(trainer.loss_type) in ("rows", "generation")
 
 
 def weights_are_sharded(trainer: GRPOTrainer) -> bool:

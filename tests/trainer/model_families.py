@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import transformers
 from torch.nn.functional import cross_entropy
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
 from hpt_trl.miniature.build import build_tokenizer
 from tests.tiny import ROWS
@@ -83,6 +83,13 @@ def trained_gradient(model: torch.nn.Module) -> torch.Tensor:
     return torch.cat([
         (torch.zeros_like(parameter) if parameter.grad is None else parameter.grad).flatten() for parameter in trained
     ])  # fmt: skip
+
+
+class LastGradient(TrainerCallback):
+    """Keeps the gradient of the trained parameters that the optimizer is about to use."""
+
+    def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
+        self.gradient = trained_gradient(model)
 
 
 def loop_gradient(model: torch.nn.Module, sequences: Sequence[tuple[list[int], list[int]]], **inputs) -> torch.Tensor:

@@ -13,16 +13,10 @@ from peft import (
     VeraConfig,
     get_peft_model,
 )
-from transformers import AutoModelForCausalLM, TrainerCallback
+from transformers import AutoModelForCausalLM
 
 from tests.tiny import make_trainer, relative_error, rollouts_gate
-from tests.trainer.model_families import (
-    EXACT,
-    build_family,
-    demonstrated_sequences,
-    loop_gradient,
-    trained_gradient,
-)
+from tests.trainer.model_families import EXACT, LastGradient, build_family, demonstrated_sequences, loop_gradient
 
 VIRTUAL = {"task_type": "CAUSAL_LM", "num_virtual_tokens": 4}
 ON_LAYERS = {"r": 4, "target_modules": "all-linear", "init_lora_weights": False}
@@ -44,13 +38,6 @@ ON_EXPERTS = LoraConfig(
     target_parameters=["mlp.experts.gate_up_proj", "mlp.experts.down_proj"],
     init_lora_weights=False,
 )
-
-
-class LastGradient(TrainerCallback):
-    """Keeps the gradient of the trained parameters that the optimizer is about to use."""
-
-    def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
-        self.gradient = trained_gradient(model)
 
 
 def adapted_trainer(model: str, folder: Path, adapter, **options):

@@ -115,10 +115,10 @@ def test_an_advantage_of_ones_own_sees_whole_groups(tiny_model, tmp_path):
         step_gradient(tiny_model, tmp_path, trainer=trainer | {"algorithm": Algorithm((torn,))})
 
 
-def test_pictures_the_estimators_forward_would_not_see_are_refused(tiny_model, tmp_path):
-    rows = ROWS.remove_columns("demonstration").add_column("image", ["x"] * len(ROWS))
-    with pytest.raises(ValueError, match="only TRL's own forward pass"):
-        make_trainer(tiny_model, tmp_path, rows=rows, algorithm="cispo")
+def test_images_that_a_token_budget_would_split_are_refused(tiny_model, tmp_path):
+    rows = ROWS.add_column("image", ["x"] * len(ROWS))
+    with pytest.raises(ValueError, match=r"Prompts with images \(columns \['image'\]\) support neither"):
+        make_trainer(tiny_model, tmp_path, rows=rows, max_tokens_per_forward=64)
 
 
 @pytest.mark.parametrize(("name", "share"), [("reinforce", 1.0), ("srft", 1.0), ("sft", 0.0), ("dr_grpo", 0.0)])

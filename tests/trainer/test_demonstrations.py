@@ -1,5 +1,6 @@
 import pytest
 from datasets import Dataset
+from PIL import Image
 from tokenizers import Tokenizer, models, normalizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -185,3 +186,11 @@ def test_a_template_that_raises_refuses_the_demonstration(tokenizer):
     turns = [{"role": "tool", "content": "4"}, {"role": "assistant", "content": "four"}]
     with pytest.raises(ValueError, match="no tools here"):
         tokenized(tokenizer, turns)
+
+
+def test_the_images_of_a_prompt_are_a_part_of_its_identifier():
+    def identifier(color, **columns):
+        return prompt_identifier({"prompt": "a", **columns, "image": Image.new("RGB", (2, 2), color)})
+
+    assert identifier("red") == identifier("red", solution="1") != identifier("blue")
+    assert identifier("red") != prompt_identifier({"prompt": "a", "image": None}) == prompt_identifier({"prompt": "a"})

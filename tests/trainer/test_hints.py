@@ -213,7 +213,10 @@ def no_tool(x: int) -> int:
         ({"algorithm": "luffy"}, "needs the gate and the policy gradient of algorithm='hpt'"),
         ({"algorithm": "srft"}, "needs the gate and the policy gradient of algorithm='hpt'"),
         ({"gate": "off", "rows": ROWS.remove_columns("demonstration")}, "No row of the training data has a demonstr"),
-        ({"gate": "off", "rows": ROWS.add_column("image", [""] * 16)}, "Prompts with images are not supported"),
+        (
+            {"gate": "off", "rows": ROWS.add_column("image", [""] * 16)},
+            "Prompts with images .* support neither",
+        ),
         ({"hint_fraction": 1.0}, r"hint_fraction must be in \[0, 1\)"),
     ],
 )
