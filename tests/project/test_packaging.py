@@ -149,3 +149,12 @@ def test_the_citation_agrees_with_the_package():
     assert citation["license"] == PROJECT["project"]["license"]
     assert citation["repository-code"] == REPOSITORY
     assert {"message", "title", "authors"} <= set(citation)
+
+
+def test_every_address_to_install_from_is_the_one_of_pyproject():
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.splitlines()
+    named = {}
+    for name in listed:
+        if name.endswith((".md", ".py", ".ipynb", ".cff", ".toml")):
+            named |= dict.fromkeys(re.findall(r"git\+https://[\w.-]+/[\w./-]+", (ROOT / name).read_text()), name)
+    assert set(named) == {f"git+{REPOSITORY}"}, named
