@@ -33,11 +33,11 @@ class HPTConfig(DurableGRPOConfig):
 
     Args:
         algorithm (`str`, *optional*, defaults to `"hpt"`):
-            Preset of the unified estimator to train with (arXiv 2509.04419, table 1). `"hpt"`, `"luffy"` and `"chord"`
-            use TRL's own loss on rollouts, its clip included; `"srft"`, `"reinforce"`, `"ppo"`, `"grpo"`, `"dr_grpo"`,
-            `"cispo"` and `"gspo"` use the estimator's, averaged as `loss_type` "grpo" or "dr_grpo" does; `"sft"`
-            generates nothing. Only `"hpt"` has a gate to set. An `Algorithm` of your own is passed to
-            `HPTTrainer(algorithm=...)`.
+            Preset of the unified estimator to train with (arXiv 2509.04419, table 1). `"hpt"`, `"luffy"`, `"chord"`,
+            `"chord_mu"` and `"chord_phi"` use TRL's own loss on rollouts, its clip included; `"srft"`, `"reinforce"`,
+            `"ppo"`, `"grpo"`, `"dr_grpo"`, `"cispo"` and `"gspo"` use the estimator's, averaged as `loss_type` "grpo"
+            or "dr_grpo" does; `"sft"` generates nothing. Only `"hpt"` has a gate to set. An `Algorithm` of your own is
+            passed to `HPTTrainer(algorithm=...)`.
         gate (`str`, *optional*, defaults to `"switch"`):
             How the solve rate of a prompt becomes the weights of its rollouts and its demonstration: `"switch"`
             (demonstration up to `gate_threshold`, rollouts above), `"linear"` (the solve rate for the rollouts, the
@@ -79,14 +79,17 @@ class HPTConfig(DurableGRPOConfig):
             its prompt on rollouts only).
         sft_warmup_steps (`int`, *optional*, defaults to `0`):
             Maximum number of optimizer steps that train on demonstrations only, by SFT, before the gate acts and before
-            anything is generated. A step trains on as many different demonstrations as it would have rollouts. With
+            anything is generated. A step trains on as many different demonstrations as it has prompts. With
             `gate="off"`, the run is SFT followed by GRPO. Source: arXiv 2512.11470 and 2604.23747, which find that RL
             should begin when SFT has converged.
+        sft_warmup_learning_rate (`float`, *optional*):
+            Learning rate of these steps; the scheduler's rate is scaled accordingly. `None`: `learning_rate`. SFT
+            usually needs a higher one than RL.
         sft_warmup_window (`int`, *optional*, defaults to `10`):
             Optimizer steps between two measurements of the mean loss on held-out demonstrations.
         sft_warmup_tolerance (`float`, *optional*, defaults to `0.02`):
             The warm-up ends when that loss has improved by less than this fraction within one window.
-        sft_warmup_holdout (`float`, *optional*, defaults to `0.05`):
+        sft_warmup_holdout (`float`, *optional*, defaults to `0.1`):
             Share of the training rows with a demonstration, at most 256 rows, that is held out of the warm-up to
             measure that loss if `eval_dataset` has no demonstrations. They take part in training afterwards. 0: the
             warm-up has its maximum length, as it has with a stream.
@@ -97,7 +100,7 @@ class HPTConfig(DurableGRPOConfig):
             this is the share to start with. The gate decides as before, so that the demonstration is also trained on
             unless `sft_weight` is 0 or `gate` is `"off"`. Source: arXiv 2601.18779 (POPE) and 2506.17211 (BREAD).
         skip_zero_signal_rollouts (`bool`, *optional*, defaults to `True`):
-            In a step where the gate acts, compute only the rollouts with a non-zero gradient. The gradient is the same;
+            Compute only the rollouts with a non-zero gradient, unless the gate is off. The gradient is the same;
             entropy and clip metrics are then those of these rollouts. `drop_silent_rows` is its deprecated name.
         max_tokens_per_forward (`int`, *optional*):
             Maximum number of tokens, prompts and padding included, that one forward pass with a gradient computes; a
@@ -180,6 +183,9 @@ class HPTConfig(DurableGRPOConfig):
     sft_warmup_steps: int = field(
         default=0, metadata={"help": "Maximum number of optimizer steps of SFT before the gate acts; 0: none."}
     )
+    sft_warmup_learning_rate: float | None = field(
+        default=None, metadata={"help": "Learning rate of the warm-up; none: learning_rate."}
+    )
     sft_warmup_window: int = field(
         default=10, metadata={"help": "Optimizer steps between two measurements of the held-out loss in the warm-up."}
     )
@@ -188,7 +194,7 @@ class HPTConfig(DurableGRPOConfig):
         metadata={"help": "End the warm-up when the held-out loss improves by less than this fraction."},
     )
     sft_warmup_holdout: float = field(
-        default=0.05,
+        default=0.1,
         metadata={"help": "Share of demonstrations held out of the warm-up to measure the loss; 0: none."},
     )
     hint_fraction: float = field(
@@ -196,7 +202,7 @@ class HPTConfig(DurableGRPOConfig):
         metadata={"help": "Share of the demonstration from which unsolved prompts are generated again; 0: none."},
     )
     skip_zero_signal_rollouts: bool = field(
-        default=True, metadata={"help": "Where the gate acts, compute only rollouts with a non-zero gradient."}
+        default=True, metadata={"help": "Unless the gate is off, compute only rollouts with a non-zero gradient."}
     )
     drop_silent_rows: bool | None = field(default=None, metadata={"help": "Deprecated: use skip_zero_signal_rollouts."})
     max_tokens_per_forward: int | None = field(
@@ -251,6 +257,12 @@ class HPTConfig(DurableGRPOConfig):
             )
 
     def _check_warmup(self) -> None:
+        rate = self.sft_warmup_learning_rate
+        if rate is not None and not (rate > 0 and math.isfinite(rate) and self.learning_rate > 0):
+            raise ValueError(
+                f"sft_warmup_learning_rate and learning_rate must be finite and above 0, got {rate} and "
+                f"{self.learning_rate}: the scheduler's rate is scaled by their ratio."
+            )
         if self.sft_warmup_steps < 0 or self.sft_warmup_window < 1:
             raise ValueError(
                 "sft_warmup_steps must be at least 0 and sft_warmup_window at least 1, got "

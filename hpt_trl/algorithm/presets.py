@@ -36,6 +36,7 @@ from hpt_trl.algorithm.estimator import (
 from hpt_trl.algorithm.gate import Gate, annealed_gate, constant_gate
 
 SFT = Estimator(current_policy, ones, log_likelihood)
+UNCERTAIN_SFT = replace(SFT, advantage=token_uncertainty)
 REINFORCE = Estimator(current_policy, signs, log_likelihood)
 PPO = Estimator(old_policy, given, ratio, clip)
 GRPO = replace(PPO, advantage=partial(group_advantages, scale=True), needs_groups=True)
@@ -68,15 +69,20 @@ def demonstrations_only(options: Any) -> Gate:
     return partial(constant_gate, rollouts=0.0, demonstration=1.0)
 
 
+def small_share(options: Any) -> Gate:
+    """CHORD-phi's fixed mu: 0.1 for every demonstration, 0.9 for the rollouts. Source: CHORD, arXiv 2508.11408."""
+    return partial(constant_gate, rollouts=0.9, demonstration=0.1)
+
+
 def annealed_over_first_half(options: Any) -> Gate:
-    """CHORD's mu, annealed over the first half of `options.max_steps`.
+    """CHORD-mu's share of demonstrations, annealed over the first half of `options.max_steps`.
 
     Raises:
         ValueError: if `max_steps` is not set.
     """
     if options.max_steps <= 0:
         raise ValueError(
-            f"algorithm='chord' anneals its mixture over the first half of max_steps, got max_steps="
+            f"algorithm={options.algorithm!r} anneals its mixture over the first half of max_steps, got max_steps="
             f"{options.max_steps}: set it."
         )
     return partial(annealed_gate, steps=max(1, options.max_steps // 2))
@@ -98,8 +104,8 @@ class Algorithm:
     Example:
         >>> ALGORITHMS["hpt"] == Algorithm(rollouts=(DR_GRPO,), demonstrations=(SFT,), trl_rollouts=True)
         True
-        >>> sorted(ALGORITHMS)
-        ['chord', 'cispo', 'dr_grpo', 'grpo', 'gspo', 'hpt', 'luffy', 'ppo', 'reinforce', 'sft', 'srft']
+        >>> " ".join(sorted(ALGORITHMS))
+        'chord chord_mu chord_phi cispo dr_grpo grpo gspo hpt luffy ppo reinforce sft srft'
     """
 
     rollouts: tuple[Estimator, ...] = ()
@@ -183,12 +189,9 @@ for _name, _algorithm in {
         (replace(SFT, advantage=srft_demonstration), JOINT_OFF_POLICY),
         joint_group=True,
     ),
-    "chord": Algorithm(
-        (GRPO,),
-        (replace(SFT, advantage=token_uncertainty),),
-        trl_rollouts=True,
-        fixed_gate=annealed_over_first_half,
-    ),
+    "chord": Algorithm((GRPO,), (UNCERTAIN_SFT,), trl_rollouts=True, fixed_gate=annealed_over_first_half),
+    "chord_mu": Algorithm((GRPO,), (SFT,), trl_rollouts=True, fixed_gate=annealed_over_first_half),
+    "chord_phi": Algorithm((GRPO,), (UNCERTAIN_SFT,), trl_rollouts=True, fixed_gate=small_share),
     "hpt": Algorithm((DR_GRPO,), (SFT,), trl_rollouts=True),
 }.items():
     register(_name, _algorithm)

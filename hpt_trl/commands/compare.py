@@ -27,7 +27,8 @@ def main(argv: Sequence[str]) -> None:
         comparison = Comparison(args, report_progress=say)
         comparison.run()
         summary = summarize(args, comparison.results, comparison.rates, comparison.folder / "runs")
-        path = write_report(summary, comparison.folder / ("report_small" if args.small else "report"))
+        kind = "report_small" if args.small else "report_map" if args.regimes else "report"
+        path = write_report(summary, comparison.folder / kind)
         say(f"Report written to {path}.")
 
 

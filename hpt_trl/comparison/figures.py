@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from hpt_trl.comparison.regime_map import draw_map, map_scores
 from hpt_trl.comparison.statistics import interval
 from hpt_trl.comparison.summary import AVERAGES, Summary
 from hpt_trl.comparison.tables import AVERAGE_TITLES, title_of
@@ -16,8 +17,9 @@ from hpt_trl.evaluation.scores import pass_at_k
 # Okabe and Ito's colors, which color-blind readers can distinguish. A method has the same color in all figures.
 _COLORS = {
     "base": "#999999", "sft": "#E69F00", "grpo": "#0072B2", "sft_grpo": "#009E73", "luffy": "#CC79A7",
-    "srft": "#56B4E9", "chord": "#8C564B", "hpt": "#D55E00", "warmup_hpt": "#000000", "warmup_grpo": "#7F7F00",
-    "hint_hpt": "#F0E442", "warmup_hint_hpt": "#882255",
+    "srft": "#56B4E9", "chord": "#8C564B", "hpt": "#D55E00", "warmup_hpt": "#000000", "flat_hpt": "#F0E442",
+    "flat_grpo": "#7F7F00", "dr_grpo": "#56499E", "chord_mu": "#8C564B", "chord_phi": "#C49C94",
+    "hint_hpt": "#AA4499", "warmup_hint_hpt": "#882255",
 }  # fmt: skip
 
 
@@ -49,6 +51,11 @@ def draw_all(summary: Summary, folder: Path) -> dict[str, str]:
             "Test problems that only one method solves in at least half of its samples, at equal compute; problems "
             "that the base model solves are excluded.",
             lambda: solved_alone(summary, model),
+        ),
+        (
+            "map.png",
+            "Accuracy in every regime of demonstrations at equal compute, with 95% intervals over seeds.",
+            lambda: draw_map(summary, _COLORS) if len(map_scores(summary, "compute")) > 1 else None,
         ),
     ]
     for name, caption, draw in figures:

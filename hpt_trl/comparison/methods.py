@@ -60,6 +60,11 @@ class Phase:
     options: Mapping[str, Any] = field(default_factory=dict)
     make_gate: Callable[[Recipe], Gate] | None = None
 
+    @property
+    def has_warmup(self) -> bool:
+        """Whether it begins with HPTTrainer's own SFT warm-up."""
+        return bool(self.options.get("sft_warmup_steps"))
+
 
 @dataclass(frozen=True)
 class Method:
@@ -67,6 +72,11 @@ class Method:
 
     title: str
     phases: tuple[Phase, ...]
+
+    @property
+    def begins_with_sft(self) -> bool:
+        """Whether other training follows SFT, which then has the learning rate found for SFT."""
+        return len(self.phases) > 1 or any(phase.has_warmup for phase in self.phases)
 
 
 def _hpt(title: str, make_gate: Callable[[Recipe], Gate] | None = None, **options: Any) -> Method:
@@ -103,8 +113,11 @@ def _mixed_gate(recipe: Recipe) -> Gate:
     return gate
 
 
-# At most half of the first budget's steps, and fewer if the loss on held-out demonstrations is flat.
-_WARMUP: dict[str, Any] = {"sft_warmup_steps": 30, "sft_warmup_window": 5}
+# Half of the first budget's steps, as in SFT then GRPO, unless the loss on held-out demonstrations is flat before.
+_WARMUP: dict[str, Any] = {"sft_warmup_steps": 30}
+_UNTIL_FLAT: dict[str, Any] = {"sft_warmup_steps": _UNLIMITED_STEPS}
+# With any max_tokens_per_forward, rollouts without signal are skipped as with HPT's gate.
+_ROLLOUTS_ONLY: dict[str, Any] = {"gate": "off", "max_tokens_per_forward": 1_000_000}
 
 METHODS: dict[str, Method] = {
     "base": Method("base", ()),
@@ -114,22 +127,25 @@ METHODS: dict[str, Method] = {
     "luffy": _of_algorithm("LUFFY", "luffy"),
     "srft": _of_algorithm("SRFT", "srft"),
     "chord": _of_algorithm("CHORD", "chord", make_gate=_chord_gate),
+    "chord_mu": _of_algorithm("CHORD-mu", "chord_mu", make_gate=_chord_gate),
+    "chord_phi": _of_algorithm("CHORD-phi", "chord_phi"),
+    "dr_grpo": _hpt("Dr. GRPO", **_ROLLOUTS_ONLY),
+    "flat_grpo": _hpt("SFT until flat, then Dr. GRPO", **_ROLLOUTS_ONLY, **_UNTIL_FLAT),
     "hpt": _hpt("HPT"),
-    "warmup_hpt": _hpt("warm-up, then HPT", **_WARMUP),
+    "warmup_hpt": _hpt("SFT warm-up, then HPT", **_WARMUP),
+    "flat_hpt": _hpt("SFT until flat, then HPT", **_UNTIL_FLAT),
     "hint_hpt": _hpt("HPT with hinted rollouts", hint_fraction=0.5),
-    "warmup_hint_hpt": _hpt("warm-up, then HPT with hinted rollouts", hint_fraction=0.5, **_WARMUP),
-    "warmup_grpo": _hpt("warm-up, then rollouts only", gate="off", **_WARMUP),
+    "warmup_hint_hpt": _hpt("SFT warm-up, then HPT with hinted rollouts", hint_fraction=0.5, **_WARMUP),
 }
 """In the order of the tables."""
 
 MAIN_METHODS = ("base", "sft", "grpo", "sft_grpo", "luffy", "srft", "chord", "hpt")
 """Methods of the main table."""
 
-WITHOUT_DEMONSTRATIONS = ("base", "grpo")
+WITHOUT_DEMONSTRATIONS = ("base", "grpo", "dr_grpo")
 
 ABLATIONS: dict[str, Method] = {
-    # The same Dr. GRPO loss as HPT. With any max_tokens_per_forward, rollouts without signal are skipped here too.
-    "gate_off": _hpt("gate off, rollouts only", gate="off", max_tokens_per_forward=1_000_000),
+    "gate_off": _hpt("gate off, rollouts only", **_ROLLOUTS_ONLY),
     "gate_1_of_8": _hpt("gate threshold 1/8", gate_threshold=1 / 8),
     "gate_2_of_8": _hpt("gate threshold 2/8", gate_threshold=2 / 8),
     "arm_off_policy": _hpt("off-policy loss instead of SFT", make_gate=_off_policy_gate),
@@ -163,6 +179,7 @@ def build_trainer(
     seed: int,
     folder: Path,
     callbacks: Sequence[TrainerCallback],
+    warmup_learning_rate: float | None = None,
 ) -> Trainer:
     """The trainer of one phase, for one CPU thread.
 
@@ -176,6 +193,7 @@ def build_trainer(
         seed: seed of the data order and the rollouts.
         folder: output folder of the trainer.
         callbacks: callbacks, one of which must stop the training unless `max_steps` is set afterwards.
+        warmup_learning_rate: of HPTTrainer's SFT warm-up, for phases that have one.
     """
     common = _common_options(learning_rate, seed, folder) | {"bf16": recipe.bf16}
     shared: dict[str, Any] = {"model": model, "processing_class": tokenizer, "callbacks": list(callbacks)}
@@ -191,6 +209,8 @@ def build_trainer(
     shared |= {"reward_funcs": accuracy_reward, "train_dataset": Dataset.from_list(list(rows))}
     if phase.trainer == "grpo":
         return GRPOTrainer(args=GRPOConfig(**common), **shared)
+    if phase.has_warmup:
+        common["sft_warmup_learning_rate"] = warmup_learning_rate
     gate = phase.make_gate and phase.make_gate(recipe)
     return HPTTrainer(args=HPTConfig(**common, **phase.options), gate=gate, **shared)
 

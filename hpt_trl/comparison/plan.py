@@ -7,7 +7,7 @@ from typing import Any
 
 from hpt_trl.comparison.methods import ABLATIONS, METHODS, WITHOUT_DEMONSTRATIONS
 from hpt_trl.comparison.pool import Task, run_tasks
-from hpt_trl.comparison.runs import Run, execute, read_result, run_settings
+from hpt_trl.comparison.runs import MAP_STAGE, Run, execute, read_result, run_settings
 from hpt_trl.comparison.settings import CompareArguments
 from hpt_trl.comparison.statistics import interval
 from hpt_trl.miniature.bases import BASES, base_folder, build_base
@@ -50,6 +50,7 @@ class Comparison:
             self._run_all(ablation_runs(self.args, self.rates))
         if self.args.textbook and any(name not in WITHOUT_DEMONSTRATIONS for name in self.args.methods):
             self._run_all(textbook_runs(self.args, self.rates))
+        self._run_all(map_runs(self.args, self.rates))
 
     def _build_bases(self) -> None:
         missing = [name for name in self.args.models if not self.base(name).exists()]
@@ -95,11 +96,11 @@ def size_of(model: str) -> str:
 
 
 def searches(args: CompareArguments) -> list[list[str]]:
-    """Methods in the order of their learning rate searches: SFT then GRPO needs SFT's learning rate first."""
+    """Methods in the order of their learning rate searches: those that begin with SFT need that of SFT first."""
     trained = [name for name in args.methods if METHODS[name].phases]
-    single_phase = [name for name in trained if len(METHODS[name].phases) == 1]
-    multi_phase = [name for name in trained if name not in single_phase]
-    return [names for names in (single_phase, multi_phase) if names]
+    after_sft = [name for name in trained if METHODS[name].begins_with_sft]
+    others = [name for name in trained if name not in after_sft]
+    return [names for names in (others, after_sft) if names]
 
 
 def search_runs(args: CompareArguments, methods: list[str], rates: Rates) -> list[Run]:
@@ -151,15 +152,24 @@ def ablation_runs(args: CompareArguments, rates: Rates) -> list[Run]:
 
 def textbook_runs(args: CompareArguments, rates: Rates) -> list[Run]:
     """Methods that use demonstrations, on textbook demonstrations, with the learning rates of the main runs."""
+    return [run for seed in args.seeds for run in _demonstrated_runs("textbook", args, rates, seed)]
+
+
+def map_runs(args: CompareArguments, rates: Rates) -> list[Run]:
+    """Methods that use demonstrations, in every regime, with the learning rates of the main runs."""
+    stages = [f"{MAP_STAGE}{name}" for name in args.regimes]
+    return [run for seed in args.seeds for stage in stages for run in _demonstrated_runs(stage, args, rates, seed)]
+
+
+def _demonstrated_runs(stage: str, args: CompareArguments, rates: Rates, seed: int) -> list[Run]:
+    """One run of every method that uses demonstrations, on the first model."""
     model = args.models[0]
     methods = [name for name in args.methods if name not in WITHOUT_DEMONSTRATIONS]
     return [
-        Run("textbook", model, name, seed, rates[size_of(model), name], _first_rate(name, model, rates))
-        for seed in args.seeds
-        for name in methods
+        Run(stage, model, name, seed, rates[size_of(model), name], _first_rate(name, model, rates)) for name in methods
     ]
 
 
 def _first_rate(method: str, model: str, rates: Rates) -> float | None:
-    """Learning rate of a first SFT phase: the one found for SFT. None if the method has a single phase."""
-    return rates[size_of(model), "sft"] if len(METHODS[method].phases) > 1 else None
+    """Learning rate of the SFT that a method begins with: the one found for SFT. None if it does not."""
+    return rates[size_of(model), "sft"] if METHODS[method].begins_with_sft else None

@@ -8,6 +8,8 @@ from typing import Any
 from hpt_trl.common.files import write_atomically
 from hpt_trl.comparison.figures import draw_all
 from hpt_trl.comparison.methods import WITHOUT_DEMONSTRATIONS
+from hpt_trl.comparison.regime_map import map_parts
+from hpt_trl.comparison.runs import MAP_STAGE
 from hpt_trl.comparison.summary import BUDGETS, Scores, Summary
 from hpt_trl.comparison.tables import (
     base_table,
@@ -50,6 +52,8 @@ def tables_text(summary: Summary) -> str:
         parts += _ablation_parts(summary)
     if "textbook" in stages:
         parts += _textbook_parts(summary)
+    if any(stage.startswith(MAP_STAGE) for stage in stages):
+        parts += map_parts(summary)
     if "search" in stages:
         parts += _search_parts(summary)
     return "\n\n".join(parts)
@@ -115,7 +119,7 @@ def _search_parts(summary: Summary) -> list[str]:
 
 def _with_tests(scores: Scores) -> list[str]:
     """The main table and, if HPT is among the methods, its differences to the others."""
-    if "hpt" not in scores.methods:
+    if scores.reference is None:
         return [main_table(scores)]
     return [main_table(scores), difference_table(scores), significance_text(scores)]
 
@@ -137,7 +141,7 @@ def _settings_text(summary: Summary) -> str:
         "pass 2, and generation is included.\n\n"
         f"Accuracy in %: {args['test_problems']} held-out problems per suite, {args['test_samples']} samples per "
         f"problem at temperature {args['temperature']:g}; ± is half the width of the 95% t interval over seeds; the "
-        "best value of each column is bold. p: t test of the difference to HPT, paired by seed, with Holm's correction "
+        "best value of each column is bold. p: t test of the difference, paired by seed, with Holm's correction "
         "for the number of methods. All seeds share the same models and held-out problems, so intervals and tests "
         "apply to these only. The out-of-distribution suites do not occur in post-training; pretraining contained easy "
         "problems of these suites too.\n\n"

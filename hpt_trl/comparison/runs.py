@@ -1,9 +1,8 @@
 """One run: trains a base model with one method, evaluates it, and writes the result to its own folder."""
 
 import json
-import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,12 +21,15 @@ from hpt_trl.comparison.methods import (
     fresh_copy,
     phase_steps,
 )
+from hpt_trl.comparison.regimes import REGIMES, regime_rows, with_few_demonstrations
 from hpt_trl.comparison.settings import CompareArguments
 from hpt_trl.miniature.bases import fingerprint
 from hpt_trl.miniature.families import training_rows
 
 RESULT = "result.json"
 CONFIG = "config.json"
+MAP_STAGE = "map/"
+"""Stage of the runs in a regime, before the regime's name."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,12 @@ class Run:
     """One method on one base model with one seed.
 
     Args:
-        stage: "search", "main", "ablation" or "textbook".
+        stage: "search", "main", "ablation", "textbook", or "map/" and a regime.
         model: name of the base model.
         method: name of the method or ablation.
         seed: seed of the data, their order and the rollouts.
         learning_rate: learning rate of the last phase.
-        first_learning_rate: learning rate of the phase before it, if there is one.
+        first_learning_rate: learning rate of the phase before it, or of its warm-up, if there is one.
         has_passes: whether to measure pass@k.
     """
 
@@ -62,7 +64,7 @@ class Run:
 def run_settings(run: Run, args: CompareArguments) -> dict[str, Any]:
     """All settings that a run's result depends on."""
     irrelevant = {"output_dir", "models", "methods", "seeds", "search_seeds", "learning_rates", "ablations",
-                  "textbook", "small", "processes"}  # fmt: skip
+                  "regimes", "textbook", "small", "processes"}  # fmt: skip
     settings = {name: value for name, value in asdict(args).items() if name not in irrelevant}
     if args.demonstrations is None:
         del settings["demonstrations"]  # runs from before the option have the same settings
@@ -149,10 +151,11 @@ def _budget_callback(run: Run, args: CompareArguments, tokenizer: Any, eval_resu
     )
 
 
-def with_few_demonstrations(rows: Sequence[dict[str, Any]], count: int, seed: int) -> list[dict[str, Any]]:
-    """The rows, of which only `count`, drawn by the seed, keep their demonstration."""
-    kept = set(random.Random(seed).sample(range(len(rows)), count))
-    return [row if index in kept else row | {"demonstration": ""} for index, row in enumerate(rows)]
+def _training_rows(run: Run, args: CompareArguments) -> list[dict[str, Any]]:
+    if run.stage.startswith(MAP_STAGE):
+        return regime_rows(REGIMES[run.stage.removeprefix(MAP_STAGE)], args.training_problems, run.seed)
+    rows = training_rows(args.training_problems, run.seed, textbook=run.stage == "textbook")
+    return rows if args.demonstrations is None else with_few_demonstrations(rows, args.demonstrations, run.seed)
 
 
 def _train(
@@ -165,20 +168,19 @@ def _train(
     if not phases:
         for budget in ("steps", "compute"):
             callback.at_budget(budget, model)
-    rows = training_rows(args.training_problems, run.seed, textbook=run.stage == "textbook")
-    if args.demonstrations is not None:
-        rows = with_few_demonstrations(rows, args.demonstrations, run.seed)
+    rows = _training_rows(run, args)
     recipe = Recipe(args.prompts_per_step, args.num_generations, args.steps)
     log: list[dict[str, Any]] = []
     for number, phase in enumerate(phases, 1):
         is_last = number == len(phases)
-        rate = run.learning_rate if is_last else run.first_learning_rate
+        rate = run.learning_rate if is_last else float(run.first_learning_rate or 0)
         callback.phase_end = None if is_last else phase_steps(phase, args.steps)
         model = fresh_copy(model, base)
         callback.counter.attach(model)
         trainer = build_trainer(
-            phase, recipe, model, tokenizer, rows, float(rate or 0), run.seed, folder / "trainer", [callback]
-        )
+            phase, recipe, model, tokenizer, rows, rate, run.seed, folder / "trainer", [callback],
+            warmup_learning_rate=run.first_learning_rate,
+        )  # fmt: skip
         trainer.train()
         log += [{"phase": phase.trainer, **entry} for entry in trainer.state.log_history]
     return log

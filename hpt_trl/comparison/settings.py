@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from hpt_trl.comparison.methods import MAIN_METHODS, METHODS
+from hpt_trl.comparison.regimes import REGIMES
 from hpt_trl.miniature.bases import BASES
 
 _SMALL_METHODS = ("base", "sft", "grpo", "hpt")
@@ -69,14 +70,19 @@ class CompareArguments:
         default=True,
         metadata={"help": "Also train the first model on demonstrations that give only the answer of easy problems."},
     )
+    regimes: list[str] = field(
+        default_factory=list,
+        metadata={"help": f"Also train the first model in these regimes of demonstrations, from {', '.join(REGIMES)}."},
+    )
     small: bool = field(default=False, metadata={"help": "Run only the first model, two seeds, and SFT, GRPO and HPT."})
     processes: int = field(default=2, metadata={"help": "Number of parallel runs, one thread each."})
 
     def __post_init__(self) -> None:
-        self.models, self.methods = list(self.models), list(self.methods)
+        self.models, self.methods, self.regimes = list(self.models), list(self.methods), list(self.regimes)
         if self.small:
             self.models, self.seeds = self.models[:1], self.seeds[:2]
             self.ablations = self.textbook = False
+            self.regimes = self.regimes[:1]
             self.methods = [name for name in _SMALL_METHODS if name in self.methods]
         _check_names(self)
         for name in ("steps", "compute", "training_problems", "prompts_per_step", "test_problems", "test_samples",
@@ -112,8 +118,19 @@ def _check_names(args: CompareArguments) -> None:
         unknown = [value for value in getattr(args, name) if value not in known]
         if unknown or not getattr(args, name):
             raise ValueError(f"{name} must be from {', '.join(known)}, got {unknown or 'none'}.")
-    if "sft_grpo" in args.methods and "sft" not in args.methods:
-        raise ValueError("sft_grpo starts with SFT at SFT's learning rate: add sft to methods or remove sft_grpo.")
+    unknown = [name for name in args.regimes if name not in REGIMES]
+    if unknown:
+        raise ValueError(f"regimes must be from {', '.join(REGIMES)}, got {unknown}.")
+    too_large = [name for name in args.regimes if (REGIMES[name].demonstrations or 1) > args.training_problems]
+    if too_large:
+        raise ValueError(
+            f"{', '.join(too_large)}: has more demonstrations than training_problems ({args.training_problems})."
+        )
+    after_sft = [name for name in args.methods if METHODS[name].begins_with_sft]
+    if after_sft and "sft" not in args.methods:
+        raise ValueError(
+            f"{', '.join(after_sft)}: begins with SFT at SFT's learning rate. Add sft to methods, or remove it."
+        )
     if not args.seeds or not args.search_seeds or not args.learning_rates:
         raise ValueError("seeds, search_seeds and learning_rates must each contain at least one value.")
     shared = set(args.seeds) & set(args.search_seeds)

@@ -164,13 +164,17 @@ class Scores:
         """Mean and 95% confidence interval over seeds."""
         return interval(self.by_seed(method, column))
 
+    @property
+    def reference(self) -> str | None:
+        """The method that the others are compared with: HPT, after its SFT warm-up if there is one."""
+        return next((method for method in ("warmup_hpt", "hpt") if method in self.methods), None)
+
+    def differences(self, method: str, column: str) -> list[float]:
+        """The reference's accuracy minus that of a method, for each seed."""
+        reference = self.by_seed(str(self.reference), column)
+        return [score - other for score, other in zip(reference, self.by_seed(method, column))]
+
     def p_values(self, column: str) -> dict[str, float]:
-        """p-value of each method's difference to HPT: t test paired by seed, with Holm's correction over methods."""
-        hpt = self.by_seed("hpt", column)
-        others = [method for method in self.methods if method not in ("hpt", "base")]
-        return holm(
-            {
-                method: paired_p([score - other for score, other in zip(hpt, self.by_seed(method, column))])
-                for method in others
-            }
-        )
+        """p-value of each difference to the reference: t test paired by seed, Holm's correction over methods."""
+        others = [method for method in self.methods if method not in (self.reference, "base")]
+        return holm({method: paired_p(self.differences(method, column)) for method in others})

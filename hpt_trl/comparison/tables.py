@@ -34,7 +34,7 @@ def main_table(scores: Scores) -> str:
     """Methods by suites and averages, the best value of each column in bold."""
     columns = [*IN_DISTRIBUTION, "in", *OUT_OF_DISTRIBUTION, "out"]
     titles = [(SUITES | _COLUMN_TITLES)[column] for column in columns]
-    return _best_in_bold(
+    return best_in_bold(
         titles, {method: [scores.interval(method, column) for column in columns] for method in scores.methods}
     )
 
@@ -45,12 +45,12 @@ def headline_table(summary: Summary) -> str:
     columns = [(budget, name) for budget in BUDGETS for name in AVERAGES]
     titles = [f"{BUDGETS[budget]}, {AVERAGE_TITLES[name]}" for budget, name in columns]
     methods = scores["steps"].methods
-    return _best_in_bold(
+    return best_in_bold(
         titles, {method: [scores[budget].interval(method, name) for budget, name in columns] for method in methods}
     )
 
 
-def _best_in_bold(titles: Sequence[str], rows: Mapping[str, Sequence[Interval]]) -> str:
+def best_in_bold(titles: Sequence[str], rows: Mapping[str, Sequence[Interval]]) -> str:
     """A table with one row per method."""
     best = [max(rows, key=lambda method: rows[method][column].mean) for column in range(len(titles))]
     lines = []
@@ -75,8 +75,8 @@ def parts_table(summary: Summary, budget: str, models: Sequence[str]) -> str:
 
 
 def difference_table(scores: Scores) -> str:
-    """HPT's score minus that of each other method, with p-values."""
-    header = ["HPT minus"]
+    """The reference's score minus that of each other method, with p-values."""
+    header = [f"{title_of(str(scores.reference))} minus"]
     for name in AVERAGES:
         header += [_COLUMN_TITLES[name], "p"]
     p_values = {name: scores.p_values(name) for name in AVERAGES}
@@ -84,9 +84,8 @@ def difference_table(scores: Scores) -> str:
     for method in p_values["in"]:
         row = [title_of(method)]
         for name in AVERAGES:
-            hpt, other = scores.by_seed("hpt", name), scores.by_seed(method, name)
-            mean = sum(a - b for a, b in zip(hpt, other)) / len(hpt)
-            row += [f"{100 * mean:+.1f}", p_text(p_values[name][method])]
+            differences = scores.differences(method, name)
+            row += [f"{100 * sum(differences) / len(differences):+.1f}", p_text(p_values[name][method])]
         rows.append(row)
     return markdown(header, rows)
 
@@ -99,24 +98,25 @@ def p_text(p: float) -> str:
 
 
 def significance_text(scores: Scores) -> str:
-    """Which methods HPT is significantly ahead of or behind, one line per average."""
-    if not any(method not in ("hpt", "base") for method in scores.methods):
-        return "HPT was not compared with any other method."
+    """Which methods the reference is significantly ahead of or behind, one line per average."""
+    reference = str(scores.reference)
+    if not any(method not in (reference, "base") for method in scores.methods):
+        return f"{title_of(reference)} was not compared with any other method."
     lines = []
     for name, title in AVERAGE_TITLES.items():
-        hpt = scores.interval("hpt", name).mean
+        own = scores.interval(reference, name).mean
         methods: dict[str, list[str]] = {"ahead of": [], "behind": [], "not significantly different from": []}
         for method, p in scores.p_values(name).items():
             # p is NaN with a single seed, which makes nothing significant.
             if not p < 0.05:
                 relation = "not significantly different from"
-            elif hpt > scores.interval(method, name).mean:
+            elif own > scores.interval(method, name).mean:
                 relation = "ahead of"
             else:
                 relation = "behind"
             methods[relation].append(title_of(method))
         text = "; ".join(f"{relation} {', '.join(titles)}" for relation, titles in methods.items() if titles)
-        lines.append(f"- {title.capitalize()}, HPT is {text}.")
+        lines.append(f"- {title.capitalize()}, {title_of(reference)} is {text}.")
     return "\n".join(lines)
 
 

@@ -11,7 +11,12 @@ _PRESETS = {
     "luffy": "LUFFY: each demonstration was added to the group of its prompt's rollouts as one off-policy row",
     "srft": "SRFT: the SFT loss and an off-policy loss on each demonstration, added to the policy gradient of the "
     "rollouts",
-    "chord": "CHORD: the policy gradient of the rollouts and the SFT loss on the demonstrations, mixed by a schedule",
+    "chord": "CHORD: the policy gradient of the rollouts and the SFT loss on the demonstrations, weighted per token "
+    "and mixed by a schedule",
+    "chord_mu": "CHORD-mu: the policy gradient of the rollouts and the SFT loss on the demonstrations, mixed by a "
+    "schedule",
+    "chord_phi": "CHORD-phi: the policy gradient of the rollouts and, with the fixed share 0.1, the SFT loss on the "
+    "demonstrations, weighted per token",
 }
 _ROLLOUTS_ONLY = "a preset of the unified estimator, on the model's own rollouts only"
 _REGISTERED = "a registered composition of the unified estimator's parts"

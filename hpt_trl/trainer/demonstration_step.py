@@ -7,8 +7,9 @@ from typing import Any, cast
 
 import torch
 from accelerate.utils import gather
+from torch import Tensor
 
-from hpt_trl.algorithm.group_decision import Decision
+from hpt_trl.algorithm.group_decision import Decision, total_rewards
 from hpt_trl.algorithm.presets import ALGORITHMS
 from hpt_trl.trainer.batches import DemonstrationForward, GatedBatch, RowIndex, batch_of_prompts
 from hpt_trl.trainer.collector import Demonstrations
@@ -33,6 +34,33 @@ def batch_of_demonstrations(
     demonstrations = trainer._collector.collect(examples, batch, rows)
     decision = Decision.demonstrations_only(demonstrations.is_available_P)
     return trainer._collector.attach(batch, demonstrations, decision, rows), demonstrations, decision
+
+
+def demonstration_rewards(
+    trainer: Any, examples: Sequence[Mapping[str, Any]], demonstrations: Demonstrations
+) -> Tensor | None:
+    """(P,) rewards of the tokenized demonstrations, NaN without one; None if they do not join their groups.
+
+    Args:
+        trainer: an HPTTrainer.
+        examples: B data rows.
+        demonstrations: of these rows.
+    """
+    if not trainer.algorithm.joint_group:
+        return None
+    ids = demonstrations.ids_of_rows(len(examples))
+    texts = trainer._tokenizer.batch_decode(ids, skip_special_tokens=True)
+    is_chat = not isinstance(examples[0]["prompt"], str)
+    completions = [[{"role": "assistant", "content": text}] if is_chat else text for text in texts]
+    prompts, of_rollouts_B_F = [example["prompt"] for example in examples], trainer._rewards_B_F
+    rewards_B_F = trainer._calculate_rewards(examples, prompts, completions, ids)
+    trainer._rewards_B_F = of_rollouts_B_F
+    # What reward functions log describes rollouts.
+    trainer._pending_extra_logs.clear()
+    trainer._pending_metrics.clear()
+    is_there_B = torch.tensor([bool(row) for row in ids], device=rewards_B_F.device)
+    rewards_B = total_rewards(rewards_B_F, trainer.reward_weights).masked_fill(~gather(is_there_B), torch.nan)
+    return rewards_B[:: trainer.num_generations]
 
 
 def demonstration_losses(trainer: Any, model: Any, batch: DemonstrationForward) -> DemonstrationLoss:

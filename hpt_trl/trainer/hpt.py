@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import torch
-from accelerate.utils import gather, gather_object, is_peft_model
+from accelerate.utils import gather_object, is_peft_model
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin, TrainerCallback
@@ -19,7 +19,7 @@ from trl.trainer.grpo_trainer import EnvironmentFactory, RewardFunc, RolloutFunc
 from trl.trainer.utils import get_config_model_id
 
 from hpt_trl.algorithm.gate import Gate, GateWeights, is_rollouts_only
-from hpt_trl.algorithm.group_decision import Decision, Groups, decide, total_rewards
+from hpt_trl.algorithm.group_decision import Decision, Groups, decide
 from hpt_trl.algorithm.presets import ALGORITHMS, Algorithm
 from hpt_trl.common.imports import is_dotted_path
 from hpt_trl.config import HPTConfig
@@ -52,7 +52,11 @@ from hpt_trl.trainer.checks import (
 )
 from hpt_trl.trainer.collector import DemonstrationCollector, Demonstrations
 from hpt_trl.trainer.deferred_logps import DeferredLogps
-from hpt_trl.trainer.demonstration_step import batch_of_demonstrations, demonstration_losses
+from hpt_trl.trainer.demonstration_step import (
+    batch_of_demonstrations,
+    demonstration_losses,
+    demonstration_rewards,
+)
 from hpt_trl.trainer.demonstrations import DemonstrationTokenizer, prompt_identifier
 from hpt_trl.trainer.forwards import backward_each, regroup
 from hpt_trl.trainer.hinting import HintingGRPOTrainer, hint_unsolved
@@ -235,14 +239,14 @@ class HPTTrainer(HintingGRPOTrainer):
             self.state.global_step,
             reads_solve_rates=self.own_gate is not None or self.algorithm.prescribed_gate is None,
             scale_joint_groups=self.args.scale_rewards == "group",
-            demonstration_reward_P=self._demonstration_rewards(inputs, demonstrations),
+            demonstration_reward_P=demonstration_rewards(self, inputs, demonstrations),
         )
         apply_decision(batch, decision, groups, self._rows, uses_trl_loss=self.algorithm.trl_rollouts)
         is_hinted_B = hint_unsolved(self, self._hint_fractions, inputs, batch, demonstrations, groups.solve_rates())
         self._record(inputs, decision, batch, demonstrations, groups.solve_rates(), self._rows)
         if not is_rollouts_only(decision.weights):
             self._collector.attach(batch, demonstrations, decision, self._rows)
-        needs_all_rows = not is_gated(batch) or not self.args.skip_zero_signal_rollouts
+        needs_all_rows = self._gate_is_off or not self.args.skip_zero_signal_rollouts
         self._deferred_logps.compute_into(batch, None if needs_all_rows else self._has_signal(batch), is_hinted_B)
         return batch
 
@@ -263,24 +267,6 @@ class HPTTrainer(HintingGRPOTrainer):
         must_not_wait = self._gate_is_off or self._gate_column is None or self.use_vllm
         return self.model.training and not (must_not_wait or zero_advantage_rows_matter(self))
 
-    def _demonstration_rewards(
-        self, inputs: Sequence[Mapping[str, Any]], demonstrations: Demonstrations
-    ) -> Tensor | None:
-        """(P,) rewards of the tokenized demonstrations, NaN without one; None if they do not join their groups."""
-        if not self.algorithm.joint_group:
-            return None
-        ids = demonstrations.ids_of_rows(len(inputs))
-        texts = self._tokenizer.batch_decode(ids, skip_special_tokens=True)
-        is_chat = not isinstance(inputs[0]["prompt"], str)
-        completions = [[{"role": "assistant", "content": text}] if is_chat else text for text in texts]
-        rewards_B_F = super()._calculate_rewards(inputs, [example["prompt"] for example in inputs], completions, ids)
-        # What reward functions log describes rollouts.
-        self._pending_extra_logs.clear()
-        self._pending_metrics.clear()
-        is_there_B = torch.tensor([bool(row) for row in ids], device=rewards_B_F.device)
-        rewards_B = total_rewards(rewards_B_F, self.reward_weights).masked_fill(~gather(is_there_B), torch.nan)
-        return rewards_B[:: self.num_generations]
-
     def _batch_without_rollouts(self, inputs: Sequence[Mapping[str, Any]], rows: RowIndex) -> GatedBatch:
         """A batch whose rows hold a prompt, no completion, and the demonstration of their group; it is recorded."""
         batch, demonstrations, decision = batch_of_demonstrations(self, inputs, rows)
@@ -294,7 +280,8 @@ class HPTTrainer(HintingGRPOTrainer):
         inputs = super()._prepare_inputs(generation_batch)
         if self._buffered_inputs is generated_before:
             return inputs
-        if not is_gated(inputs) and self.args.max_tokens_per_forward is None:
+        changes_nothing = self._gate_is_off or not self._can_skip_rows()
+        if not is_gated(inputs) and changes_nothing and self.args.max_tokens_per_forward is None:
             # Rollouts only: TRL's own micro-batches, bitwise.
             return inputs
         batches = self._buffered_inputs
@@ -317,6 +304,8 @@ class HPTTrainer(HintingGRPOTrainer):
         if return_outputs:
             # TRL rejects this with its own message.
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        if self.model.training:
+            self._warmup.prepare_optimizer(self.optimizer, self.state.global_step)
         if not is_forward_passes(inputs):
             # Evaluation, or a step with rollouts only.
             return self._policy_loss(model, inputs)
@@ -367,6 +356,10 @@ class HPTTrainer(HintingGRPOTrainer):
     def _get_grad_norm(self, model, grad_norm=None):
         self._step_log.log_optimizer_step(self._metrics["train"])
         return super()._get_grad_norm(model, grad_norm=grad_norm)
+
+    def _get_learning_rate(self):
+        # For the log, before the step is counted: the scheduler does not know the factor.
+        return super()._get_learning_rate() * self._warmup.rate_factor(self.state.global_step)
 
     def _record(
         self,

@@ -71,6 +71,7 @@ _SIGNATURES = {
     (GRPOTrainer, "compute_loss"): ["self", "model", "inputs", "return_outputs", "num_items_in_batch"],
     (Trainer, "_get_output_dir"): ["self", "trial"],
     (Trainer, "_get_grad_norm"): ["self", "model", "grad_norm"],
+    (Trainer, "_get_learning_rate"): ["self"],
     (Trainer, "_init_training_state"): [
         "self",
         "max_steps",

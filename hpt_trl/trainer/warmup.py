@@ -1,6 +1,6 @@
 """The SFT warm-up: optimizer steps on demonstrations alone, before the gate acts, until their held-out loss is flat."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,12 +20,43 @@ _MAX_HELD_OUT = 256
 """Rows that are enough to tell whether the loss is flat."""
 
 
+class ScaledRate:
+    """Scales the learning rates that the scheduler sets, for as long as it is called with a factor other than 1."""
+
+    def __init__(self) -> None:
+        self.scheduled: list[float] = []
+        self.applied: list[float] = []
+
+    def apply(self, groups: Sequence[MutableMapping[str, Any]], factor: float) -> None:
+        """Scale the rates of the next optimizer step. It may be called more than once per step.
+
+        Args:
+            groups: parameter groups of an optimizer.
+            factor: the rate that is wanted over the scheduled one.
+        """
+        rates = [float(group["lr"]) for group in groups]
+        # A scheduler that has not stepped leaves the rate that was applied.
+        known = zip(rates, self.applied or rates, self.scheduled or rates)
+        self.scheduled = [scheduled if rate == applied else rate for rate, applied, scheduled in known]
+        self.applied = [rate * factor for rate in self.scheduled]
+        for group, rate in zip(groups, self.applied):
+            group["lr"] = rate
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs."""
+        return {"scheduled": self.scheduled, "applied": self.applied}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.scheduled, self.applied = list(state["scheduled"]), list(state["applied"])
+
+
 class SFTWarmup:
     """
     Decides which optimizer steps are warm-up and which demonstrations they train on.
 
-    A step trains on as many different demonstrations as it has rows: `num_generations` times as many as it has prompts.
-    Their order depends on the seed and the step only, so that a resumed run continues with the same ones.
+    A step trains on as many different demonstrations as it has prompts, as SFT does with the same number of prompts per
+    step. Their order depends on the seed and the step only, so that a resumed run continues with the same ones.
 
     Args:
         args: options `sft_warmup_*` and the seed.
@@ -40,6 +71,8 @@ class SFTWarmup:
         self.args = args
         self.ended_at: int | None = None if args.sft_warmup_steps else 0
         self.held_out_nll: dict[int, float] = {}
+        self.rate = ScaledRate()
+        self.has_new_moments = not args.sft_warmup_steps
         self.rows = rows if isinstance(rows, Dataset) else None
         self.training: list[int] = []
         self.held_out: list[Mapping[str, Any]] = []
@@ -76,6 +109,23 @@ class SFTWarmup:
         self.ended_at = step
         logger.info(f"SFT warm-up: over at step {step}, {reason}.")
 
+    def rate_factor(self, step: int) -> float:
+        """The learning rate of an optimizer step over the scheduled one."""
+        own = self.args.sft_warmup_learning_rate
+        return own / self.args.learning_rate if own is not None and self.is_active(step) else 1.0
+
+    def prepare_optimizer(self, optimizer: Any, step: int) -> None:
+        """Set the learning rates of an optimizer step, and begin with new moments after the warm-up.
+
+        The gradient of SFT is many times that of the policy: with its second moment, Adam's updates would be too small
+        for hundreds of steps. Two separate runs have new moments as well.
+        """
+        if self.args.sft_warmup_learning_rate is not None:
+            self.rate.apply(optimizer.param_groups, self.rate_factor(step))
+        if not self.is_active(step) and not self.has_new_moments:
+            clear_moments(optimizer)
+            self.has_new_moments = True
+
     def must_measure(self, step: int) -> bool:
         """Whether the held-out loss is due before this optimizer step."""
         is_due = step % self.args.sft_warmup_window == 0 and step not in self.held_out_nll
@@ -93,7 +143,7 @@ class SFTWarmup:
 
         Args:
             generation: number of the generation, from 0.
-            count: rows of a generation on all processes.
+            count: prompts of a generation on all processes.
         """
         used = min(count, len(self.training))
         positions = range(generation * used, (generation + 1) * used)
@@ -108,11 +158,22 @@ class SFTWarmup:
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs."""
-        return {"ended_at": self.ended_at, "held_out_nll": dict(self.held_out_nll)}
+        state = {"ended_at": self.ended_at, "held_out_nll": dict(self.held_out_nll)}
+        return state | {"rate": self.rate.state_dict(), "has_new_moments": self.has_new_moments}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self.ended_at, self.held_out_nll = state["ended_at"], dict(state["held_out_nll"])
+        if "rate" in state:  # older checkpoints have neither
+            self.rate.load_state_dict(state["rate"])
+            self.has_new_moments = state["has_new_moments"]
+
+
+def clear_moments(optimizer: Any) -> None:
+    """Let an optimizer begin as new. Its wrappers, of accelerate or DeepSpeed, are looked through."""
+    while hasattr(optimizer, "optimizer"):
+        optimizer = optimizer.optimizer
+    optimizer.state.clear()
 
 
 def is_in_warmup(trainer: Any, warmup: SFTWarmup) -> bool:
@@ -137,14 +198,16 @@ def warmup_batch(trainer: Any, warmup: SFTWarmup, inputs: Sequence[Mapping[str, 
         trainer: an HPTTrainer.
         warmup: chooses the data rows.
         inputs: the data rows of B rollouts on this process. A stream trains on their demonstrations, one per prompt;
-            of other data as many different rows are drawn.
+            of other data, as many different rows with a demonstration are drawn as there are prompts.
     """
     rows = trainer._rows
     if warmup.rows is not None:
-        total = len(inputs) * rows.processes
-        rows = replace(rows, group_size=1, groups=min(total, len(warmup.training)))
+        prompts = len(inputs) * rows.processes // rows.group_size
+        rows = replace(rows, groups=min(prompts, len(warmup.training)))
         generation = trainer._step // (trainer.args.steps_per_generation * trainer.num_iterations)
-        inputs = warmup.examples(generation, total)[rows.process * len(inputs) : (rows.process + 1) * len(inputs)]
+        examples = warmup.examples(generation, prompts)
+        grouped = [example for example in examples for _ in range(rows.group_size)]
+        inputs = grouped[rows.process * len(inputs) : (rows.process + 1) * len(inputs)]
     batch = trainer._batch_without_rollouts(inputs, rows)
     # The loss is a mean over demonstrations, or over their tokens: the trainer divides by prompts, or by tokens.
     used = gather(batch["demonstration_mask"].any(dim=1).float()).mean().clamp(min=1e-9)

@@ -22,8 +22,9 @@ from hpt_trl.comparison.figures import alone_counts, pass_share
 from hpt_trl.comparison.held_out_eval import HeldOutEval, accuracy_reward, is_correct
 from hpt_trl.comparison.methods import ABLATIONS, MAIN_METHODS, METHODS, Phase, Recipe, build_trainer
 from hpt_trl.comparison.pool import Task, run_tasks
+from hpt_trl.comparison.regimes import with_few_demonstrations
 from hpt_trl.comparison.report import tables_text
-from hpt_trl.comparison.runs import Run, run_settings, with_few_demonstrations
+from hpt_trl.comparison.runs import Run, run_settings
 from hpt_trl.comparison.sampler import sample
 from hpt_trl.comparison.settings import CompareArguments
 from hpt_trl.comparison.statistics import holm, interval, paired_p
@@ -236,7 +237,7 @@ SMALL = {
     "models": ["qwen2-small"], "methods": ["base", "sft", "hpt"], "seeds": [1, 2], "learning_rates": [1e-3],
     "steps": 2, "compute": 4000, "training_problems": 8, "prompts_per_step": 4, "num_generations": 2,
     "test_problems": 2, "test_samples": 2, "pass_problems": 2, "pass_samples": 4, "curve_problems": 2,
-    "curve_points": 1, "ablations": False, "textbook": True, "processes": 2,
+    "curve_points": 1, "ablations": False, "textbook": True, "regimes": ["wrong_all"], "processes": 2,
 }  # fmt: skip
 
 
@@ -244,7 +245,10 @@ SMALL = {
     ("changes", "message"),
     [
         ({"models": ["gpt5"]}, "models must be from"),
-        ({"methods": ["sft_grpo"]}, "add sft"),
+        ({"methods": ["sft_grpo"]}, "sft_grpo: begins with SFT at SFT's learning rate. Add sft to methods"),
+        ({"methods": ["flat_hpt", "grpo"]}, "flat_hpt: begins with SFT"),
+        ({"regimes": ["many"]}, r"regimes must be from .*, got \['many'\]"),
+        ({"regimes": ["exact_16"]}, r"exact_16: has more demonstrations than training_problems \(8\)"),
         ({"search_seeds": [1]}, "must not contain any of search_seeds"),
         ({"training_problems": 2}, "must fill a step"),
     ],
@@ -276,8 +280,8 @@ def compared(tmp_path_factory):
 
 def test_finished_runs_are_not_repeated(compared):
     _, times, again = compared
-    # A search for two methods, three methods with two seeds, and two of these on textbook demonstrations.
-    assert len(times) == 2 + 3 * 2 + 2 * 2
+    # A search for two methods, three methods with two seeds, and two of these on textbook demonstrations and a regime.
+    assert len(times) == 2 + 3 * 2 + 2 * 2 + 2 * 2
     assert again[0] > times[0]
     assert again[1:] == times[1:]
 
@@ -288,7 +292,8 @@ def test_the_report_is_made_from_the_summary_only(compared):
     report = (folder / "report.md").read_text()
     assert report.startswith(tables_text(summary))
     figures = {path.name for path in folder.glob("*.png")}
-    assert {"accuracy.png", "pass_at_k.png", "solve_rates.png", "demonstrations.png"} <= figures
+    assert {"accuracy.png", "pass_at_k.png", "solve_rates.png", "demonstrations.png", "map.png"} <= figures
+    assert "## The map" in report
     for entry in summary["runs"]:
         if entry["run"]["stage"] == "main" and entry["run"]["method"] != "base":
             assert entry["spent"]["steps"]["step"] == 2

@@ -115,8 +115,8 @@ def main(model: str, folder: Path) -> None:
     results = {}
     for name, options in EQUAL_TO_GRPO.items():
         for hpt in (False, True):
-            gate = {"gate": rollouts_gate} if hpt else {}
-            trainer = make_trainer(model, folder, hpt=hpt, gradient_accumulation_steps=2, trainer=gate, **options)
+            shut = {"trainer": {"gate": rollouts_gate}, "skip_zero_signal_rollouts": False} if hpt else {}
+            trainer = make_trainer(model, folder, hpt=hpt, gradient_accumulation_steps=2, **shut, **options)
             assert trainer.accelerator.distributed_type == DistributedType.MULTI_CPU
             assert trainer.accelerator.num_processes == 2
             results["start"] = parameters(trainer).clone()

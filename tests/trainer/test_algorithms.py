@@ -105,6 +105,19 @@ def chord_demonstration(run, prompt, logps, text, answer):
     return (-0.9 * probs * (1 - probs) * logps).mean() / 4
 
 
+def chord_mu_demonstration(run, prompt, logps, text, answer):
+    return (-0.9 * logps).mean() / 4
+
+
+def chord_phi_rollout(run, prompt, row, logps):
+    # Its share is 0.9 at every step.
+    return chord_rollout(run, prompt, row, logps) * 0.9 / (1 - 0.9)
+
+
+def chord_phi_demonstration(run, prompt, logps, text, answer):
+    return chord_demonstration(run, prompt, logps, text, answer) * 0.1 / 0.9
+
+
 def nothing(run, prompt, *rest):
     return torch.zeros(1)
 
@@ -117,6 +130,8 @@ BY_HAND = {
     "luffy": (luffy_rollout, luffy_demonstration),
     "srft": (srft_rollout, srft_demonstration),
     "chord": (chord_rollout, chord_demonstration),
+    "chord_mu": (chord_rollout, chord_mu_demonstration),
+    "chord_phi": (chord_phi_rollout, chord_phi_demonstration),
     "sft": (nothing, sft_demonstration),
 }
 
@@ -157,11 +172,19 @@ def test_sft_generates_nothing(tiny_model, tmp_path):
     assert len(history) == 12
 
 
-def test_chords_mixture_is_annealed(tiny_model, tmp_path):
-    make_trainer(tiny_model, tmp_path, algorithm="chord", max_steps=8).train()
+@pytest.mark.parametrize("name", ["chord", "chord_mu"])
+def test_chords_mixture_is_annealed(tiny_model, tmp_path, name):
+    make_trainer(tiny_model, tmp_path, algorithm=name, max_steps=8).train()
     mu = pd.read_parquet(tmp_path / "gate.parquet").groupby("step")["demonstration"].first()
     # From 0.9 to 0.05 over the first half: 0.9, 0.6875, 0.475, 0.2625, then 0.05.
     assert mu.tolist() == pytest.approx([0.9, 0.6875, 0.475, 0.2625, 0.05, 0.05, 0.05, 0.05])
+
+
+def test_chord_phis_mixture_is_fixed(tiny_model, tmp_path):
+    make_trainer(tiny_model, tmp_path, algorithm="chord_phi", max_steps=2).train()
+    history = pd.read_parquet(tmp_path / "gate.parquet")
+    assert set(history["demonstration"].round(6)) == {0.1}
+    assert set(history["rollouts"].round(6)) == {0.9}
 
 
 def test_an_algorithm_of_ones_own(tiny_model, tmp_path):

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from trl import GRPOTrainer
 
 from hpt_trl import HPTConfig
-from tests.tiny import make_trainer, relative_error, rollouts_gate, step_gradient, trained_parameters
+from tests.tiny import ROWS, make_trainer, relative_error, rollouts_gate, step_gradient, trained_parameters
 
 LOSS_TYPES = ["grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo"]
 VARIANTS = {
@@ -21,7 +22,8 @@ VARIANTS = {
 
 def check_equal(tiny_model, tmp_path, **options):
     grpo = trained_parameters(tiny_model, tmp_path, hpt=False, **options)
-    as_gate = trained_parameters(tiny_model, tmp_path, trainer={"gate": rollouts_gate}, **options)
+    shut = {"trainer": {"gate": rollouts_gate}, "skip_zero_signal_rollouts": False}
+    as_gate = trained_parameters(tiny_model, tmp_path, **shut, **options)
     by_name = trained_parameters(tiny_model, tmp_path, gate="off", **options)
     start = make_trainer(tiny_model, tmp_path, hpt=False, **options)
     assert torch.equal(as_gate, grpo)
@@ -51,16 +53,33 @@ def test_gate_shut_is_grpo_with_an_adapter(tiny_model, tmp_path, bf16):
 
     grpo = run(hpt=False)
     assert torch.equal(run(gate="off"), grpo)
-    assert torch.equal(run(trainer={"gate": rollouts_gate}), grpo)
+    assert torch.equal(run(trainer={"gate": rollouts_gate}, skip_zero_signal_rollouts=False), grpo)
 
 
 def test_prompts_without_demonstrations_are_grpo(tiny_model, tmp_path):
-    from tests.tiny import ROWS
-
     # One demonstration, which 3 steps of 4 prompts never reach.
     rows = ROWS.map(lambda row, index: {"demonstration": "x" if index == 15 else ""}, with_indices=True)
-    hpt = trained_parameters(tiny_model, tmp_path, rows=rows, gate_threshold=1.0)
+    hpt = trained_parameters(tiny_model, tmp_path, rows=rows, gate_threshold=1.0, skip_zero_signal_rollouts=False)
     assert torch.equal(hpt, trained_parameters(tiny_model, tmp_path, hpt=False))
+
+
+@pytest.mark.parametrize("loss_type", LOSS_TYPES)
+def test_rows_are_skipped_where_the_gate_chooses_no_demonstration(tiny_model, tmp_path, loss_type):
+    rows = ROWS.map(lambda row, index: {"demonstration": "x" if index == 15 else ""}, with_indices=True)
+    options = {"rows": rows, "loss_type": loss_type}
+    forwards = []
+    upstream = GRPOTrainer._compute_loss
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            GRPOTrainer,
+            "_compute_loss",
+            lambda self, model, inputs: (forwards.append(len(inputs["completion_ids"])), upstream(self, model, inputs))[
+                1
+            ],
+        )
+        skipped = step_gradient(tiny_model, tmp_path, **options)
+    assert sum(forwards) < 16
+    assert relative_error(skipped, step_gradient(tiny_model, tmp_path, hpt=False, loss_type=loss_type)) < 1e-5
 
 
 @pytest.mark.parametrize("loss_type", LOSS_TYPES)
@@ -80,8 +99,6 @@ def test_rows_that_act_without_an_advantage_are_kept(tiny_model, tmp_path, optio
 
 
 def test_fewer_rows_are_computed_where_the_gate_acts(tiny_model, tmp_path, monkeypatch):
-    from trl import GRPOTrainer
-
     rows = []
     upstream = GRPOTrainer._compute_loss
     monkeypatch.setattr(

@@ -13,7 +13,7 @@ from hpt_trl.monitoring.progress_panel import ProgressPanel
 from hpt_trl.monitoring.samples import SampleLog
 from hpt_trl.report.charts import PANELS
 from hpt_trl.report.run_folder import read_run
-from hpt_trl.trainer.warmup import SFTWarmup
+from hpt_trl.trainer.warmup import ScaledRate, SFTWarmup
 from tests.durability.kill_and_resume import differences, log_without_times
 from tests.tiny import ROWS, make_trainer, parameters, relative_error, step_gradient
 
@@ -36,16 +36,19 @@ def cross_entropy_gradient(model_path, rows, per_token):
 
 
 @pytest.mark.parametrize("normalization", ["prompt", "token"])
-@pytest.mark.parametrize("rows", [ROWS, ROWS.select(range(10))], ids=["fills_the_step", "fewer_rows_than_fit"])
+@pytest.mark.parametrize("demonstrated", [4, 3], ids=["one_per_prompt", "fewer_than_prompts"])
 @pytest.mark.parametrize("options", [{}, {"gate": "off"}, {"algorithm": "luffy", "sft_weight": 0.3}])
-def test_a_step_is_plain_cross_entropy_on_as_many_demonstrations_as_fit(
-    tiny_model, tmp_path, rows, normalization, options
+def test_a_step_is_plain_cross_entropy_on_as_many_demonstrations_as_there_are_prompts(
+    tiny_model, tmp_path, demonstrated, normalization, options
 ):
+    rows = ROWS.map(
+        lambda row, i: {"demonstration": row["demonstration"] if i < demonstrated else ""}, with_indices=True
+    )
     gradient = step_gradient(
         tiny_model, tmp_path, rows=rows, sft_normalization=normalization, max_demonstration_length=64,
         **{**WARMUP, "max_steps": 1}, **options,
     )  # fmt: skip
-    expected = cross_entropy_gradient(tiny_model, rows, per_token=normalization == "token")
+    expected = cross_entropy_gradient(tiny_model, rows.select(range(demonstrated)), per_token=normalization == "token")
     assert relative_error(gradient, expected) < 1e-5
 
 
@@ -58,7 +61,44 @@ def test_nothing_is_generated_until_it_ends_and_the_log_says_so(tiny_model, tmp_
     assert [entry["time/generation"] > 0 for entry in log] == [False, False, False, True, True]
     history = pd.read_parquet(tmp_path / "gate.parquet")
     assert history[history.step < 3].solve_rate.isna().all()
-    assert history[history.step < 3].groupby("step").size().tolist() == [16, 16, 16]
+    assert history[history.step < 3].groupby("step").size().tolist() == [4, 4, 4]
+
+
+def test_its_learning_rate_scales_the_schedule(tiny_model, tmp_path):
+    schedule = {"learning_rate": 1e-3, "lr_scheduler_type": "linear"}
+    trainer = make_trainer(tiny_model, tmp_path / "own", sft_warmup_learning_rate=4e-3, **schedule, **WARMUP)
+    trainer.train()
+    logged = [entry["learning_rate"] for entry in trainer.state.log_history if "loss" in entry]
+    assert logged == pytest.approx([4e-3, 3.2e-3, 2.4e-3, 0.4e-3, 0.2e-3])
+
+
+def test_a_step_takes_its_learning_rate(tiny_model, tmp_path):
+    step = {**WARMUP, "max_steps": 1, "lr_scheduler_type": "constant"}
+    own = make_trainer(tiny_model, tmp_path / "own", learning_rate=1e-3, sft_warmup_learning_rate=4e-3, **step)
+    same = make_trainer(tiny_model, tmp_path / "same", learning_rate=4e-3, **step)
+    own.train()
+    same.train()
+    assert torch.equal(parameters(own), parameters(same))
+
+
+def test_the_optimizer_begins_with_new_moments_after_it(tiny_model, tmp_path):
+    trainer = make_trainer(tiny_model, tmp_path, gate_threshold=0.25, **WARMUP)  # 3 of 5 steps
+    trainer.train()
+    assert {int(state["step"]) for state in trainer.optimizer.optimizer.state.values()} == {2}
+
+
+def test_a_scheduler_that_did_not_step_does_not_scale_twice():
+    rate, group = ScaledRate(), {"lr": 1.0}
+    rate.apply([group], 4.0)
+    rate.apply([group], 4.0)
+    assert group["lr"] == 4.0
+    resumed = ScaledRate()
+    resumed.load_state_dict(rate.state_dict())
+    resumed.apply([group], 1.0)
+    assert group["lr"] == 1.0
+    group["lr"] = 0.5  # the scheduler steps
+    resumed.apply([group], 1.0)
+    assert group["lr"] == 0.5
 
 
 def test_it_ends_when_the_held_out_loss_is_flat(tiny_model, tmp_path):
@@ -106,6 +146,7 @@ def test_a_demonstration_is_left_to_train_on():
 @pytest.mark.parametrize("step", [1, 3, 4])
 def test_it_resumes_exactly_inside_and_across_the_change(tiny_model, tmp_path, step):
     options = WARMUP | {"gate_threshold": 0.25, "save_strategy": "steps", "save_steps": 1, "shuffle_dataset": True}
+    options |= {"lr_scheduler_type": "linear", "sft_warmup_learning_rate": 2e-3}
     options |= {"sft_warmup_steps": 9, "sft_warmup_window": 1, "sft_warmup_tolerance": 0.15, "sft_warmup_holdout": 0.25}
     ends = []
     for name, checkpoint in (("complete", None), ("resumed", str(tmp_path / "complete" / f"checkpoint-{step}"))):
@@ -125,6 +166,7 @@ def test_it_resumes_exactly_inside_and_across_the_change(tiny_model, tmp_path, s
         ({"gate": "off", "rows": ROWS.remove_columns("demonstration")}, "No row of the training data has a demonstr"),
         ({"sft_warmup_steps": -1}, "sft_warmup_steps must be at least 0"),
         ({"sft_warmup_tolerance": 1.5}, "they are fractions"),
+        ({"sft_warmup_learning_rate": 0.0}, "must be finite and above 0, got 0.0"),
     ],
 )
 def test_what_it_cannot_do_is_refused(tiny_model, tmp_path, options, message):

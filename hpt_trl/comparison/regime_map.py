@@ -1,0 +1,105 @@
+"""The map: which method is best in which regime of demonstrations, as tables and a figure."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from hpt_trl.comparison.methods import WITHOUT_DEMONSTRATIONS
+from hpt_trl.comparison.regimes import REGIMES
+from hpt_trl.comparison.runs import MAP_STAGE
+from hpt_trl.comparison.statistics import interval
+from hpt_trl.comparison.summary import AVERAGES, Scores, Summary
+from hpt_trl.comparison.tables import AVERAGE_TITLES, best_in_bold, cell, markdown, p_text, title_of
+
+
+def map_scores(summary: Summary, budget: str) -> dict[str, Scores]:
+    """Scores in every regime that was run, by its title. The main runs are a regime of their own, the first.
+
+    Args:
+        summary: summary of a comparison.
+        budget: "steps" or "compute".
+    """
+    settings = summary["settings"]
+    models, methods = settings["models"][:1], settings["methods"]
+    found = {f"{settings['demonstrations'] or 'all'} error-free": Scores(summary, budget, models)}
+    stages = {entry["run"]["stage"] for entry in summary["runs"]}
+    for name, regime in REGIMES.items():
+        if MAP_STAGE + name in stages:
+            also = [method for method in WITHOUT_DEMONSTRATIONS if method in methods]
+            found[regime.title] = Scores(summary, budget, models, stage=MAP_STAGE + name, also=also)
+    return found
+
+
+def map_parts(summary: Summary) -> list[str]:
+    """Text and tables of the map, at equal compute."""
+    settings = summary["settings"]
+    scores = map_scores(summary, "compute")
+    text = (
+        f"On {settings['models'][0]}, with {settings['training_problems']} training prompts, at equal compute. A "
+        "regime says how many prompts have a demonstration and of what kind: error-free; one in five with a wrong "
+        "answer; of a textbook, with steps for hard problems only; in another notation, longer than the model's own. "
+        "Learning rates are those of the main runs. GRPO and Dr. GRPO use no demonstrations, so their runs are the "
+        "main runs."
+    )
+    parts = ["## The map: when to use what", text]
+    for column, title in AVERAGE_TITLES.items():
+        parts += [f"### {title.capitalize()}", best_table(scores, column), accuracy_table(scores, column)]
+    return parts
+
+
+def best_table(scores: Mapping[str, Scores], column: str) -> str:
+    """One row per regime: the best method, HPT's distance to the best of the others, and the test of that distance."""
+    header = ["demonstrations", "best method", "its accuracy", "HPT", "HPT minus the best other method", "p"]
+    rows = []
+    for title, regime in scores.items():
+        reference = str(regime.reference)
+        others = [method for method in regime.methods if method not in (reference, "base")]
+        best_other = max(others, key=lambda method: regime.interval(method, column).mean)
+        best = max((reference, best_other), key=lambda method: regime.interval(method, column).mean)
+        p = p_text(regime.p_values(column)[best_other])
+        distance = interval(regime.differences(best_other, column))
+        values = [cell(regime.interval(method, column)) for method in (best, reference)]
+        rows.append([title, title_of(best), *values, f"{cell(distance)} ({title_of(best_other)})", p])
+    return markdown(header, rows)
+
+
+def accuracy_table(scores: Mapping[str, Scores], column: str) -> str:
+    """Methods by regimes, the best of each regime in bold."""
+    methods = [
+        method for method in next(iter(scores.values())).methods if all(method in s.methods for s in scores.values())
+    ]
+    return best_in_bold(
+        list(scores), {method: [regime.interval(method, column) for regime in scores.values()] for method in methods}
+    )
+
+
+def draw_map(summary: Summary, colors: Mapping[str, str]) -> Figure:
+    """Accuracy of every method in every regime at equal compute, with intervals; one panel per average."""
+    scores = map_scores(summary, "compute")
+    figure = Figure(figsize=(12.5, 0.95 * len(scores) + 1.6), layout="constrained")
+    for axes, column in zip(figure.subplots(1, len(AVERAGES), sharey=True), AVERAGES):
+        for row, regime in enumerate(scores.values()):
+            methods = [method for method in regime.methods if method != "base"]
+            for method, offset in zip(methods, np.linspace(0.32, -0.32, len(methods))):
+                _draw_interval(axes, regime, method, column, row + offset, colors[method])
+        axes.set(title=f"Accuracy {AVERAGE_TITLES[column]}", xlabel="%")
+        axes.set_yticks(range(len(scores)), list(scores))
+        axes.invert_yaxis()
+        axes.grid(axis="x", color="0.92")
+        axes.spines[["top", "right"]].set_visible(False)
+    handles, labels = axes.get_legend_handles_labels()
+    unique = dict(zip(labels, handles))
+    figure.legend(unique.values(), unique, loc="outside right center", frameon=False)
+    return figure
+
+
+def _draw_interval(axes: Any, regime: Scores, method: str, column: str, height: float, color: str) -> None:
+    mean, low, high = (100 * value for value in regime.interval(method, column))
+    is_reference = method == regime.reference
+    axes.plot([low, high], [height, height], color=color, linewidth=1.2)
+    axes.plot(
+        [mean], [height], color=color, marker="D" if is_reference else "o", markersize=7 if is_reference else 5,
+        linestyle="", label=title_of(method),
+    )  # fmt: skip
