@@ -65,7 +65,7 @@ class HPTConfig(DurableGRPOConfig):
             Factor on the loss of demonstrations, except for off-policy gradients. `None`: 1 / `num_generations` with
             `algorithm="hpt"`, so that a demonstration counts as one rollout, as in the code that produced the paper's
             numbers, and 1.0 with other presets. 1.0 is the paper's formula, in which a demonstration counts as much as
-            all rollouts of its prompt together; it did worse in our comparison (59.2% against 66.5%).
+            all rollouts of its prompt together.
         sft_normalization (`str`, *optional*, defaults to `"prompt"`):
             Denominator of the loss of demonstrations over one optimizer step on all processes. `"prompt"`: the sum of
             each demonstration's token mean, divided by the number of all prompts, so that a demonstration has the same
@@ -78,21 +78,17 @@ class HPTConfig(DurableGRPOConfig):
             What happens to a longer demonstration: `"cut"` (train on its beginning, without EOS) or `"refuse"` (train
             its prompt on rollouts only).
         sft_warmup_steps (`int`, *optional*, defaults to `0`):
-            Maximum number of optimizer steps that train on demonstrations only, by SFT, before the gate acts and before
-            anything is generated. A step trains on as many different demonstrations as it has prompts. With
-            `gate="off"`, the run is SFT followed by GRPO. Source: arXiv 2512.11470 and 2604.23747, which find that RL
-            should begin when SFT has converged.
+            Maximum number of optimizer steps of SFT on demonstrations, one per prompt of the step, before the gate acts
+            and anything is generated. With `gate="off"`, the run is SFT followed by GRPO. Source: arXiv 2512.11470.
         sft_warmup_learning_rate (`float`, *optional*):
-            Learning rate of these steps; the scheduler's rate is scaled accordingly. `None`: `learning_rate`. SFT
-            usually needs a higher one than RL.
+            Learning rate of these steps, by which the scheduler's is scaled; SFT usually needs a higher one than RL.
+            `None`: `learning_rate`.
         sft_warmup_window (`int`, *optional*, defaults to `10`):
-            Optimizer steps between two measurements of the mean loss on held-out demonstrations.
-        sft_warmup_tolerance (`float`, *optional*, defaults to `0.02`):
-            The warm-up ends when that loss has improved by less than this fraction within one window.
+            Optimizer steps between two measurements of the mean loss on held-out demonstrations. The warm-up ends when
+            it has improved by less than 2% within one window.
         sft_warmup_holdout (`float`, *optional*, defaults to `0.1`):
-            Share of the training rows with a demonstration, at most 256 rows, that is held out of the warm-up to
-            measure that loss if `eval_dataset` has no demonstrations. They take part in training afterwards. 0: the
-            warm-up has its maximum length, as it has with a stream.
+            Share of the demonstrations, at most 256, that is held out of the warm-up to measure that loss if
+            `eval_dataset` has none. 0: the warm-up has its maximum length, as it has with a stream.
         hint_fraction (`float`, *optional*, defaults to `0.0`):
             Share of its demonstration, in [0, 1), from which a prompt that no rollout solved is generated again; its
             rollouts, which carry no signal, are replaced. The prefix has no gradient; rewards are given for prefix and
@@ -189,10 +185,6 @@ class HPTConfig(DurableGRPOConfig):
     sft_warmup_window: int = field(
         default=10, metadata={"help": "Optimizer steps between two measurements of the held-out loss in the warm-up."}
     )
-    sft_warmup_tolerance: float = field(
-        default=0.02,
-        metadata={"help": "End the warm-up when the held-out loss improves by less than this fraction."},
-    )
     sft_warmup_holdout: float = field(
         default=0.1,
         metadata={"help": "Share of demonstrations held out of the warm-up to measure the loss; 0: none."},
@@ -268,11 +260,8 @@ class HPTConfig(DurableGRPOConfig):
                 "sft_warmup_steps must be at least 0 and sft_warmup_window at least 1, got "
                 f"{self.sft_warmup_steps} and {self.sft_warmup_window}."
             )
-        if not (0 <= self.sft_warmup_tolerance < 1 and 0 <= self.sft_warmup_holdout < 1):
-            raise ValueError(
-                "sft_warmup_tolerance and sft_warmup_holdout must be in [0, 1), got "
-                f"{self.sft_warmup_tolerance} and {self.sft_warmup_holdout}: they are fractions."
-            )
+        if not 0 <= self.sft_warmup_holdout < 1:
+            raise ValueError(f"sft_warmup_holdout must be in [0, 1), got {self.sft_warmup_holdout}: it is a fraction.")
 
     def _check_algorithm(self) -> None:
         if self.algorithm not in ALGORITHMS:

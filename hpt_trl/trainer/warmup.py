@@ -16,6 +16,9 @@ from hpt_trl.trainer.demonstrations import is_missing
 
 logger = get_logger(__name__)
 
+TOLERANCE = 0.02
+"""The held-out loss is flat if it has improved by less than this fraction within a window: arXiv 2512.11470."""
+
 _MAX_HELD_OUT = 256
 """Rows that are enough to tell whether the loss is flat."""
 
@@ -135,7 +138,7 @@ class SFTWarmup:
         """Note the held-out NLL before an optimizer step, and end the warm-up where it is flat."""
         before = self.held_out_nll.get(step - self.args.sft_warmup_window)
         self.held_out_nll[step] = nll
-        if before is not None and (before - nll) < self.args.sft_warmup_tolerance * before:
+        if before is not None and (before - nll) < TOLERANCE * before:
             self.end(step, f"as the held-out loss went from {before:.4f} to {nll:.4f} nats per token")
 
     def examples(self, generation: int, count: int) -> list[Mapping[str, Any]]:

@@ -13,6 +13,7 @@ from hpt_trl.commands.demonstrate import DemonstrateArguments
 from hpt_trl.commands.train import HPTScriptArguments
 from hpt_trl.common.command_line import parse
 from hpt_trl.comparison.language_model import LanguageModelArguments
+from hpt_trl.comparison.runs import Run, run_settings
 from hpt_trl.comparison.settings import CompareArguments
 from hpt_trl.config import HPTConfig
 
@@ -21,13 +22,14 @@ PACKAGE = ROOT / "hpt_trl"
 # Of `hpt-trl compare`, and of the comparison on a real language model.
 MINIATURE = ROOT / "configs" / "miniature.yaml"
 FEW = ROOT / "configs" / "few_demonstrations.yaml"
+MAP = ROOT / "configs" / "map.yaml"
 WORDS = ROOT / "configs" / "smollm2_words.yaml"
 DEMONSTRATE = ROOT / "configs" / "demonstrations" / "sample_by_7b.yaml"
 CONFIGS = [
     *sorted(
         path
         for path in (ROOT / "configs").rglob("*.yaml")
-        if path.parent.name != "accelerate" and path not in (MINIATURE, FEW, WORDS, DEMONSTRATE)
+        if path.parent.name != "accelerate" and path not in (MINIATURE, FEW, MAP, WORDS, DEMONSTRATE)
     ),
     PACKAGE / "miniature" / "quickstart.yaml",
 ]
@@ -139,7 +141,10 @@ def test_the_comparisons_config_loads_whole_and_small():
     (whole,) = parse((CompareArguments,), ["--config", str(MINIATURE)], "test")
     (small,) = parse((CompareArguments,), ["--config", str(MINIATURE), "--small"], "test")
     (few,) = parse((CompareArguments,), ["--config", str(FEW)], "test")
+    (regimes,) = parse((CompareArguments,), ["--config", str(MAP)], "test")
     assert (few.training_problems, few.demonstrations) == (1024, 128)
+    run = Run("main", "qwen2-small", "hpt", 11, 1e-4)
+    assert run_settings(run, few) == run_settings(run, regimes)  # the map continues the main table's runs
     assert (len(whole.models), len(whole.methods), len(whole.seeds)) == (4, 8, 5)
     assert (len(small.models), small.methods, len(small.seeds)) == (1, ["base", "sft", "grpo", "hpt"], 2)
     assert "hpt-trl compare --config hpt_trl:miniature --small" in MINIATURE.read_text()

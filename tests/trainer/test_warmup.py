@@ -144,10 +144,11 @@ def test_a_demonstration_is_left_to_train_on():
 
 
 @pytest.mark.parametrize("step", [1, 3, 4])
-def test_it_resumes_exactly_inside_and_across_the_change(tiny_model, tmp_path, step):
+def test_it_resumes_exactly_inside_and_across_the_change(tiny_model, tmp_path, step, monkeypatch):
+    monkeypatch.setattr("hpt_trl.trainer.warmup.TOLERANCE", 0.15)
     options = WARMUP | {"gate_threshold": 0.25, "save_strategy": "steps", "save_steps": 1, "shuffle_dataset": True}
     options |= {"lr_scheduler_type": "linear", "sft_warmup_learning_rate": 2e-3}
-    options |= {"sft_warmup_steps": 9, "sft_warmup_window": 1, "sft_warmup_tolerance": 0.15, "sft_warmup_holdout": 0.25}
+    options |= {"sft_warmup_steps": 9, "sft_warmup_window": 1, "sft_warmup_holdout": 0.25}
     ends = []
     for name, checkpoint in (("complete", None), ("resumed", str(tmp_path / "complete" / f"checkpoint-{step}"))):
         trainer = make_trainer(tiny_model, tmp_path / name, **options)
@@ -165,7 +166,7 @@ def test_it_resumes_exactly_inside_and_across_the_change(tiny_model, tmp_path, s
         ({"algorithm": "sft"}, "needs an algorithm with rollouts"),
         ({"gate": "off", "rows": ROWS.remove_columns("demonstration")}, "No row of the training data has a demonstr"),
         ({"sft_warmup_steps": -1}, "sft_warmup_steps must be at least 0"),
-        ({"sft_warmup_tolerance": 1.5}, "they are fractions"),
+        ({"sft_warmup_holdout": 1.5}, "it is a fraction"),
         ({"sft_warmup_learning_rate": 0.0}, "must be finite and above 0, got 0.0"),
     ],
 )
