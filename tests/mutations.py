@@ -77,7 +77,7 @@ MUTATIONS = [
         BATCHES, 'batch["advantages"] = batch["advantages"] * weight_B', "pass", f"{OF_DEMONSTRATIONS} -k always_on"
     ),
     Mutation(LOSSES, ' & batch["completion_mask"].any(dim=1)', "", f"{OF_RULES} -k truncated"),
-    Mutation(DEMONSTRATION_STEP, "trainer._pending_metrics.clear()", "pass", f"{OF_ALGORITHMS} -k what_rewards_log"),
+    Mutation(STEP, "trainer._pending_metrics.clear()", "pass", f"{OF_ALGORITHMS} -k what_rewards_log"),
     Mutation(
         HPT,
         "rows = generated_rows * self.current_gradient_accumulation_steps",

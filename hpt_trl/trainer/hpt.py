@@ -280,7 +280,7 @@ class HPTTrainer(HintingGRPOTrainer):
         inputs = super()._prepare_inputs(generation_batch)
         if self._buffered_inputs is generated_before:
             return inputs
-        changes_nothing = self._gate_is_off or not self._can_skip_rows()
+        changes_nothing = self._gate_is_off or not self.args.skip_zero_signal_rollouts
         if not is_gated(inputs) and changes_nothing and self.args.max_tokens_per_forward is None:
             # Rollouts only: TRL's own micro-batches, bitwise.
             return inputs
