@@ -38,6 +38,7 @@ OF_ALGORITHMS, OF_RULES = "tests/trainer/test_algorithms.py", "tests/trainer/tes
 OF_DEMONSTRATIONS, OF_FORWARDS = "tests/trainer/test_demonstration_loss.py", "tests/trainer/test_forwards.py"
 OF_RESUME, OF_FAULTS, OF_MARKERS = (f"tests/durability/test_{name}.py" for name in ("resume", "faults", "markers"))
 OF_FILES, OF_ADAPTERS = "tests/common/test_files.py", "tests/trainer/test_adapters.py"
+HOOKS, OF_TOOLS = "hpt_trl/trainer/trl_hooks.py", "tests/trainer/test_tools.py"
 OF_IMAGES, OF_VISION = "tests/trainer/test_image_columns.py", "tests/trainer/test_vision.py"
 
 MUTATIONS = [
@@ -95,6 +96,10 @@ MUTATIONS = [
     Mutation(PACKING, '    "tool_mask",\n', "", OF_PACKING),
     Mutation(PACKING, '    "ref_per_token_logps",\n', "", f"{OF_FORWARDS} -k options2"),
     Mutation(PACKING, 'small["completion_mask"][len(rows) :] = 0', "pass", OF_PACKING),
+    # What tools wrote, end to end.
+    Mutation(PACKING, '    "tool_mask",\n', "", f"{OF_TOOLS} -k rows_are_cut"),
+    Mutation(LOSSES, "mask_B_T = mask_B_T * tool_mask_B_T", "pass", f"{OF_TOOLS} -k estimators_loss"),
+    Mutation(HOOKS, 'mask * batch["tool_mask"] if', "mask if", f"{OF_TOOLS} -k bnpo"),
     # Images.
     Mutation(PACKING, "len(rows) or has_images(small)", "len(rows)", OF_IMAGES),
     Mutation(PACKING, "prompts.size(1) - left : prompts", ": prompts", OF_IMAGES),

@@ -30,6 +30,7 @@ class RolloutBatch(TypedDict, total=False):
     importance_sampling_ratio: Tensor  # (B, T) or (B, 1)
     rewards: Tensor  # (B,) success of the rollout, for algorithms that estimate their own advantages
     rollout_weight: Tensor  # (B,) the gate's weight, likewise
+    num_images: list[int]  # (B,) images of each row, those that tools returned included
     has_rollouts: Tensor  # () bool; absent where TRL made the batch
 
 

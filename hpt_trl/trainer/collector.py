@@ -19,6 +19,7 @@ from hpt_trl.trainer.demonstrations import (
     prompt_identifier,
     truncated,
 )
+from hpt_trl.trainer.image_columns import check_images
 
 logger = get_logger(__name__)
 
@@ -81,7 +82,8 @@ class DemonstrationCollector:
                 counts["missing"] += 1
                 continue
             prompt_ids = batch["prompt_ids"][row][batch["prompt_mask"][row].bool()]
-            usable = self._tokenized(examples[row], prompt_ids.tolist())
+            images = batch["num_images"][row] if "num_images" in batch else None
+            usable = self._tokenized(examples[row], prompt_ids.tolist(), images)
             if usable is None:
                 counts["refused"] += 1
             else:
@@ -94,11 +96,15 @@ class DemonstrationCollector:
         is_available_P = gather(has_one_B)[:: rows.group_size] > 0
         return Demonstrations(tokens, is_available_P, dict(zip(counts, totals)))
 
-    def _tokenized(self, example: Mapping[str, Any], prompt_ids: list[int]) -> DemonstrationTokens | None:
+    def _tokenized(
+        self, example: Mapping[str, Any], prompt_ids: list[int], images: int | None
+    ) -> DemonstrationTokens | None:
         """Tokens of one demonstration; None if it is malformed, or too long and refused or cut to nothing."""
         # Where an environment owns the data there may be no prompt; TRL then starts from an empty one.
         prompt = example.get("prompt", [{"role": "user", "content": ""}])
         try:
+            if images is not None:
+                check_images(example, images)
             tokens = self.tokenizer(prompt, example["demonstration"], prompt_ids)
         # One bad row must not end a run of days: its prompt is trained on rollouts. What is raised depends on its type.
         except (ValueError, TypeError, AttributeError, LookupError) as error:

@@ -51,6 +51,26 @@ def prompt_with_images(example: Mapping[str, Any]) -> Any:
     return prepare_multimodal_messages(example["prompt"], images=images) if images else example["prompt"]
 
 
+def check_images(example: Mapping[str, Any], count: int) -> None:
+    """Reject a rollout with other images than those of its prompt, for a demonstration that continues the prompt.
+
+    Args:
+        example: the data row.
+        count: images of the rollout.
+
+    Raises:
+        ValueError: if a tool or an environment has added some.
+    """
+    messages = [] if isinstance(example.get("prompt", ""), str) else prompt_with_images(example)
+    parts = [part for message in messages if isinstance(message.get("content"), list) for part in message["content"]]
+    own = sum(part.get("type") == "image" for part in parts)
+    if own != count:
+        raise ValueError(
+            f"the prompt has {own} images and its rollout {count}: images of a tool or an environment cannot be "
+            "part of a demonstration"
+        )
+
+
 def columns_of_prompts(
     images: Sequence[Sequence[Any] | None] | None, fields: Mapping[str, Any], device: torch.device
 ) -> dict[str, Any]:

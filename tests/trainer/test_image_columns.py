@@ -1,6 +1,7 @@
+import pytest
 import torch
 
-from hpt_trl.trainer.image_columns import image_inputs, images_by_row, joined_images
+from hpt_trl.trainer.image_columns import check_images, image_inputs, images_by_row, joined_images
 from hpt_trl.trainer.row_packing import demonstration_rows, rollout_rows
 
 # Three prompts with one, no and two images, whose places are the tokens 8. Each image has two patches.
@@ -62,3 +63,13 @@ def test_a_prompt_without_demonstration_trains_nothing():
     rows = demonstration_rows(masked, torch.tensor([0]))
     assert rows["input_ids"].tolist() == [[8, 11]]
     assert rows["labels"].tolist() == [[-100, -100]]
+
+
+@pytest.mark.parametrize("columns", [{"image": "x"}, {"images": ["x"]}])
+def test_images_that_the_prompt_does_not_have_are_noticed(columns):
+    prompt = [{"role": "user", "content": "what?"}]
+    check_images({"prompt": prompt, **columns}, 1)
+    check_images({"prompt": prompt}, 0)
+    check_images({"prompt": [{"role": "user", "content": [{"type": "image", "image": "x"}]}]}, 1)
+    with pytest.raises(ValueError, match="has 1 images and its rollout 2"):
+        check_images({"prompt": prompt, **columns}, 2)
