@@ -237,15 +237,6 @@ def check_tokenizer(processing_class: Any, dataset: Dataset | IterableDataset | 
         )
 
 
-def keeps_one_backward(accelerator: Accelerator, args: HPTConfig) -> bool:
-    """Whether a micro-batch must be backpropagated in one backward.
-
-    Without accumulation, DeepSpeed's ZeRO-1 and 2 with an offloaded optimizer keep only the last of several backwards.
-    """
-    plugin = accelerator.state.deepspeed_plugin
-    return plugin is not None and args.gradient_accumulation_steps == 1 and plugin.hf_ds_config.is_offload()
-
-
 def context_length(config: Any) -> int | None:
     """Maximum number of tokens of a model, with its rope scaling; None: no limit is known."""
     positions = getattr(config, "max_position_embeddings", None)
@@ -331,15 +322,6 @@ def check_launch(args: DurableGRPOConfig, accelerator: Accelerator) -> None:
         raise ValueError(
             "skip_grad_norm_above does not work under DeepSpeed, whose engine steps the optimizer inside backward. "
             "Unset it; DeepSpeed's gradient_clipping bounds the norm."
-        )
-
-
-def check_token_budget(args: HPTConfig, accelerator: Accelerator) -> None:
-    """Reject a token budget where DeepSpeed would lose gradients."""
-    if args.max_tokens_per_forward is not None and keeps_one_backward(accelerator, args):
-        raise ValueError(
-            "max_tokens_per_forward needs several backwards per micro-batch, of which DeepSpeed keeps only the last "
-            "under offload with gradient_accumulation_steps=1. Set gradient_accumulation_steps to 2 or more."
         )
 
 

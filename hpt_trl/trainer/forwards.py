@@ -118,23 +118,18 @@ def keep_micro_batch(batch: RolloutBatch, signal: Tensor, loss_type: str) -> For
     return _micro_batch(cast(list[RolloutForward], rollouts), demonstrations, batch)
 
 
-def backward_each(
-    losses: Sequence[Callable[[], Tensor]], model: Any, accelerator: Accelerator, backward_separately: bool
-) -> Tensor:
+def backward_each(losses: Sequence[Callable[[], Tensor]], model: Any, accelerator: Accelerator) -> Tensor:
     """Run forward passes one by one and backpropagate all but the last, so that no two graphs are held at a time.
 
     Args:
         losses: compute the loss of one forward pass each; at least one.
         model: the wrapped policy.
         accelerator: of the trainer.
-        backward_separately: False where the engine allows one backward per micro-batch: their sum is returned then.
 
     Returns:
         () sum of the losses. The caller, which is transformers, backpropagates what is left in its graph.
     """
     *others, last = losses
-    if not backward_separately:
-        return sum((loss() for loss in others), last())
     total: Tensor | float = 0
     for compute in others:
         with gradients_kept_local(accelerator, model) as backward:

@@ -45,9 +45,7 @@ from hpt_trl.trainer.checks import (
     check_arguments,
     check_before_loading,
     check_support,
-    check_token_budget,
     gate_reward_index,
-    keeps_one_backward,
     room_of,
 )
 from hpt_trl.trainer.collector import DemonstrationCollector, Demonstrations
@@ -157,7 +155,6 @@ class HPTTrainer(HintingGRPOTrainer):
             quantization_config=quantization_config, peft_config=peft_config, tools=tools, rollout_func=rollout_func,
             environment_factory=environment_factory,
         )  # fmt: skip
-        check_token_budget(args, self.accelerator)
         check_support(args, self.algorithm, self.aux_loss_enabled, self._is_vlm)
         needs_solve_rates = bool(self.algorithm.rollouts) and not (self._gate_is_off and self.algorithm.trl_rollouts)
         needs_solve_rates |= args.hint_fraction > 0
@@ -312,9 +309,7 @@ class HPTTrainer(HintingGRPOTrainer):
         rows = inputs["generated_rows"]
         losses: list[Callable[[], Tensor]] = [partial(self._rollout_loss, model, each) for each in inputs["rollouts"]]
         losses += [partial(self._demonstration_loss, model, each, rows) for each in inputs["demonstrations"]]
-        return backward_each(
-            losses, model, self.accelerator, backward_separately=not keeps_one_backward(self.accelerator, self.args)
-        )
+        return backward_each(losses, model, self.accelerator)
 
     def _rollout_loss(self, model: Any, rollouts: RolloutForward) -> Tensor:
         return self._policy_loss(model, rollouts) * rollouts["share"]
