@@ -28,7 +28,7 @@ STEP, IMAGES, LOGPS = (
 )
 RENDERING, THINKING = "hpt_trl/trainer/chat_rendering.py", "hpt_trl/common/thinking.py"
 CHECKPOINTS, MARKERS = "hpt_trl/durability/checkpoints.py", "hpt_trl/durability/markers.py"
-FILES = "hpt_trl/common/files.py"
+DIVERGENCE, FILES = "hpt_trl/durability/divergence.py", "hpt_trl/common/files.py"
 
 OF_GATES, OF_ESTIMATORS = "tests/algorithm/test_gate.py", "tests/algorithm/test_estimator.py"
 OF_DECISIONS, OF_LOSSES = "tests/algorithm/test_group_decision.py", "tests/trainer/test_losses.py"
@@ -40,6 +40,7 @@ OF_RESUME, OF_FAULTS, OF_MARKERS = (f"tests/durability/test_{name}.py" for name 
 OF_FILES, OF_ADAPTERS = "tests/common/test_files.py", "tests/trainer/test_adapters.py"
 HOOKS, OF_TOOLS = "hpt_trl/trainer/trl_hooks.py", "tests/trainer/test_tools.py"
 OF_IMAGES, OF_VISION = "tests/trainer/test_image_columns.py", "tests/trainer/test_vision.py"
+OF_DIVERGENCE = "tests/durability/test_divergence.py"
 
 MUTATIONS = [
     # Gates: thresholds are inclusive, counts are rounded, and a gate decides only what it can know.
@@ -129,12 +130,10 @@ MUTATIONS = [
     Mutation(RENDERING, "return start, end + len(following)", "return start, end", OF_TEMPLATES),
     Mutation(RENDERING, "and not self.writes_tool_calls", "and False", OF_TEMPLATES),
     # What survives a kill.
-    Mutation(
-        DURABLE,
-        "self._skipped_in_row + 1 if is_bad else 0",
-        "self._skipped_in_row + is_bad",
-        f"{OF_FAULTS} -k learns_nothing",
-    ),
+    Mutation(DIVERGENCE, "self.in_row + 1 if is_bad else 0", "self.in_row + is_bad", f"{OF_FAULTS} -k learns_nothing"),
+    Mutation(DIVERGENCE, "return step - self.in_row", "return step", f"{OF_DIVERGENCE} -k marks_stay"),
+    Mutation(DIVERGENCE, "0 if is_changed else ", "", f"{OF_DIVERGENCE} -k count_if_nothing"),
+    Mutation(CHECKPOINTS, "*([] if spare is None else [spare])", "", f"{OF_DIVERGENCE} -k run_that_is_stuck"),
     Mutation(
         DURABLE,
         "self.state.global_step >= self.state.max_steps:\n            # Resumed",

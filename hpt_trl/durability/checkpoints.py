@@ -6,7 +6,7 @@ Whether a checkpoint is complete and undamaged is told by its marker: see `marke
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,14 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from hpt_trl.common.errors import LocalRunError, RunError
 from hpt_trl.common.logs import get_logger
 from hpt_trl.durability.faults import first_fault, is_lost_connection
-from hpt_trl.durability.markers import MARKER, damage_reason, incomplete_reason
+from hpt_trl.durability.markers import (
+    MARKER,
+    damage_reason,
+    divergence_reason,
+    incomplete_reason,
+    mark_diverged,
+    unusable_reason,
+)
 
 logger = get_logger(__name__)
 
@@ -54,7 +61,7 @@ def reporting_write_errors(folder: Path, together: bool) -> Iterator[None]:
 
 
 def _not_written(folder: Path, failure: Exception) -> str:
-    others = [path for path in _by_step(folder.parent).values() if path != folder and incomplete_reason(path) is None]
+    others = [path for path in _by_step(folder.parent).values() if path != folder and unusable_reason(path) is None]
     last = f"{str(others[-1])!r} is complete" if others else "there is no other checkpoint"
     return (
         f"The checkpoint {str(folder)!r} could not be written: {' '.join(str(failure).split())}. Check that the disk "
@@ -85,21 +92,38 @@ def _by_step(output_dir: Path) -> dict[int, Path]:
     return dict(sorted((int(match[1]), path) for match, path in found if match))
 
 
-def rotate(newest: Path, limit: int | None, best: str | None) -> None:
-    """Delete checkpoints until `limit` are left, incomplete ones first; transformers may keep those instead.
+def newest_usable(output_dir: Path, before: int) -> Path | None:
+    """The newest complete checkpoint from before a step whose policy has not diverged, as this process sees it."""
+    usable = [path for step, path in _by_step(output_dir).items() if step < before and unusable_reason(path) is None]
+    return usable[-1] if usable else None
+
+
+def mark_steps_diverged(output_dir: Path, steps: Container[int], reason: str) -> None:
+    """Mark the complete checkpoints of these steps as those of a policy that has diverged."""
+    for step, path in _by_step(output_dir).items():
+        if step in steps and unusable_reason(path) is None:
+            try:
+                mark_diverged(path, reason)
+            except OSError as error:
+                logger.warning(f"{str(path)!r} could not be marked as diverged: {error}. Delete it.")
+
+
+def rotate(newest: Path, limit: int | None, best: str | None, spare: Path | None = None) -> None:
+    """Delete checkpoints until `limit` are left, unusable ones first; transformers may keep those instead.
 
     Args:
         newest: the one just written, which is kept.
         limit: how many are kept; None: all.
         best: the one with the best metric, which is kept too.
+        spare: another one that is kept, whatever the limit.
     """
     if limit is None or limit < 1:
         return
     step_of = {path: step for step, path in _by_step(newest.parent).items() if path.is_dir()}
-    kept = {newest} if best is None else {newest, newest.parent / Path(best).name}
+    kept = {newest, *([] if best is None else [newest.parent / Path(best).name]), *([] if spare is None else [spare])}
 
     def is_worth_keeping(path: Path) -> bool:
-        return step_of[path] < step_of[newest] and incomplete_reason(path) is None
+        return step_of[path] < step_of[newest] and unusable_reason(path) is None
 
     others = sorted(step_of.keys() - kept, key=lambda path: (is_worth_keeping(path), step_of[path]))
     for path in others[: max(0, len(others) + len(kept & step_of.keys()) - limit)]:
@@ -109,13 +133,15 @@ def rotate(newest: Path, limit: int | None, best: str | None) -> None:
 def newest_complete(output_dir: Path) -> Path | None:
     """The newest checkpoint that is complete and undamaged on every process; others are skipped with a warning.
 
+    One whose policy has diverged is skipped too.
+
     Every process must call it.
 
     Raises:
         RunError: if some processes see complete checkpoints, and none is complete for all.
     """
     folders = _by_step(output_dir)
-    reasons = {step: incomplete_reason(folder) for step, folder in folders.items()}
+    reasons = {step: unusable_reason(folder) for step, folder in folders.items()}
     on_ranks = gather_object([reasons])
     complete = [step for step in folders if all(step in seen and seen[step] is None for seen in on_ranks)]
     if not complete and any(reason is None for seen in on_ranks for reason in seen.values()):
@@ -172,6 +198,7 @@ def resolve_resume_checkpoint(wanted: str | bool | None, output_dir: Path) -> st
     fault = first_fault(problem if has_marker or not folder.is_dir() else None)
     if fault is not None:
         raise RunError(f"{wanted!r} is not a complete checkpoint: {fault}. Resume from another one, or use 'auto'.")
+    problem = problem or first_fault(divergence_reason(folder))
     if problem is not None:
         logger.warning(f"{wanted}: {problem}. Resuming anyway because it was named explicitly.")
     return str(wanted)
@@ -246,6 +273,18 @@ def stream_position(folder: Path, batches_per_step: int) -> tuple[int, int]:
     # transformers counts `max_steps` steps as one epoch of a stream, and begins another where the stream ends.
     epoch = int(state.epoch or 0)
     return epoch, round(((state.epoch or 0) - epoch) * state.max_steps) * batches_per_step
+
+
+class TrainBeginCallback(TrainerCallback):
+    """Calls a function when training begins, after transformers has set its own state."""
+
+    def __init__(self, function: Callable[[], None]) -> None:
+        self.function = function
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.function()
 
 
 class EpochEndCallback(TrainerCallback):

@@ -57,24 +57,6 @@ def first_fault(own: str | None) -> str | None:
     return next(fault for fault in gather_object([own]) if fault is not None)
 
 
-def no_progress(steps: int, norm: float, limit: float | None, step: int) -> str:
-    """The message of a run that ends after too many skipped steps.
-
-    Args:
-        steps: consecutive steps that were skipped.
-        norm: gradient norm of the last one.
-        limit: `skip_grad_norm_above`.
-        step: optimizer steps done.
-    """
-    reason = f"is above skip_grad_norm_above ({limit})" if math.isfinite(norm) else "is not finite"
-    return (
-        f"The gradient norm of {steps} consecutive optimizer steps, up to step {step}, {reason} (the last: {norm:g}). "
-        "Training has stopped making progress. Resume from an earlier checkpoint with a lower learning_rate or "
-        "sft_weight; if weights or activations overflow, train in bf16 or fp32 instead of fp16. "
-        "max_skipped_steps_in_row sets the limit."
-    )
-
-
 class TerminationCallback(TrainerCallback):
     """On SIGTERM or Ctrl-C, saves a checkpoint at the end of the step and stops, on all processes together.
 

@@ -137,10 +137,18 @@ def claim_folder(
         return None, identity
     if earlier is None:
         return checkpoint, identity
-    changed = _changes(earlier.fixed, identity.fixed) | _changes(earlier.options, identity.options)
+    changed = changed_since(Path(checkpoint), identity)
     if changed:
         logger.warning(f"{checkpoint} is resumed with other options than it was written with (then, now): {changed}.")
     return checkpoint, Identity(earlier.run_id, identity.fixed, identity.options)
+
+
+def changed_since(checkpoint: Path, identity: Identity) -> dict[str, tuple[Any, Any]]:
+    """What differs from the run that wrote a checkpoint, by name: its value then, and now."""
+    earlier = read_identity(checkpoint / FILE_NAME)
+    if earlier is None:
+        return {}
+    return _changes(earlier.fixed, identity.fixed) | _changes(earlier.options, identity.options)
 
 
 def _changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -11,8 +11,9 @@ import shutil
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
-from hpt_trl.common.files import UNFINISHED, flush, write_atomically
+from hpt_trl.common.files import UNFINISHED, atomic_path, flush, write_atomically
 
 MARKER = "hpt_complete.json"
 # Hashing releases the interpreter lock. More readers than this do not speed up most disks.
@@ -38,16 +39,42 @@ def clear_checkpoint(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def mark_complete(folder: Path) -> None:
-    """Record that all processes have written their files, and the size and checksum of each file."""
+def mark_complete(folder: Path, diverged: str | None = None) -> None:
+    """Record that all processes have written their files, and the size and checksum of each file.
+
+    Args:
+        folder: the checkpoint.
+        diverged: how it is known that the policy has diverged, if it has.
+    """
     # A run that was killed while writing may have left a temporary file.
     contents = [path for path in sorted(folder.rglob("*")) if UNFINISHED not in path.name]
     for path in contents:
         flush(path)
     names = [path.relative_to(folder).as_posix() for path in contents if path.is_file()]
     sizes = {name: (folder / name).stat().st_size for name in names}
-    marker = {"files": sizes, "sha256": _checksums(folder, names)}
+    marker = {"files": sizes, "sha256": _checksums(folder, names)} | ({"diverged": diverged} if diverged else {})
     write_atomically(folder / MARKER, json.dumps(marker, indent=1))
+
+
+def mark_diverged(folder: Path, reason: str) -> None:
+    """Note in the marker of a complete checkpoint that its policy has diverged."""
+    marker = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+    with atomic_path(folder / MARKER, per_process=True) as temporary:  # several processes may do so
+        temporary.write_text(json.dumps(marker | {"diverged": reason}, indent=1), encoding="utf-8")
+
+
+def divergence_reason(folder: Path) -> str | None:
+    """How it is known that the policy of a checkpoint has diverged, or None if it is not known to have."""
+    try:
+        reason = _read_content(folder).get("diverged")
+    except _MarkerError:
+        return None
+    return None if reason is None else f"its policy has diverged ({reason})"
+
+
+def unusable_reason(folder: Path) -> str | None:
+    """Why a checkpoint is incomplete, or of a policy that has diverged; None if it is neither."""
+    return incomplete_reason(folder) or divergence_reason(folder)
 
 
 def incomplete_reason(folder: Path) -> str | None:
@@ -88,8 +115,7 @@ def damage_reason(folder: Path) -> str | None:
     return f"the content of its file {damaged[0]} is not what was written (SHA-256 differs)" if damaged else None
 
 
-def _read_marker(folder: Path) -> tuple[dict[str, int], dict[str, str]]:
-    """Sizes and checksums by file; a marker of an early version has no checksums."""
+def _read_content(folder: Path) -> dict[str, Any]:
     try:
         content = json.loads((folder / MARKER).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -98,8 +124,13 @@ def _read_marker(folder: Path) -> tuple[dict[str, int], dict[str, str]]:
         raise _MarkerError(f"its {MARKER} is truncated") from None
     except (OSError, UnicodeDecodeError, RecursionError) as error:
         raise _MarkerError(f"its {MARKER} cannot be read ({type(error).__name__})") from None
-    sizes = content.get("files") if isinstance(content, dict) else None
-    checksums = content.get("sha256", {}) if isinstance(content, dict) else None
+    return content if isinstance(content, dict) else {}
+
+
+def _read_marker(folder: Path) -> tuple[dict[str, int], dict[str, str]]:
+    """Sizes and checksums by file; a marker of an early version has no checksums."""
+    content = _read_content(folder)
+    sizes, checksums = content.get("files"), content.get("sha256", {})
     is_valid = isinstance(sizes, dict) and all(type(size) is int for size in sizes.values())
     has_checksums = isinstance(checksums, dict) and set(checksums) in (set(), set(sizes or ()))
     if not isinstance(sizes, dict) or not isinstance(checksums, dict) or not (is_valid and has_checksums):

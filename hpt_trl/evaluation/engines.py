@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.utils import find_adapter_config_file
 
+from hpt_trl.common.models import is_sampling_error, not_finite, reporting_load_errors
 from hpt_trl.data.sources import resolve_model
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -86,9 +87,10 @@ def resolve_checkpoint(model: str, base_model: str | None = None) -> Checkpoint:
 
 def load_tokenizer(checkpoint: Checkpoint) -> Any:
     """Load the adapter's tokenizer, if it has one, since it may have a chat template; else that of the base model."""
-    if checkpoint.adapter is not None and _has_tokenizer(checkpoint.adapter):
-        return AutoTokenizer.from_pretrained(checkpoint.adapter)
-    return AutoTokenizer.from_pretrained(checkpoint.base)
+    adapter = checkpoint.adapter
+    name = adapter if adapter is not None and _has_tokenizer(adapter) else checkpoint.base
+    with reporting_load_errors(name):
+        return AutoTokenizer.from_pretrained(name)
 
 
 def _has_tokenizer(name: str) -> bool:
@@ -133,7 +135,8 @@ class TransformersEngine:
         self.tokenizer = tokenizer
         self.with_logps = with_logps
         weights = getattr(torch, resolve_dtype(dtype))
-        model: Any = AutoModelForCausalLM.from_pretrained(checkpoint.base, dtype=weights)
+        with reporting_load_errors(checkpoint.base):
+            model: Any = AutoModelForCausalLM.from_pretrained(checkpoint.base, dtype=weights)
         # As in vLLM: the checkpoint defines which tokens end a completion, the evaluation defines everything else.
         ends = model.generation_config.eos_token_id
         self.end_ids = sorted({*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id} - {None})
@@ -141,7 +144,14 @@ class TransformersEngine:
         if checkpoint.adapter:
             from peft import PeftModel
 
-            model = PeftModel.from_pretrained(model, checkpoint.adapter)
+            with reporting_load_errors(checkpoint.adapter):
+                model = PeftModel.from_pretrained(model, checkpoint.adapter)
+        name = not_finite(model)
+        if name is not None:
+            raise ValueError(
+                f"The model {checkpoint.adapter or checkpoint.base!r} cannot generate: its parameter {name!r} is not "
+                "finite. Evaluate an earlier checkpoint, or download the model again."
+            )
         self.model = model.to(device()).eval()
 
     @torch.no_grad()
@@ -156,15 +166,24 @@ class TransformersEngine:
         # The evaluation does not affect the random state of other code, such as a training loop.
         with torch.random.fork_rng(devices=[model_device] if model_device.type == "cuda" else []):
             torch.manual_seed(seed)
-            outputs = self.model.generate(
-                input_ids=ids_B_T.to(model_device),
-                attention_mask=mask_B_T.to(model_device),
-                max_new_tokens=sampling.max_new_tokens,
-                do_sample=sampling.temperature > 0,
-                eos_token_id=self.end_ids,
-                pad_token_id=pad_id,
-                **(options if sampling.temperature > 0 else {}),
-            )
+            try:
+                outputs = self.model.generate(
+                    input_ids=ids_B_T.to(model_device),
+                    attention_mask=mask_B_T.to(model_device),
+                    max_new_tokens=sampling.max_new_tokens,
+                    do_sample=sampling.temperature > 0,
+                    eos_token_id=self.end_ids,
+                    pad_token_id=pad_id,
+                    **(options if sampling.temperature > 0 else {}),
+                )
+            except RuntimeError as error:
+                if not is_sampling_error(error):
+                    raise
+                raise ValueError(
+                    f"The model gives probabilities that are not finite ({str(error).splitlines()[0]}): its training "
+                    "has diverged, or its activations overflow in this dtype. Evaluate an earlier checkpoint, or use "
+                    "dtype float32."
+                ) from error
         rows = outputs[:, ids_B_T.size(1) :].tolist()
         return [self._completion(prompt, row_T) for prompt, row_T in zip(prompts, rows)]
 

@@ -4,7 +4,6 @@ Gates and demonstrations are its subclass's. Alone it trains bitwise as GRPOTrai
 steps whose gradient norm is not finite.
 """
 
-import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -12,43 +11,47 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from accelerate.utils import is_peft_model
 from datasets import Dataset, IterableDataset
 from torch import nn
-from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 from trl.trainer.utils import get_config_model_id
 
 from hpt_trl.common.errors import RunError
 from hpt_trl.common.logs import get_logger
+from hpt_trl.common.models import reporting_load_errors
 from hpt_trl.common.overriding import overriding
 from hpt_trl.data.usable_rows import UsableRows, only_usable
 from hpt_trl.durability.checkpoints import (
     EpochEndCallback,
+    TrainBeginCallback,
     load_reference,
     load_state,
     reporting_read_errors,
     reporting_write_errors,
-    rotate,
     save_reference,
     save_state,
     stream_position,
     trainer_state,
 )
 from hpt_trl.durability.config import DurableGRPOConfig
-from hpt_trl.durability.faults import (
-    TerminationCallback,
-    explaining_lost_peer,
-    first_fault,
-    no_progress,
-)
-from hpt_trl.durability.identity import Identity, claim_folder, data_fingerprint, folder_lock, identify
+from hpt_trl.durability.divergence import Divergence, check_weights, rescale_learning_rates, weights_fault
+from hpt_trl.durability.faults import TerminationCallback, explaining_lost_peer, first_fault
+from hpt_trl.durability.identity import Identity, changed_since, claim_folder, data_fingerprint, folder_lock, identify
 from hpt_trl.durability.markers import clear_checkpoint, mark_complete
 from hpt_trl.durability.reward_guard import RewardGuard
 from hpt_trl.durability.state_of_parts import restore_states, states, warn_of_lost_state
 from hpt_trl.monitoring.run_log import StepClock
 from hpt_trl.monitoring.samples import writable
-from hpt_trl.trainer.checks import check_launch, check_prompts, check_tokenizer, room_of, too_long
+from hpt_trl.trainer.checks import (
+    check_launch,
+    check_prompts,
+    check_reserved_columns,
+    check_tokenizer,
+    room_of,
+    too_long,
+)
 from hpt_trl.trainer.opened_prompts import with_opened_thinking
 from hpt_trl.trainer.pushing import PushingGRPOTrainer
 from hpt_trl.trainer.trl_hooks import (
@@ -60,16 +63,6 @@ from hpt_trl.trainer.trl_hooks import (
 )
 
 logger = get_logger(__name__)
-
-
-class _TrainBeginCallback(TrainerCallback):
-    """Calls a function when training begins, after transformers has set its own state."""
-
-    def __init__(self, function: Callable[[], None]) -> None:
-        self.function = function
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        self.function()
 
 
 class DurableGRPOTrainer(PushingGRPOTrainer):
@@ -105,9 +98,11 @@ class DurableGRPOTrainer(PushingGRPOTrainer):
     ):
         self._row_filters: list[UsableRows] = []
         train_dataset = only_usable(train_dataset, self._row_filters)
-        super().__init__(model, reward_funcs, args, train_dataset, **options)
+        with reporting_load_errors(model):
+            super().__init__(model, reward_funcs, args, train_dataset, **options)
         check_attributes(self)
-        self._skipped_steps = self._skipped_in_row = 0
+        check_weights(self.model)
+        self._divergence = Divergence(self.args)
         self._clock = StepClock()
         self._termination = TerminationCallback()
         self._reward_guard = RewardGuard(self.args.reward_timeout)
@@ -115,11 +110,11 @@ class DurableGRPOTrainer(PushingGRPOTrainer):
             function if isinstance(function, nn.Module) else self._reward_guard.wrap(cast(Callable, function), name)
             for function, name in zip(self.reward_funcs, self.reward_func_names)
         ]
-        for callback in (_TrainBeginCallback(self._on_train_begin), self._termination, EpochEndCallback()):
+        for callback in (TrainBeginCallback(self._on_train_begin), self._termination, EpochEndCallback()):
             self.add_callback(callback)
         check_launch(self.args, self.accelerator)
         check_tokenizer(self.processing_class, train_dataset)
-        _check_columns(train_dataset)
+        check_reserved_columns(train_dataset)
         self._check_prompts(train_dataset)
 
     def _write_own_files(self, folder: str) -> None:
@@ -170,7 +165,9 @@ class DurableGRPOTrainer(PushingGRPOTrainer):
         return tokenized
 
     def _generate(self, *args, **kwargs):
-        with self._clock.measure("generation", self.model.training):
+        self._divergence.raise_if_not_finite(self.model, self.state.global_step)
+        sampling = self._divergence.reporting_bad_probabilities(self.state)
+        with self._clock.measure("generation", self.model.training), sampling:
             return super()._generate(*args, **kwargs)
 
     def _generate_single_turn(self, *args, **kwargs):
@@ -199,18 +196,16 @@ class DurableGRPOTrainer(PushingGRPOTrainer):
         metrics = self._metrics["train"]
         for part, seconds in self._clock.take().items():
             metrics[f"time/{part}"].append(seconds)
-        norm, limit = float(grad_norm or 0.0), self.args.skip_grad_norm_above
-        is_bad = not math.isfinite(norm) or (limit is not None and norm > limit)
-        self._skipped_in_row = self._skipped_in_row + 1 if is_bad else 0
+        norm = float(grad_norm or 0.0)
+        is_bad = self._divergence.count(norm)
         # DeepSpeed's engine has stepped inside backward: nothing is left to skip.
         if not self.is_deepspeed_enabled:
             if is_bad:
                 # Without gradients the optimizer changes neither parameters nor its own state.
                 model.zero_grad(set_to_none=True)
-                self._skipped_steps += 1
-            metrics["hpt/skipped_steps"] = [float(self._skipped_steps)]
-        if self._skipped_in_row >= self.args.max_skipped_steps_in_row:
-            raise RunError(no_progress(self._skipped_in_row, norm, limit, self.state.global_step))
+                self._divergence.skipped += 1
+            metrics["hpt/skipped_steps"] = [float(self._divergence.skipped)]
+        self._divergence.raise_if_stuck(norm, self.state.global_step)
         return grad_norm
 
     def train(
@@ -257,41 +252,42 @@ class DurableGRPOTrainer(PushingGRPOTrainer):
             )
         if dropped:
             logger.warning(dropped.strip())
+        self._divergence.raise_if_not_finite(self.model, self.state.global_step)
         if self._termination.has_stopped:
             raise SystemExit(self._termination.exit_code)
+        self._divergence.rotate_proven()
         return output
 
     def _save_checkpoint(self, model, trial):
         folder = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         has_collectives = self.is_deepspeed_enabled or self.is_fsdp_enabled or self.state.best_global_step
-        limit = self.args.save_total_limit
+        diverged = weights_fault(self.model)
         with reporting_write_errors(folder, together=True):
             if self.accelerator.is_local_main_process:
                 clear_checkpoint(folder)
         with reporting_write_errors(folder, together=not has_collectives):
             # transformers would delete older checkpoints before this one is complete. It may do so with
             # `save_only_model`, whose checkpoints cannot be resumed from.
-            kept_limit = limit if self.args.save_only_model else None
-            with overriding(self.args, save_total_limit=kept_limit):
+            limit = self.args.save_total_limit if self.args.save_only_model and diverged is None else None
+            with overriding(self.args, save_total_limit=limit):
                 super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
         if not self.args.save_only_model:
             with reporting_write_errors(folder, together=True):
                 if self.args.should_save:
-                    mark_complete(folder)
+                    mark_complete(folder, diverged)
             if self.args.should_save:
-                rotate(folder, limit, self.state.best_model_checkpoint)
-        self._push_saved()
+                self._divergence.rotate_after(folder, self.state.global_step, self.state.best_model_checkpoint)
+        self._push_saved(diverged)
 
     def _save_rng_state(self, output_dir):
         """Save the state of the generators and everything else that transformers does not save."""
         super()._save_rng_state(output_dir)
         state = {
             "layout": self._layout(),
-            "skipped_steps": self._skipped_steps,
-            "skipped_in_row": self._skipped_in_row,
             "seconds": time.time() - self._began,
             "parts": states(self._stateful),
+            **self._divergence.state_dict(),
         }
         save_state(Path(output_dir), self.args.process_index, state | run_state(self))
         reference = self._moving_reference()
@@ -335,10 +331,14 @@ class DurableGRPOTrainer(PushingGRPOTrainer):
         reset_run_state(self)
         if self.args.sync_ref_model:
             load_reference(checkpoint, self._moving_reference())
+        changed = changed_since(checkpoint, cast(Identity, self.identity))
+        before, now = changed.get("learning_rate", (None, None))
+        if before and now is not None:
+            rescale_learning_rates(self.optimizer, self.lr_scheduler, now / before)
         state = load_state(checkpoint, self.args.process_index, self._layout(), self.accelerator.device)
         if state is not None:
             restore_run_state(self, state)
-            self._skipped_steps, self._skipped_in_row = state["skipped_steps"], state["skipped_in_row"]
+            self._divergence.restore(state, is_changed=bool(changed))
             self._seconds_before = state["seconds"]
             restore_states(self._stateful, state.get("parts", {}))
 
@@ -358,6 +358,13 @@ class DurableGRPOTrainer(PushingGRPOTrainer):
         if skip_scheduler and self._resumed_from is not None:
             return {}  # `eval_on_start`, which the run has done when it started
         return super()._evaluate(trial, ignore_keys_for_eval, skip_scheduler)
+
+    def get_train_dataloader(self):
+        loader = super().get_train_dataloader()
+        if self._resumed_from is not None and self.args.dataloader_persistent_workers:
+            # The run has drawn a seed for its workers when it started, and none since.
+            loader.generator = torch.Generator().manual_seed(self.args.seed)
+        return loader
 
     def _get_train_sampler(self, dataset=None):
         self._train_sampler = super()._get_train_sampler(dataset)
@@ -387,14 +394,3 @@ class DurableGRPOTrainer(PushingGRPOTrainer):
         options = {"load_best_model_at_end": False, "save_total_limit": None} if self._termination.has_stopped else {}
         with overriding(self.args, **options):
             return super()._finalize_training(trial, num_train_samples, start_time - self._seconds_before)
-
-
-def _check_columns(dataset: Dataset | IterableDataset | None) -> None:
-    """Reject columns that TRL could not pass to reward functions beside its own arguments of the same name."""
-    reserved = {"prompts", "completions", "trainer_state", "log_extra", "log_metric"}
-    clashing = reserved & set(getattr(dataset, "column_names", None) or ())
-    if clashing:
-        raise ValueError(
-            f"The training data has columns {sorted(clashing)}, which are also arguments that every reward function "
-            "gets. Rename or remove them."
-        )

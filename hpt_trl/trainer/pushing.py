@@ -6,7 +6,10 @@ from typing import Any
 
 from trl import GRPOTrainer
 
+from hpt_trl.common.logs import get_logger
 from hpt_trl.durability.hub import PUSH_ERRORS, creating, pushing, warn_if_failed, warn_of_failed_push
+
+logger = get_logger(__name__)
 
 
 class PushingGRPOTrainer(GRPOTrainer):
@@ -65,10 +68,16 @@ class PushingGRPOTrainer(GRPOTrainer):
         # transformers calls this before the checkpoint is marked complete: `_save_checkpoint` pushes it then.
         self._to_push = checkpoint_folder
 
-    def _push_saved(self) -> None:
-        """Push the checkpoint just saved in the background, where `hub_strategy` says so; warn if it fails."""
+    def _push_saved(self, diverged: str | None) -> None:
+        """Push the checkpoint just saved in the background, where `hub_strategy` says so; warn if it fails.
+
+        Args:
+            diverged: how it is known that the policy has diverged: then nothing is pushed.
+        """
         folder, self._to_push = self._to_push, None
-        if folder is None:
+        if folder is not None and diverged is not None:
+            logger.warning(f"{folder} is not pushed, because the policy has diverged: {diverged}.")
+        if folder is None or diverged is not None:
             return
         step = self.state.global_step
         jobs_before = list(getattr(getattr(self, "push_in_progress", None), "jobs", []))

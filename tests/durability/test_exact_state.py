@@ -106,6 +106,17 @@ def test_the_evaluation_at_the_start_is_not_repeated(tiny_model, tmp_path):
     assert differences_after_resuming(tiny_model, tmp_path, 3, **options) == []
 
 
+def test_workers_that_live_through_all_epochs_are_resumed(tiny_model, tmp_path):
+    """They draw their seed once, from the generator that samples completions. An epoch is four steps."""
+    options = OPTIONS | {"dataloader_num_workers": 1, "dataloader_persistent_workers": True}
+    whole = make_trainer(tiny_model, tmp_path / "whole", **options)
+    whole.train()
+    for step in (3, 4):
+        trainer = make_trainer(tiny_model, tmp_path / str(step), **options | {"save_strategy": "no"})
+        trainer.train(str(tmp_path / "whole" / f"checkpoint-{step}"))
+        assert differences(end_of(trainer), end_of(whole)) == []
+
+
 @pytest.mark.parametrize("fault_in", ["reward", "step"])
 def test_training_again_after_a_fault_in_the_same_process_is_exact(tiny_model, tmp_path, fault_in):
     calls = []
