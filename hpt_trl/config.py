@@ -276,8 +276,11 @@ class HPTConfig(DurableGRPOConfig):
             )
 
     def _check_gate(self) -> None:
-        if self.gate_success_value is not None and math.isnan(self.gate_success_value):
-            raise ValueError("gate_success_value must be a number or None (solve rates are mean rewards), got nan.")
+        if self.gate_success_value is not None and not math.isfinite(self.gate_success_value):
+            raise ValueError(
+                "gate_success_value must be finite or None (solve rates are mean rewards), got "
+                f"{self.gate_success_value}."
+            )
         if not 0 <= self.gate_threshold <= 1:
             raise ValueError(
                 f"gate_threshold must be in [0, 1], got {self.gate_threshold}: it is a solve rate. For k "
@@ -370,6 +373,6 @@ def _parsed_table(text: str) -> dict:
         table = json.loads(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"gate_table must be a JSON object, got {text!r}: {error}.") from None
-    if not isinstance(table, dict):
-        raise ValueError(f"gate_table must be a JSON object, got {text!r}.")
+    if not isinstance(table, dict) or not all(str(count).isdecimal() for count in table):
+        raise ValueError(f"gate_table must be a JSON object whose keys are counts of solved rollouts, got {text!r}.")
     return table

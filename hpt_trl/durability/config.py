@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from trl import GRPOConfig
 
-from hpt_trl.common.masking import masked
+from hpt_trl.common.masking import mask_tokens, masked
 
 MAX_TIMEOUT = 1e6  # seconds; the system's clocks do not take any number
 
@@ -56,14 +56,21 @@ class DurableGRPOConfig(GRPOConfig):
         metadata={"help": "Move another run in output_dir to a folder beside it, and start from scratch."},
     )
 
+    def __str__(self) -> str:
+        # transformers hides only options that are named as tokens.
+        return mask_tokens(super().__str__())
+
     # The representation that a dataclass writes itself shows tokens.
-    __repr__ = GRPOConfig.__str__
+    __repr__ = __str__
 
     def __getstate__(self) -> dict[str, Any]:
         # Trainer pickles its config into training_args.bin, which is pushed with the model.
         return self.__dict__ | {"hub_token": None}
 
     def __post_init__(self):
+        if self.num_generations is not None and not self.num_generations >= 1:
+            # TRL divides by it before it looks at it.
+            raise ValueError(f"num_generations must be at least 2, got {self.num_generations}.")
         super().__post_init__()
         self._check_secrets()
         self._check_faults()

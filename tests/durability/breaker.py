@@ -2,10 +2,11 @@
 
     python -m tests.durability.breaker --trials 300 --seed 0
 
-Kinds: damage to a file, a marker or a folder of checkpoints, on one and on two processes; kills; types of
-demonstrations; rewards; gates; records. A trial survives if the run ends as the unbroken one did, bitwise, or is
-refused in one paragraph where that is expected. Each trial has a limit: nothing may hang. The exit code is 0 if all
-survived.
+Kinds: damage to a file, a marker or a folder of checkpoints, and to models; kills and signals; divergence; types of
+prompts and demonstrations; rewards that fail or hang; gates; records; values of options; secrets. A trial survives if
+the run ends as the unbroken one did, bitwise, or is refused in one paragraph where that is expected. Damage, signals
+and divergence are tried on one and on two processes. Each run has a limit: nothing may hang. The exit code is 0 if all
+survived. A trial is determined by the seed and its number: `--only 17` repeats it.
 """
 
 import argparse
@@ -17,8 +18,8 @@ import shutil
 import signal
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,26 +27,28 @@ from typing import Any
 import torch
 from datasets import IterableDataset
 
-from hpt_trl.common.command_line import run_errors
-from hpt_trl.durability.markers import MARKER
+from hpt_trl.common.command_line import run_errors, user_errors
+from hpt_trl.durability.markers import MARKER, divergence_reason
 from hpt_trl.monitoring.samples import FILE_NAME as SAMPLES
 from hpt_trl.report.page import render
 from hpt_trl.report.run_folder import read_run
-from tests.durability import damage
+from tests.durability import breaker_trials, damage
 from tests.durability.kill_and_resume import OPTIONS, differences, final_state
 from tests.forks import await_path, exit_codes, fork_ranks
 from tests.tiny import ROWS, build_tiny_model, make_trainer, parameters, parity_reward
 
 torch.set_num_threads(1)
 LIMIT = 120.0  # seconds of one run
+CHEAP = 10  # trials of a kind that trains nothing, for each of the others
 SETUP = OPTIONS | {"max_steps": 4, "save_total_limit": None}
 PROCESSES = (1, 2)
 
 
 def train(model: str, folder: Path, resume: str | bool | None = None, **options: Any) -> None:
     """One run; what it ended with is saved as kill_and_resume does."""
-    with run_errors("train"):
+    with user_errors("train"):
         trainer = make_trainer(model, folder, **(SETUP | options))
+    with run_errors("train"):
         (folder / "begun").touch()
         trainer.train(resume)
     if trainer.accelerator.is_main_process:
@@ -63,39 +66,57 @@ class Breaker:
 
     Args:
         root: folder for all of them.
-        draw: decides everything that is random.
+        seed: decides, with the number of a trial, everything that is random in it.
     """
 
-    def __init__(self, root: Path, draw: random.Random) -> None:
+    def __init__(self, root: Path, seed: int) -> None:
         self.root = root
-        self.draw = draw
+        self.seed = seed
+        self.draw = random.Random(seed)
         self.model = build_tiny_model(root / "model")
-        self.kinds: dict[str, Callable[[], None]] = {
+        training: dict[str, Callable[[], None]] = {
             "damaged file": partial(self.damage, self._damage_file),
             "damaged marker": partial(self.damage, self._damage_marker),
             "no checkpoint folder": partial(self.damage, self._damage_folder),
+            "damaged model": self.damaged_model,
             "former processes": self.former_processes,
             "kill": self.kill,
+            "signal": self.signal,
+            "divergence": self.divergence,
             "demonstration": self.demonstration,
+            "odd row": self.odd_row,
             "reward": self.reward,
+            "reward in a process": self.reward_in_a_process,
             "gate": self.gate,
             "record": self.record,
+            "secret in a run": self.secret_in_a_run,
         }
+        cheap = {
+            "value of an option": partial(self.without_training, breaker_trials.refused_option),
+            "secret": partial(self.without_training, breaker_trials.secret),
+        }
+        self.kinds = training | cheap
+        self.order = [*training, *(name for name in cheap for _ in range(CHEAP))]
         self.whole = {}
         for processes in PROCESSES:
             self.whole[processes] = root / f"whole_{processes}"
             self._end_well(self.whole[processes], processes=processes)
 
-    def trial(self, kind: str) -> str | None:
-        """Make one trial; returns what failed, or None."""
+    def trial(self, number: int) -> tuple[str, str | None]:
+        """Make one trial; returns its kind, and what failed, or None."""
+        kind = self.order[number % len(self.order)]
+        self.draw = random.Random(f"{self.seed} {number}")
         try:
             self.kinds[kind]()
         except BrokenError as error:
-            return str(error)
-        return None
+            return kind, str(error)
+        # One that fails otherwise is a failed trial too, and must not end the others.
+        except Exception as error:
+            return kind, f"{type(error).__name__}: {error}"
+        return kind, None
 
     def _folder(self) -> Path:
-        return Path(tempfile.mkdtemp(prefix="trial_", dir=self.root))
+        return Path(tempfile.mkdtemp(prefix=f"trial_{os.getpid()}_", dir=self.root))
 
     def _run(self, folder: Path, processes: int = 1, **options: Any) -> list[int]:
         for log in folder.glob("log_*.txt"):
@@ -107,11 +128,18 @@ class Breaker:
         if any(codes):
             raise BrokenError(f"exit codes {codes}: {self._said(folder)[-300:]}")
 
-    def _end_in_one_paragraph(self, folder: Path, words: str, **options: Any) -> None:
-        codes = self._run(folder, **options)
+    def _end_in_one_paragraph(self, folder: Path, words: str, processes: int = 1, **options: Any) -> str:
+        """Make a run that is refused; returns what it said."""
+        codes = self._run(folder, processes, **options)
         said = self._said(folder)
-        if codes != [1] or "Traceback" in said or f"train: error: {words}" not in said:
+        if any(code not in (1, 2) for code in codes) or "Traceback" in said or f"train: error: {words}" not in said:
             raise BrokenError(f"exit codes {codes} instead of a paragraph with {words!r}: {said[-300:]}")
+        return said
+
+    def _end_well_or_in_one_paragraph(self, folder: Path, what: str, **options: Any) -> None:
+        codes = self._run(folder, **options)
+        if codes != [0] and (codes not in ([1], [2]) or "train: error: " not in self._said(folder)):
+            raise BrokenError(f"{what}: exit codes {codes} without a paragraph: {self._said(folder)[-300:]}")
 
     def _said(self, folder: Path) -> str:
         return (folder / "log_0.txt").read_text(errors="replace")
@@ -182,6 +210,88 @@ class Breaker:
         exit_codes(pids, LIMIT)
         self._end_well(folder, processes, resume="auto")
         self._compare(folder, processes)
+
+    def signal(self) -> None:
+        """Send Ctrl-C or SIGTERM to one process of a run at a random moment, and let it go on."""
+        processes, number = self.draw.choice(PROCESSES), self.draw.choice((signal.SIGINT, signal.SIGTERM))
+        folder = self._folder() / "run"
+        pids = fork_ranks(partial(train, self.model, folder, "auto"), folder, processes)
+        await_path(folder / "begun", limit=LIMIT)
+        # The handlers are installed when training has begun, and the folder is locked.
+        await_path(folder / "_record" / "lock", limit=LIMIT)
+        time.sleep(0.2 + 0.8 * self.draw.random())
+        os.kill(self.draw.choice(pids), number)
+        codes = exit_codes(pids, LIMIT)
+        # 0: it had ended before, or was in its last step.
+        if len(set(codes)) > 1 or codes[0] not in (0, 128 + number):
+            raise BrokenError(f"exit codes {codes} after {number.name}: {self._said(folder)[-300:]}")
+        self._end_well(folder, processes, resume="auto")
+        self._compare(folder, processes)
+
+    def divergence(self) -> None:
+        """A learning rate that is far too high: the advice that the run ends with must work."""
+        processes, folder = self.draw.choice(PROCESSES), self._folder() / "run"
+        options = {
+            "optim": self.draw.choice(("sgd", "adamw_torch")),
+            "learning_rate": self.draw.choice((1e12, 1e20, 3e38)),
+            "lr_scheduler_type": "constant_with_warmup",
+            "warmup_steps": self.draw.randrange(3),
+            "max_grad_norm": 0.0,
+            "save_total_limit": self.draw.choice((None, 1, 2)),
+            "max_skipped_steps_in_row": 1,
+        }
+        said = self._end_in_one_paragraph(folder, "The ", processes, **options)
+        usable = [path for path in folder.glob("checkpoint-*") if divergence_reason(path) is None]
+        advised = breaker_trials.advised_options(said)
+        if bool(usable) != ("resume" in advised):
+            raise BrokenError(f"{usable} are usable, and the advice is {advised}")
+        self._end_well(folder, processes, **options | advised)
+
+    def damaged_model(self) -> None:
+        """Damage a file of the model that a run starts from."""
+        folder = self._folder()
+        model = Path(shutil.copytree(self.model, folder / "model"))
+        path = self.draw.choice(sorted(model.iterdir()))
+        how = self.draw.choice([each for each in damage.OF_FILES if each is not damage.swapped])
+        how(path, self.draw)
+        with damaged(self, str(model)):
+            self._end_well_or_in_one_paragraph(folder / "run", f"{how.__name__} of {path.name}", max_steps=1)
+
+    def odd_row(self) -> None:
+        """Rows of a stream with a prompt, demonstration or solution of any type."""
+        rows = breaker_trials.odd_rows(self.draw)
+        stream = IterableDataset.from_generator(lambda: iter(rows))
+        options = {"save_strategy": "no", "shuffle_dataset": False, "max_steps": 4}
+        self._end_well_or_in_one_paragraph(self._folder() / "run", f"{rows}"[:200], rows=stream, **options)
+
+    def reward_in_a_process(self) -> None:
+        """A reward function that never returns, or ends its process, under a limit of time."""
+        function = breaker_trials.impossible_reward(self.draw)
+        words = f"The reward function '{function.__name__}'"
+        processes = self.draw.choice(PROCESSES)
+        self._end_in_one_paragraph(self._folder() / "run", words, processes, reward=function, reward_timeout=1.0)
+
+    def secret_in_a_run(self) -> None:
+        """A secret in the environment that a reward function logs or raises, and a token of the Hub."""
+        folder, letters = self._folder() / "run", self.draw.randbytes(12).hex()
+        hidden = self.draw.choice((f"hf_{letters}", f"api_org_{letters}", f"local-{letters}"))
+        raises = self.draw.choice((True, False))
+        os.environ["SERVICE_TOKEN"] = hidden
+        try:
+            reward = breaker_trials.telling_reward(hidden, raises)
+            options = {"reward": reward, "hub_token": hidden, "log_completions": False, "max_steps": 2}
+            codes = self._run(folder, **options)
+        finally:
+            del os.environ["SERVICE_TOKEN"]
+        found = breaker_trials.files_with(folder, hidden)
+        if codes != [int(raises)] or found:
+            raise BrokenError(f"exit codes {codes}, and {found} hold {hidden!r}: {self._said(folder)[-300:]}")
+
+    def without_training(self, attempt: Callable[[random.Random, Path], str | None]) -> None:
+        """A trial in this process."""
+        fault = attempt(self.draw, self.root / "config")
+        if fault is not None:
+            raise BrokenError(fault)
 
     def demonstration(self) -> None:
         """A stream with one row whose demonstration has another type."""
@@ -270,34 +380,71 @@ class Breaker:
         self._compare(folder, 1)
 
 
+@contextmanager
+def damaged(breaker: Breaker, model: str) -> Iterator[None]:
+    """Let the runs of a breaker start from another model."""
+    before, breaker.model = breaker.model, model
+    try:
+        yield
+    finally:
+        breaker.model = before
+
+
+def work(breaker: Breaker, numbers: range, deadline: float, results: Path) -> None:
+    """Make trials until a time, and write a line for each."""
+    for number in numbers:
+        if time.monotonic() > deadline:
+            return
+        begin = time.monotonic()
+        kind, failure = breaker.trial(number)
+        for path in breaker.root.glob(f"trial_{os.getpid()}_*"):
+            shutil.rmtree(path, ignore_errors=True)
+        result = {"number": number, "kind": kind, "failure": failure, "seconds": time.monotonic() - begin}
+        with results.open("a") as file:
+            file.write(json.dumps(result) + "\n")
+
+
+def print_table(breaker: Breaker, results: list[dict[str, Any]], seconds: float) -> int:
+    """Print what survived by kind; returns how many failed."""
+    failed = [result for result in results if result["failure"] is not None]
+    for result in failed:
+        print(f"{result['number']} {result['kind']}: {result['failure']}")
+    print(f"{'kind':24}{'survived':>10}{'failed':>8}{'seconds':>9}")
+    for kind in breaker.kinds:
+        of_kind = [result for result in results if result["kind"] == kind]
+        bad = sum(result["failure"] is not None for result in of_kind)
+        print(f"{kind:24}{len(of_kind) - bad:10d}{bad:8d}{sum(result['seconds'] for result in of_kind):9.0f}")
+    print(f"{len(results) - len(failed)} trials survived, {len(failed)} failed, in {seconds:.0f} s.")
+    return len(failed)
+
+
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=300, help="at most, over all kinds in turn")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=10, help="no trial begins after this time")
+    parser.add_argument("--workers", type=int, default=2, help="processes that make trials side by side")
+    parser.add_argument("--only", type=int, help="number of the one trial to make")
     arguments = parser.parse_args()
     begin, root = time.monotonic(), Path(tempfile.mkdtemp(prefix="breaker_"))
-    breaker = Breaker(root, random.Random(arguments.seed))
-    survived: Counter[str] = Counter()
-    failures: dict[str, list[str]] = {kind: [] for kind in breaker.kinds}
-    for number in range(arguments.trials):
-        if time.monotonic() - begin > 60 * arguments.minutes:
-            break
-        kind = list(breaker.kinds)[number % len(breaker.kinds)]
-        failure = breaker.trial(kind)
-        if failure is None:
-            survived[kind] += 1
-        else:
-            failures[kind].append(failure)
-            print(f"{number} {kind}: {failure}", flush=True)
-    for path in root.glob("trial_*"):
-        shutil.rmtree(path)
-    print(f"{'kind':24}{'survived':>10}{'failed':>8}")
-    for kind in breaker.kinds:
-        print(f"{kind:24}{survived[kind]:10d}{len(failures[kind]):8d}")
-    failed = sum(map(len, failures.values()))
-    print(f"{survived.total()} trials survived, {failed} failed, in {time.monotonic() - begin:.0f} s.")
+    breaker, deadline = Breaker(root, arguments.seed), begin + 60 * arguments.minutes
+    numbers = range(arguments.trials) if arguments.only is None else range(arguments.only, arguments.only + 1)
+    pids = [
+        fork_ranks(
+            partial(work, breaker, numbers[worker :: arguments.workers], deadline, root / f"results_{worker}.jsonl"),
+            root / f"worker_{worker}",
+        )[0]
+        for worker in range(arguments.workers)
+    ]
+    codes = exit_codes(pids, 60 * arguments.minutes + 5 * LIMIT)
+    lines = [line for path in root.glob("results_*.jsonl") for line in path.read_text().splitlines()]
+    results = sorted(map(json.loads, lines), key=lambda result: result["number"])
+    failed = print_table(breaker, results, time.monotonic() - begin)
+    if any(codes):
+        raise SystemExit(f"The processes that made the trials ended with {codes}: see {root}.")
+    if not failed:
+        shutil.rmtree(root)
     raise SystemExit(failed > 0)
 
 
