@@ -137,4 +137,6 @@ def test_a_checkpoint_can_be_marked_and_cleared(tmp_path):
 
 def test_nine_trials_of_the_breaker_survive():
     """Of as many kinds; `make test-faults` makes some hundreds of all kinds."""
-    assert "9 trials survived, 0 failed" in launch("tests.durability.breaker", "--trials", "9", "--workers", "1", limit=500)
+    assert "9 trials survived, 0 failed" in launch(
+        "tests.durability.breaker", "--trials", "9", "--workers", "1", limit=500
+    )
