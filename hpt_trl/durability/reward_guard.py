@@ -1,14 +1,16 @@
 """Calls of reward functions whose faults end the run on every process, at the same point of the step."""
 
 import asyncio
+import inspect
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial, wraps
 from types import SimpleNamespace
 from typing import Any
 
 from accelerate import PartialState
+from torch import nn
 from trl.trainer.utils import is_async_callable
 
 from hpt_trl.common.errors import RunError
@@ -83,6 +85,44 @@ class RewardGuard:
             raise RunError(
                 f"{fault} at step {step}. Fix it, or return None for completions that it cannot score, and resume from "
                 "the last checkpoint with resume_from_checkpoint=True."
+            ) from error
+
+
+def check_reward_arguments(
+    dataset: Any, functions: Sequence[Any], names: Sequence[str], has_environments: bool = False
+) -> None:
+    """Reject data whose columns, which are passed by name, the reward functions do not take, or TRL cannot pass.
+
+    Args:
+        dataset: the training data; a stream may not know its columns.
+        functions: reward functions and models.
+        names: their names.
+        has_environments: whether TRL passes environments too.
+    """
+    columns = getattr(dataset, "column_names", None) or []
+    own = {"prompts", "completions", "trainer_state", "log_extra", "log_metric"}
+    clashing = own & set(columns)
+    if clashing:
+        raise ValueError(
+            f"The training data has columns {sorted(clashing)}, which are also arguments that every reward function "
+            "gets. Rename or remove them."
+        )
+    own |= {"completion_ids", *(["environments"] if has_environments else [])}
+    passed = own | (set(columns) - {"prompt", "completion"})
+    for function, name in zip(functions, names) if columns else ():
+        if isinstance(function, nn.Module):
+            continue
+        try:
+            signature = inspect.signature(function)
+        except (TypeError, ValueError):  # a function written in C
+            continue
+        try:
+            signature.bind(**dict.fromkeys(passed))
+        except TypeError as error:
+            raise ValueError(
+                f"The reward function {name!r} cannot be called: {error}. It gets, by name, the columns of the "
+                f"training data, here {sorted(columns)}, and {sorted(own)}. Correct its parameters, which should end "
+                "with **kwargs, or the columns."
             ) from error
 
 

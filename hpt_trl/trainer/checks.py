@@ -222,17 +222,6 @@ def _check_demonstrations(dataset: Dataset | IterableDataset, columns: list[str]
         )
 
 
-def check_reserved_columns(dataset: Dataset | IterableDataset | None) -> None:
-    """Reject columns that TRL could not pass to reward functions beside its own arguments of the same name."""
-    reserved = {"prompts", "completions", "trainer_state", "log_extra", "log_metric"}
-    clashing = reserved & set(getattr(dataset, "column_names", None) or ())
-    if clashing:
-        raise ValueError(
-            f"The training data has columns {sorted(clashing)}, which are also arguments that every reward function "
-            "gets. Rename or remove them."
-        )
-
-
 def check_tokenizer(processing_class: Any, dataset: Dataset | IterableDataset | None) -> None:
     """Reject a tokenizer or processor that cannot end an answer or render the conversations of the data."""
     if getattr(processing_class, "tokenizer", processing_class).eos_token_id is None:

@@ -40,18 +40,12 @@ from hpt_trl.durability.divergence import Divergence, check_weights, rescale_lea
 from hpt_trl.durability.faults import TerminationCallback, explaining_lost_peer, first_fault
 from hpt_trl.durability.identity import Identity, changed_since, claim_folder, data_fingerprint, folder_lock, identify
 from hpt_trl.durability.markers import clear_checkpoint, mark_complete
-from hpt_trl.durability.reward_guard import RewardGuard
+from hpt_trl.durability.reward_guard import RewardGuard, check_reward_arguments
 from hpt_trl.durability.state_of_parts import restore_states, states, warn_of_lost_state
 from hpt_trl.monitoring.run_log import StepClock
 from hpt_trl.monitoring.samples import writable
-from hpt_trl.trainer.checks import (
-    check_launch,
-    check_prompts,
-    check_reserved_columns,
-    check_tokenizer,
-    room_of,
-    too_long,
-)
+from hpt_trl.monitoring.traps import TrapWarnings
+from hpt_trl.trainer.checks import check_launch, check_prompts, check_tokenizer, room_of, too_long
 from hpt_trl.trainer.opened_prompts import with_opened_thinking
 from hpt_trl.trainer.pushing import PushingGRPOTrainer
 from hpt_trl.trainer.trl_hooks import (
@@ -110,11 +104,13 @@ class DurableGRPOTrainer(PushingGRPOTrainer):
             function if isinstance(function, nn.Module) else self._reward_guard.wrap(cast(Callable, function), name)
             for function, name in zip(self.reward_funcs, self.reward_func_names)
         ]
-        for callback in (TrainBeginCallback(self._on_train_begin), self._termination, EpochEndCallback()):
+        begin = TrainBeginCallback(self._on_train_begin)
+        for callback in (begin, self._termination, EpochEndCallback(), TrapWarnings()):
             self.add_callback(callback)
         check_launch(self.args, self.accelerator)
         check_tokenizer(self.processing_class, train_dataset)
-        check_reserved_columns(train_dataset)
+        has_environments = self.environment_factories is not None
+        check_reward_arguments(train_dataset, self.reward_funcs, self.reward_func_names, has_environments)
         self._check_prompts(train_dataset)
 
     def _write_own_files(self, folder: str) -> None:

@@ -93,6 +93,18 @@ def test_a_column_named_like_an_argument_of_reward_functions_is_refused(tiny_mod
         make_trainer(tiny_model, tmp_path, rows=ROWS.add_column(column, ["x"] * len(ROWS)))
 
 
+def test_a_reward_function_that_the_columns_do_not_fit_is_refused_before_the_run(tiny_model, tmp_path):
+    def needs_an_answer(completions, answer, **kwargs):
+        return [0.0] * len(completions)
+
+    def takes_too_little(completions, solution):
+        return [0.0] * len(completions)
+
+    for reward, problem in ((needs_an_answer, "missing a required argument: 'answer'"), (takes_too_little, "got an")):
+        with pytest.raises(ValueError, match=f"The reward function '{reward.__name__}' cannot be called: {problem}"):
+            make_trainer(tiny_model, tmp_path, reward=reward)
+
+
 @pytest.mark.parametrize("content", ["{", "[]\n", '{"completion": 5}\n', "\0\0", "null\n"])
 def test_broken_samples_of_an_older_run_end_no_run(tiny_model, tmp_path, run, content):
     (tmp_path / "_record").mkdir()

@@ -1,0 +1,86 @@
+"""Warnings about runs that train without an error and learn nothing of what they should."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from hpt_trl.common.logs import get_logger
+
+logger = get_logger(__name__)
+
+_MIN_STEPS = 10
+_MIN_ENTRIES = 3  # some metrics describe only the last step before an entry
+
+Metrics = Mapping[str, float]
+
+
+def _nothing_scored(logs: Metrics, args: Any) -> str | None:
+    means = [value for name, value in logs.items() if name.startswith("rewards/") and name.endswith("/mean")]
+    if not means or not all(map(math.isnan, means)):
+        return None
+    return (
+        "every reward was None. Check that the reward functions can read the completions and the 'solution' column; "
+        "hpt_trl.rewards.judge shows single verdicts."
+    )
+
+
+def _partial_credit(logs: Metrics, args: Any) -> str | None:
+    means = {name: value for name, value in logs.items() if name.startswith("rewards/") and name.endswith("/mean")}
+    gate_reward = getattr(args, "gate_reward", None) or "accuracy_reward"
+    mean = next(iter(means.values())) if len(means) == 1 else means.get(f"rewards/{gate_reward}/mean", 0.0)
+    uses_demonstrations = logs.get("hpt/demonstration_share", 0.0) > 0
+    if logs.get("hpt/solve_rate") != 0 or not mean > 0 or not uses_demonstrations:
+        return None
+    return (
+        f"no reward reached gate_success_value ({args.gate_success_value:g}), although their mean is {mean:.3g}. The "
+        "gate counts rollouts with partial credit as unsolved, so prompts with a demonstration train on it alone "
+        "(SFT). Lower gate_success_value to the reward of a solved rollout."
+    )
+
+
+def _no_gradient(logs: Metrics, args: Any) -> str | None:
+    if logs.get("grad_norm") != 0:
+        return None
+    return (
+        "the gradient was zero: the rollouts of each prompt got equal rewards, and no demonstration was used. Check "
+        "the reward functions, use prompts that the policy solves sometimes, or raise gate_threshold."
+    )
+
+
+class TrapWarnings(TrainerCallback):
+    """Warns once of each trap that a run has been in for at least ten steps."""
+
+    _TRAPS: tuple[Callable[[Metrics, Any], str | None], ...] = (_nothing_scored, _partial_credit, _no_gradient)
+
+    def __init__(self) -> None:
+        self._since: dict[Any, int] = {}
+        self._entries: dict[Any, int] = {}
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._since = dict.fromkeys(self._TRAPS, state.global_step)
+        self._entries = dict.fromkeys(self._TRAPS, 0)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if logs is None or "loss" not in logs:
+            return
+        for trap in list(self._since):
+            problem = trap(logs, args)
+            if problem is None:
+                self._since[trap], self._entries[trap] = state.global_step, 0
+                continue
+            self._entries[trap] += 1
+            steps = state.global_step - self._since[trap]
+            if steps >= _MIN_STEPS and self._entries[trap] >= _MIN_ENTRIES:
+                logger.warning(f"For {steps} steps, up to step {state.global_step}, {problem}")
+                del self._since[trap]
