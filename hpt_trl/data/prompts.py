@@ -16,7 +16,7 @@ TEXT_TEMPLATE = f"{CHAT_TEMPLATE}\n"
 
 Prompt = str | list[dict[str, str]]
 
-_ROLES = {"human": "user", "gpt": "assistant"}
+SHAREGPT_ROLES = {"human": "user", "gpt": "assistant"}
 
 
 def question_prompt(question: str) -> list[dict[str, str]]:
@@ -60,7 +60,7 @@ def plain_message(message: Any) -> dict[str, str]:
         content = "".join(str(part.get("text") or "") for part in content)
     if not isinstance(role, str) or not isinstance(content, str | None):
         raise RefusedError(Reason.MALFORMED, f"a message with role {role!r} and content {type(content).__name__}")
-    return {"role": _ROLES.get(role, role), "content": clean_text(content or "")}
+    return {"role": SHAREGPT_ROLES.get(role, role), "content": clean_text(content or "")}
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ class Kind(StrEnum):
     SKIPPED_STEPS = "skipped steps"
     LENGTH = "completions at the length limit"
     CUT_DEMONSTRATIONS = "truncated demonstrations"
+    MALFORMED_DEMONSTRATIONS = "malformed demonstrations"
     SLOW_REWARDS = "slow reward functions"
     TOO_SHORT = "too few steps"
     NOTHING = "no issues"
@@ -316,7 +317,9 @@ def _length(run: Run) -> Finding | None:
 
 
 def _cut_demonstrations(run: Run) -> Finding | None:
-    truncated, refused = (run.series(f"demonstrations/{name}").mean() for name in ("cut", "refused"))
+    names = ("cut", "refused", "malformed")
+    truncated, refused, malformed = (run.series(f"demonstrations/{name}").mean() for name in names)
+    refused -= 0.0 if math.isnan(malformed) else malformed  # which older runs did not count
     prompts = math.nan if run.gate is None or run.gate.empty else run.gate.groupby("step").size().mean()
     share = (truncated + refused) / prompts
     if math.isnan(share) or share < 0.05:
@@ -328,6 +331,20 @@ def _cut_demonstrations(run: Run) -> Finding | None:
         f"Of {prompts:.3g} demonstrations per generation, {truncated:.2g} were truncated and {refused:.2g} refused"
         f"{f' at {limit} tokens' if limit else ''}. A truncated demonstration does not teach the policy how to end.",
         "Raise max_demonstration_length, or use shorter demonstrations.",
+    )
+
+
+def _malformed_demonstrations(run: Run) -> Finding | None:
+    malformed = run.series("demonstrations/malformed").mean()
+    prompts = math.nan if run.gate is None or run.gate.empty else run.gate.groupby("step").size().mean()
+    if math.isnan(malformed / prompts) or malformed < 0.05 * prompts:
+        return None
+    return Finding(
+        Kind.MALFORMED_DEMONSTRATIONS,
+        "Demonstrations are malformed",
+        f"Of {prompts:.3g} demonstrations per generation, {malformed:.2g} were refused for their form; the run's "
+        "output says what is wrong with each of them. Their prompts were trained on rollouts only.",
+        "Convert the data with `hpt-trl prepare`, or remove these demonstrations.",
     )
 
 
@@ -351,6 +368,7 @@ _CHECKS: tuple[Callable[[Run], Finding | None], ...] = (
     _verifier,
     _length,
     _cut_demonstrations,
+    _malformed_demonstrations,
     _gate_stuck,
     _equal_rewards,
     _entropy,

@@ -1,6 +1,5 @@
 """What the policy's chat template writes for a conversation, and which part of it the assistant wrote."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -14,8 +13,8 @@ from trl.data_utils import prepare_multimodal_messages
 
 from hpt_trl.common.formats import THINK
 from hpt_trl.common.thinking import REASONING_FIELDS, after_opened, opens_thinking, thoughts_after
+from hpt_trl.trainer.demonstration_forms import Message
 
-Message = Mapping[str, Any]
 Span = tuple[int, int]
 
 
@@ -257,37 +256,3 @@ def _pieces(text: str, first: _Turn, turns: Sequence[_Turn], spans: Sequence[Spa
         pieces += [Piece(context, False), Piece(written, True)]
         cursor = end
     return [piece for piece in pieces if piece.text]
-
-
-def plain_message(message: Message) -> dict[str, Any]:
-    """A message without the keys that `datasets` filled with None, its content as one string, its arguments parsed.
-
-    Raises:
-        ValueError: if it has anything but text.
-    """
-    kept = {key: value for key, value in message.items() if value is not None}
-    if isinstance(kept.get("content"), list):
-        kept["content"] = _joined_parts(kept["content"])
-    if kept.get("tool_calls"):
-        kept["tool_calls"] = [_parsed_call(call) for call in kept["tool_calls"]]
-    return kept
-
-
-def _parsed_call(call: Any) -> Any:
-    """A tool call whose arguments are a mapping, as templates expect them: OpenAI's API writes them as JSON."""
-    function = call.get("function") if isinstance(call, Mapping) else None
-    if not isinstance(function, Mapping) or not isinstance(function.get("arguments"), str):
-        return call
-    try:
-        arguments = json.loads(function["arguments"])
-    except ValueError:
-        return call
-    is_mapping = isinstance(arguments, Mapping)
-    return {**call, "function": {**function, "arguments": arguments}} if is_mapping else call
-
-
-def _joined_parts(parts: Sequence[Message]) -> str:
-    others = sorted({str(part.get("type")) for part in parts if part.get("type") != "text"})
-    if others:
-        raise ValueError(f"A demonstration must contain only text, got a message with parts of type {others}.")
-    return "".join(part["text"] for part in parts)

@@ -15,7 +15,7 @@ from hpt_trl.common.imports import is_dotted_path
 from hpt_trl.config import HPTConfig
 from hpt_trl.data.usable_rows import prompt_fault
 from hpt_trl.durability.config import DurableGRPOConfig
-from hpt_trl.trainer.demonstrations import is_missing
+from hpt_trl.trainer.data_checks import check_demonstrations
 from hpt_trl.trainer.trl_hooks import check_loss_type
 
 # Options of TRL's loss on rollouts that the estimator's does not have, with the value at which they do nothing.
@@ -180,7 +180,7 @@ def check_dataset(
     if columns is not None:
         _check_columns(columns, has_environment, supports_images)
     if needs_demonstrations and columns is not None:
-        _check_demonstrations(dataset, columns)
+        check_demonstrations(dataset, columns)
     prompts = (args.generation_batch_size or 0) // (args.num_generations or 1)
     if isinstance(dataset, Dataset) and len(dataset) < prompts:
         raise ValueError(
@@ -210,15 +210,6 @@ def _check_columns(columns: list[str], has_environment: bool, supports_images: b
         raise ValueError(
             f"Prompts with images (columns {sorted(images)}) support neither hint_fraction nor max_tokens_per_forward. "
             "Leave both at their defaults, and lower per_device_train_batch_size if memory is short."
-        )
-
-
-def _check_demonstrations(dataset: Dataset | IterableDataset, columns: list[str]) -> None:
-    has_none = "demonstration" not in columns
-    if has_none or (isinstance(dataset, Dataset) and all(map(is_missing, dataset["demonstration"]))):
-        raise ValueError(
-            f"No row of the training data has a demonstration (columns: {columns}): the gate could never choose one. "
-            "Add a 'demonstration' column (`hpt-trl prepare` makes one), or set gate='off' for plain GRPO."
         )
 
 

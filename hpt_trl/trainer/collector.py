@@ -12,10 +12,10 @@ from trl.trainer.utils import pad
 from hpt_trl.algorithm.group_decision import Decision
 from hpt_trl.common.logs import get_logger
 from hpt_trl.trainer.batches import GatedBatch, RolloutBatch, RowIndex
+from hpt_trl.trainer.demonstration_forms import chosen_candidate, is_missing
 from hpt_trl.trainer.demonstrations import (
     DemonstrationTokenizer,
     DemonstrationTokens,
-    is_missing,
     prompt_identifier,
     truncated,
 )
@@ -31,7 +31,7 @@ class Demonstrations:
     Args:
         tokens: this process's, by the row that begins their group.
         is_available_P: (P,) bool, the prompts of all processes that have one.
-        counts: over all processes: "missing", "cut" and "refused".
+        counts: over all processes: "missing", "cut", "refused", and of these "malformed".
     """
 
     tokens: Mapping[int, DemonstrationTokens]
@@ -76,14 +76,15 @@ class DemonstrationCollector:
             enabled: False where the gate is off: none is looked at.
         """
         tokens: dict[int, DemonstrationTokens] = {}
-        counts = dict.fromkeys(("missing", "cut", "refused"), 0)
+        counts = dict.fromkeys(("missing", "cut", "refused", "malformed"), 0)
         for row in rows.first_rows(len(examples)) if enabled else []:
             if is_missing(examples[row].get("demonstration")):
                 counts["missing"] += 1
                 continue
             prompt_ids = batch["prompt_ids"][row][batch["prompt_mask"][row].bool()]
             images = batch["num_images"][row] if "num_images" in batch else None
-            usable = self._tokenized(examples[row], prompt_ids.tolist(), images)
+            usable, is_malformed = self._tokenized(examples[row], prompt_ids.tolist(), images)
+            counts["malformed"] += is_malformed
             if usable is None:
                 counts["refused"] += 1
             else:
@@ -98,23 +99,24 @@ class DemonstrationCollector:
 
     def _tokenized(
         self, example: Mapping[str, Any], prompt_ids: list[int], images: int | None
-    ) -> DemonstrationTokens | None:
-        """Tokens of one demonstration; None if it is malformed, or too long and refused or cut to nothing."""
+    ) -> tuple[DemonstrationTokens | None, bool]:
+        """Tokens of one demonstration, None if it is malformed or too long; and whether it is malformed."""
         # Where an environment owns the data there may be no prompt; TRL then starts from an empty one.
         prompt = example.get("prompt", [{"role": "user", "content": ""}])
         try:
             if images is not None:
                 check_images(example, images)
-            tokens = self.tokenizer(prompt, example["demonstration"], prompt_ids)
+            demonstration = chosen_candidate(example["demonstration"], example.get("solution"))
+            tokens = self.tokenizer(prompt, demonstration, prompt_ids)
         # One bad row must not end a run of days: its prompt is trained on rollouts. What is raised depends on its type.
         except (ValueError, TypeError, AttributeError, LookupError) as error:
             logger.warning(f"Refused the demonstration of prompt {prompt_identifier(example)}: {error}")
-            return None
+            return None, True
         room = self.limit if self.context is None else max(0, self.context - len(prompt_ids))
         within = truncated(tokens, min(self.limit, room))
         if within.was_cut and (self.overflow == "refuse" or not any(within.mask)):
-            return None
-        return within
+            return None, False
+        return within, False
 
     def attach(
         self, batch: RolloutBatch, demonstrations: Demonstrations, decision: Decision, rows: RowIndex

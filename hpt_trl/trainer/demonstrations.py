@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from hpt_trl.common.thinking import TAIL_TOKENS, after_opened, message_in_context
-from hpt_trl.trainer.chat_rendering import ChatRenderer, Message, Piece, plain_message
-
-Demonstration = str | Message | Sequence[Message] | None
+from hpt_trl.trainer.chat_rendering import ChatRenderer, Piece
+from hpt_trl.trainer.demonstration_forms import Demonstration, Message, is_missing, messages_of
 
 _TAIL_CHARACTERS = 256
 """Of a prompt: enough to know how the tokenizer continues it."""
+
+
+__all__ = ["DemonstrationTokenizer", "DemonstrationTokens", "is_missing", "prompt_identifier", "truncated"]
 
 
 class DemonstrationTokens(NamedTuple):
@@ -20,17 +22,6 @@ class DemonstrationTokens(NamedTuple):
     ids: list[int]
     mask: list[int]
     was_cut: bool = False
-
-
-def is_missing(demonstration: Demonstration) -> bool:
-    """Whether there is nothing to train on: None, an empty or blank text, an empty list, an empty message."""
-    if isinstance(demonstration, Mapping):
-        return not any(value for key, value in demonstration.items() if key != "role")
-    if isinstance(demonstration, str):
-        return not demonstration.strip()
-    if demonstration is None or not isinstance(demonstration, (list, tuple)):
-        return demonstration is None  # anything else, such as a number, is there and will be refused
-    return all(is_missing(message) for message in demonstration)
 
 
 def prompt_identifier(example: Mapping[str, Any]) -> str:
@@ -88,12 +79,7 @@ class DemonstrationTokenizer:
                 rendered by the chat template.
         """
         opened = self.tokenizer.decode(prompt_ids[-TAIL_TOKENS:])
-        messages = _messages(demonstration)
-        if messages[-1].get("role") != "assistant" or (isinstance(prompt, str) and not _is_text(messages)):
-            raise ValueError(
-                "A demonstration given as messages needs a conversational prompt and must end with the assistant's "
-                f"message; got a prompt of type {type(prompt).__name__} and roles {[m.get('role') for m in messages]}."
-            )
+        messages = messages_of(prompt, demonstration)
         if isinstance(prompt, str):
             text = message_in_context(messages[0], opened, reads_reasoning=False)["content"]
             ids = self._continuing_ids(prompt, after_opened(opened, text))
@@ -157,16 +143,3 @@ class DemonstrationTokenizer:
 
     def _ids(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
-
-
-def _messages(demonstration: Demonstration) -> list[dict[str, Any]]:
-    """A demonstration of any form as messages of text."""
-    if isinstance(demonstration, str):
-        return [{"role": "assistant", "content": demonstration}]
-    messages = [demonstration] if isinstance(demonstration, Mapping) else demonstration
-    return [plain_message(message) for message in messages or []]
-
-
-def _is_text(messages: Sequence[Message]) -> bool:
-    """Whether messages say no more than one text."""
-    return len(messages) == 1 and not messages[0].keys() - {"role", "content"}

@@ -46,6 +46,7 @@ from hpt_trl.monitoring.run_log import StepClock
 from hpt_trl.monitoring.samples import writable
 from hpt_trl.monitoring.traps import TrapWarnings
 from hpt_trl.trainer.checks import check_launch, check_prompts, check_tokenizer, room_of, too_long
+from hpt_trl.trainer.data_checks import check_evaluation_columns
 from hpt_trl.trainer.opened_prompts import with_opened_thinking
 from hpt_trl.trainer.pushing import PushingGRPOTrainer
 from hpt_trl.trainer.trl_hooks import (
@@ -111,6 +112,7 @@ class DurableGRPOTrainer(PushingGRPOTrainer):
         check_tokenizer(self.processing_class, train_dataset)
         has_environments = self.environment_factories is not None
         check_reward_arguments(train_dataset, self.reward_funcs, self.reward_func_names, has_environments)
+        check_evaluation_columns(self.reward_funcs if self.rollout_func is None else [], options.get("eval_dataset"))
         self._check_prompts(train_dataset)
 
     def _write_own_files(self, folder: str) -> None:

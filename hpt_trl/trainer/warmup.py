@@ -11,8 +11,8 @@ from datasets import Dataset
 from hpt_trl.common.logs import get_logger
 from hpt_trl.config import HPTConfig
 from hpt_trl.trainer.batches import GatedBatch
+from hpt_trl.trainer.demonstration_forms import is_missing
 from hpt_trl.trainer.demonstration_step import held_out_nll
-from hpt_trl.trainer.demonstrations import is_missing
 
 logger = get_logger(__name__)
 

@@ -133,6 +133,17 @@ def test_a_healthy_run_has_no_issues():
             Kind.CUT_DEMONSTRATIONS,
             ["Of 8 demonstrations per generation, 2 were truncated"],
         ),
+        # Of 1.8 refused ones, 1.5 are malformed: the other 0.3 of 8 are too few to be a finding.
+        (
+            {"demonstrations__refused": 1.8, "demonstrations__malformed": 1.5},
+            Kind.MALFORMED_DEMONSTRATIONS,
+            ["Of 8 demonstrations per generation, 1.5 were refused for their form", "hpt-trl prepare"],
+        ),
+        (
+            {"demonstrations__refused": 2.0, "demonstrations__malformed": 0.2},
+            Kind.CUT_DEMONSTRATIONS,
+            ["0 were truncated and 1.8 refused", "Raise max_demonstration_length"],
+        ),
         ({"time__verdicts": 4.0}, Kind.SLOW_REWARDS, ["4 s of 10 s per step"]),
     ],
     ids=lambda value: value.replace(" ", "_") if isinstance(value, Kind) else "",

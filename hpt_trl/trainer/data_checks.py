@@ -1,0 +1,67 @@
+"""What the trainers reject of the data before a run starts, instead of failing after the first generation."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from datasets import Dataset, IterableDataset
+
+from hpt_trl.trainer.demonstration_forms import form_fault, is_missing
+
+_GIVEN = {"prompts", "completions", "completion_ids", "environments", "trainer_state", "log_extra", "log_metric"}
+"""What TRL passes to reward functions besides the columns."""
+
+
+def check_demonstrations(dataset: Dataset | IterableDataset, columns: list[str]) -> None:
+    """Reject data without a demonstration of a form that can be trained on."""
+    has_none = "demonstration" not in columns
+    if has_none or (isinstance(dataset, Dataset) and all(map(is_missing, dataset["demonstration"]))):
+        raise ValueError(
+            f"No row of the training data has a demonstration (columns: {columns}): the gate could never choose one. "
+            "Add a 'demonstration' column (`hpt-trl prepare` makes one), or set gate='off' for plain GRPO."
+        )
+    if not isinstance(dataset, Dataset):
+        return
+    first_fault, count = None, 0
+    prompts = dataset["prompt"] if "prompt" in columns else [[]] * len(dataset)
+    for prompt, demonstration in zip(prompts, dataset["demonstration"]):
+        if is_missing(demonstration):
+            continue
+        # Which text of a list is right is known when it is needed.
+        is_list = isinstance(demonstration, (list, tuple)) and all(isinstance(part, str) for part in demonstration)
+        fault = None if is_list else form_fault(prompt, demonstration)
+        if fault is None:
+            return
+        first_fault, count = first_fault or fault, count + 1
+    raise ValueError(
+        f"All {count} demonstrations of the training data are malformed, so the gate could never choose one. "
+        f"The first: {first_fault} `hpt-trl prepare` converts data of other forms."
+    )
+
+
+def check_evaluation_columns(reward_funcs: Sequence[Any], evaluation: Any) -> None:
+    """Reject evaluation data that lack a column that a reward function needs.
+
+    Args:
+        reward_funcs: functions or models.
+        evaluation: evaluation data, or several by name.
+    """
+    for name, dataset in (evaluation if isinstance(evaluation, Mapping) else {"": evaluation}).items():
+        columns = getattr(dataset, "column_names", None)
+        for function in reward_funcs if columns else ():
+            missing = sorted(_needed_columns(function) - set(columns or ()) - _GIVEN)
+            if missing:
+                title = f"evaluation data {name!r}" if name else "evaluation data"
+                raise ValueError(
+                    f"The reward function {function.__name__!r} needs the columns {missing}, which the {title} lacks: "
+                    f"it has {columns}. Add them, or give the parameters a default."
+                )
+
+
+def _needed_columns(function: Callable[..., Any]) -> set[str]:
+    """Parameters of a reward function without a default."""
+    if not (inspect.isfunction(function) or inspect.ismethod(function)):
+        return set()
+    keywords = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    parameters = inspect.signature(function).parameters.values()
+    return {each.name for each in parameters if each.default is each.empty and each.kind in keywords}
