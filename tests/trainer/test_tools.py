@@ -1,5 +1,6 @@
 """Tools and environments end to end: what the assistant wrote is trained, in rollouts and in demonstrations."""
 
+import runpy
 import types
 from pathlib import Path
 
@@ -203,3 +204,15 @@ def test_gate_shut_is_grpo(model, tmp_path):
     assert torch.equal(parameters(hpt), parameters(grpo))
     assert not torch.equal(parameters(grpo), before)
     assert grpo.state.log_history[0]["tools/call_frequency"] == 1
+
+
+def test_the_script_of_a_calculator_trains_on_its_demonstrations(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    script = runpy.run_path(str(Path(__file__).parents[2] / "notebooks" / "scripts" / "calculator_tool.py"))
+    options = {"max_steps": 1, "max_completion_length": 16, "max_demonstration_length": 512, "save_strategy": "no"}
+    options |= {"use_cpu": True, "bf16": False, "report_to": "none", "num_generations": 2, "logging_steps": 1}
+    trainer = script["train"](model, 8, per_device_train_batch_size=4, gradient_accumulation_steps=1, **options)
+    log = trainer.state.log_history[0]
+    # A random model solves nothing: every prompt is trained on its demonstration.
+    assert log["hpt/demonstration_share"] == 1
+    assert log["demonstrations/refused"] == log["demonstrations/cut"] == 0
