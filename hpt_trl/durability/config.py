@@ -7,6 +7,7 @@ from trl import GRPOConfig
 
 from hpt_trl.common.masking import mask_tokens, masked
 
+MAX_LEARNING_RATE = 1e30  # an optimizer's step size is a multiple of it
 MAX_TIMEOUT = 1e6  # seconds; the system's clocks do not take any number
 
 
@@ -86,6 +87,11 @@ class DurableGRPOConfig(GRPOConfig):
             )
 
     def _check_faults(self) -> None:
+        if not 0 <= self.learning_rate <= MAX_LEARNING_RATE:
+            raise ValueError(
+                f"learning_rate must be at least 0 and at most {MAX_LEARNING_RATE:g}, got {self.learning_rate}: larger "
+                "steps do not fit in float32."
+            )
         if self.skip_grad_norm_above is not None and not self.skip_grad_norm_above > 0:
             raise ValueError(f"skip_grad_norm_above must be above 0, got {self.skip_grad_norm_above}: it is a norm.")
         if not self.max_skipped_steps_in_row >= 1:

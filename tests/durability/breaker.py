@@ -233,7 +233,7 @@ class Breaker:
         processes, folder = self.draw.choice(PROCESSES), self._folder() / "run"
         options = {
             "optim": self.draw.choice(("sgd", "adamw_torch")),
-            "learning_rate": self.draw.choice((1e12, 1e20, 3e38)),
+            "learning_rate": self.draw.choice((1e12, 1e20, 1e30)),
             "lr_scheduler_type": "constant_with_warmup",
             "warmup_steps": self.draw.randrange(3),
             "max_grad_norm": 0.0,

@@ -33,6 +33,7 @@ REFUSED: dict[str, list[Any]] = {
     "reward_timeout": [NAN, INFINITY, 0.0, -1.0, 1e300],
     "algorithm": ["dpo", ""],
     "num_generations": [0, -1],
+    "learning_rate": [NAN, INFINITY, -1.0, 3e38],
     "enable_jit_checkpoint": [True],
 }  # fmt: skip
 # Rows that a prompt, a demonstration or a solution cannot be expected to be.

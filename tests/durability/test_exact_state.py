@@ -155,6 +155,12 @@ def test_training_again_after_a_fault_in_the_same_process_is_exact(tiny_model, t
         ("reward_timeout", float("nan")),
         ("max_skipped_steps_in_row", float("nan")),
         ("skip_grad_norm_above", float("nan")),
+        ("gate_success_value", float("inf")),
+        ("num_generations", 0),
+        ("gate_table", '{"x": 1}'),
+        ("learning_rate", 3e38),
+        ("learning_rate", float("nan")),
+        ("learning_rate", -1.0),
     ],
 )
 def test_values_that_are_no_limits_are_refused(tmp_path, option, value):
