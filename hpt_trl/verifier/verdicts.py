@@ -14,6 +14,7 @@ from hpt_trl.common.formats import THINK
 from hpt_trl.common.thinking import opens_thinking as ends_with_think
 from hpt_trl.verifier.answers.boxes import after_thinking, last_boxed
 from hpt_trl.verifier.answers.choices import choice_of_gold, final_choice
+from hpt_trl.verifier.answers.golds import bare_gold, is_ambiguous
 from hpt_trl.verifier.grader import Grader, Verdict
 
 Completion = str | Sequence[dict[str, Any]]
@@ -65,7 +66,8 @@ def judge(
 
     Args:
         completions: texts or lists of messages.
-        solutions: gold answers, one per completion: plain ("33"), LaTeX ("$33$"), boxed, or a letter.
+        solutions: gold answers, one per completion: plain ("33"), LaTeX ("$33$"), boxed, a letter, or in a form of
+            `verifier.answers.golds.bare_gold` such as "#### 33".
         grader: a grader with other limits. None uses the shared one (5 s and 1 GB per verdict).
         opens_thinking: whether the prompt of each completion ends with `<think>`. None: no prompt does.
 
@@ -99,9 +101,17 @@ def _opened_by(prompts: Sequence[Any] | None) -> list[bool] | None:
 
 
 def _answers(texts: Sequence[str], solutions: Sequence[Any]) -> tuple[list[str | None], list[str]]:
-    golds = ["" if solution is None or solution != solution else str(solution) for solution in solutions]
+    golds = [
+        "" if solution is None or solution != solution else _gold(str(solution), text)
+        for solution, text in zip(solutions, texts)
+    ]
     answers = [final_choice(text) if choice_of_gold(gold) else final_answer(text) for text, gold in zip(texts, golds)]
     return answers, golds
+
+
+def _gold(solution: str, text: str) -> str:
+    """The bare gold answer; of one that can be read in two ways, the reading that a completion answers."""
+    return "A" if is_ambiguous(solution) and final_choice(text) == "A" else bare_gold(solution)
 
 
 def _verdicts(answers: Sequence[str | None], golds: Sequence[str], grader: Grader | None) -> list[Verdict]:

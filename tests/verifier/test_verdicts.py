@@ -42,6 +42,30 @@ def test_accuracy_reward_accepts_texts_and_conversations():
     assert accuracy_reward(chats, solutions) == [1.0, 0.0, 0.0, 1.0]
 
 
+@pytest.mark.parametrize(
+    ("gold", "right", "wrong"),
+    [
+        ("#### 72", r"\boxed{72}", r"\boxed{7}"),
+        ("Natalia sold 48/2 = <<48/2=24>>24 clips in May.\nTogether 1072.\n#### 1,072", r"\boxed{1072}", r"\boxed{24}"),
+        ("<answer>5</answer>", r"\boxed{5}", r"\boxed{6}"),
+        ("<think>2+3</think><answer> 5 </answer>", r"\boxed{5}", r"\boxed{6}"),
+        ("Answer: 5", r"\boxed{5}", r"\boxed{6}"),
+        ("The final answer is: $\\frac{1}{2}$", r"\boxed{0.5}", r"\boxed{2}"),
+        ("A: 5", r"\boxed{5}", r"\boxed{6}"),
+        ("A: 5", "The answer is (A).", r"\boxed{6}"),
+        ("B: 5", "The answer is (B).", "The answer is (C)."),
+        ("Answer: C", "The answer is (C).", "The answer is (D)."),
+    ],
+)
+def test_golds_in_known_forms_are_read(gold, right, wrong):
+    assert accuracy_reward([right, wrong], [gold] * 2) == [1.0, 0.0]
+
+
+def test_a_solution_written_out_is_unreadable_and_no_wrong_answer():
+    prose = "Natalia sold half as many clips in May as in April, so she sold 24 clips in May, and 72 in both."
+    assert accuracy_reward([r"\boxed{24}", r"\boxed{72}"], [prose] * 2) == [None, None]
+
+
 UNCLOSED, CLOSED = r"Perhaps \boxed{5}, but wait", r"2 + 3</think> \boxed{5}"
 
 
