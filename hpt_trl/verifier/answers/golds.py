@@ -19,7 +19,8 @@ def bare_gold(text: str) -> str:
     r"""The answer in a gold answer, without what is around it in a known form; any other text unchanged.
 
     The forms are the end of a GSM8K solution (`#### 72`), `<answer>5</answer>`, `Answer: 5`, and `A: 5` where the
-    answer is no word. Boxes are read later. Prose without a box is no answer: it becomes "", which counts as unreadable.
+    answer is no word. Boxes are read later. Prose without a box is no answer: it becomes "", which counts as
+    unreadable.
 
     Example:
         >>> bare_gold("She has 70 + 2 = 72 apples.\n#### 1,072"), bare_gold("<answer>5</answer>"), bare_gold("A: 5")
