@@ -41,6 +41,9 @@ def test_every_private_name_of_upstream_is_checked(path):
     nodes = [node for file in FOLDER.glob("*.py") for node in ast.walk(ast.parse(file.read_text()))]
     defined = {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
     assigned = {node.attr for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)}
+    # A class attribute with its default.
+    bodies = [node.body for node in nodes if isinstance(node, ast.ClassDef)]
+    assigned |= {part.target.id for body in bodies for part in body if isinstance(part, ast.AnnAssign) and part.value}
     used = {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
     private = {name for name in used if name.startswith("_") and not name.startswith("__")}
     assert private - defined - assigned - CHECKED == set()
