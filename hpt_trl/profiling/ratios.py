@@ -20,6 +20,7 @@ from hpt_trl.profiling.workload import (
     bare_step,
     forward_all_rows,
     measure_step,
+    sft_step,
     tokens_per_second,
 )
 from hpt_trl.trainer.hpt import HPTTrainer
@@ -126,7 +127,7 @@ def no_waste(bench: Bench) -> Result:
     ratio = bench.time_ratio(
         lambda: bench.hpt_step(spec), lambda: bench.grpo_step(spec), "step_seconds", repeat_factor=3
     )
-    return bench.result("no_waste", ratio, 1.03, "all groups mixed, so TRL's micro-batches: step, HPT / GRPO")
+    return bench.result("no_waste", ratio, 1.03, "all groups have signal: step, HPT / GRPO")
 
 
 def wasteful(bench: Bench) -> Result:
@@ -189,6 +190,17 @@ def rank_imbalance(bench: Bench) -> Result:
     return bench.result("rank_imbalance", ratio, 1.10, what)
 
 
+def warmup_step(bench: Bench) -> Result:
+    """A step of the SFT warm-up, in which nothing is generated, against one of TRL's SFTTrainer."""
+    groups = bench.groups(["mixed"] * 8)
+    spec = StepSpec(groups, 64, {"sft_warmup_steps": 1, "sft_warmup_holdout": 0.0})
+    ratio = bench.time_ratio(
+        lambda: bench.hpt_step(spec), lambda: sft_step(bench.model, spec, bench.dtype), "step_seconds", repeat_factor=3
+    )
+    what = "a step of the SFT warm-up on 8 demonstrations / of SFTTrainer on the same"
+    return bench.result("warmup_step", ratio, 1.25, what)
+
+
 def doubling(bench: Bench) -> Result:
     """Twice the rows, and 64 rows instead of 8 with the same `max_tokens_per_forward`."""
     groups = bench.groups(["none"] + ["mixed"] * 3)
@@ -247,4 +259,5 @@ def training(bench: Bench, larger: Bench) -> Iterator[Result]:
     yield from long_demonstration(bench)
     yield over_bare_step(larger)
     yield rank_imbalance(bench)
+    yield warmup_step(larger)
     yield doubling(bench)

@@ -18,7 +18,7 @@ from datasets import Dataset
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, TrainerCallback
-from trl import GRPOConfig
+from trl import GRPOConfig, SFTConfig, SFTTrainer
 
 from hpt_trl.config import HPTConfig
 from hpt_trl.trainer.hpt import HPTTrainer
@@ -26,6 +26,10 @@ from hpt_trl.trainer.hpt import HPTTrainer
 # Options whose defaults differ between HPTConfig and GRPOConfig: both trainers get the same values.
 _RECIPE_NAMES = ("learning_rate", "lr_scheduler_type", "loss_type", "scale_rewards")
 RECIPE: dict[str, Any] = {name: getattr(HPTConfig, name) for name in _RECIPE_NAMES}
+_COMMON_OPTIONS: dict[str, Any] = {
+    "max_steps": 1, "bf16": False, "gradient_checkpointing": False, "logging_steps": 1, "report_to": "none",
+    "save_strategy": "no", "disable_tqdm": True,
+}  # fmt: skip
 
 
 @dataclass
@@ -198,6 +202,25 @@ def measure_step(
     return StepCost(profiler.seconds, trainer.state.log_history[0]["step_time"], profiler.tokens, profiler.peak_bytes)
 
 
+def sft_step(model: str, spec: StepSpec, dtype: str = "float32") -> StepCost:
+    """Cost of a step of TRL's SFTTrainer on the demonstrations of the step's prompts."""
+    script = ScriptedRollouts(spec, AutoTokenizer.from_pretrained(model))
+    with tempfile.TemporaryDirectory() as folder:
+        config = SFTConfig(
+            **_COMMON_OPTIONS, output_dir=folder, use_cpu=not torch.cuda.is_available(),
+            per_device_train_batch_size=len(spec.groups), completion_only_loss=True,
+            model_init_kwargs={"dtype": dtype}, learning_rate=RECIPE["learning_rate"],
+        )  # fmt: skip
+        rows = script.dataset.rename_column("demonstration", "completion")
+        trainer = SFTTrainer(model, args=config, train_dataset=rows)
+        trainer.remove_callback(PrinterCallback)
+        profiler = StepProfiler(trainer.accelerator.device, profile_memory=False)
+        trainer.add_callback(profiler)
+        trainer.model.register_forward_pre_hook(profiler.count_tokens, with_kwargs=True)
+        trainer.train()
+    return StepCost(profiler.seconds, profiler.seconds, profiler.tokens)
+
+
 def tokens_per_second(trainer_class: type, model: str, spec: StepSpec, options: dict[str, Any]) -> float:
     """Generation speed of a new trainer, measured from the start of its last step to the call of the reward function.
 
@@ -235,21 +258,14 @@ def make_trainer(
     """A trainer that takes one step on the script's prompts."""
     # The process group does not exist yet.
     spec, processes = script.spec, int(os.environ.get("WORLD_SIZE", 1))
-    defaults: dict[str, Any] = {
+    defaults: dict[str, Any] = _COMMON_OPTIONS | {
         "output_dir": folder,
-        "max_steps": 1,
         "per_device_train_batch_size": spec.rows_per_micro_batch,
         "gradient_accumulation_steps": spec.total_rows // (spec.rows_per_micro_batch * processes),
         "num_generations": spec.group_size,
         "max_completion_length": max(max(*group.rollout_lengths, group.demonstration_length) for group in spec.groups),
         "use_cpu": not torch.cuda.is_available(),
-        "bf16": False,
-        "gradient_checkpointing": False,
         "shuffle_dataset": False,
-        "logging_steps": 1,
-        "report_to": "none",
-        "save_strategy": "no",
-        "disable_tqdm": True,
     }
     config_class = HPTConfig if trainer_class is HPTTrainer else GRPOConfig
     config = config_class(**(defaults | RECIPE | options))
