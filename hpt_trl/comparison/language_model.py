@@ -28,7 +28,7 @@ from hpt_trl.comparison.held_out_eval import is_correct
 from hpt_trl.comparison.language_model_table import report_text
 from hpt_trl.comparison.methods import METHODS, Phase, Recipe, build_trainer, describe, fresh_copy, phase_steps
 from hpt_trl.comparison.pool import Task, run_tasks
-from hpt_trl.comparison.runs import RESULT, read_result
+from hpt_trl.comparison.runs import RESULT, TRAINER, clear_unfinished, read_result
 from hpt_trl.comparison.sampler import sample
 from hpt_trl.comparison.word_problems import word_problems
 from hpt_trl.durability.gate_history import FILE_NAME as GATE_FILE
@@ -126,6 +126,7 @@ def chat_rows(tokenizer: Any, problems: Sequence[Mapping[str, Any]]) -> list[dic
 def practice(args: LanguageModelArguments, folder: Path) -> None:
     """Train on easy problems, save the model under `model`, and write its CPU time to `result.json`."""
     start = time.process_time()
+    clear_unfinished(folder)
     set_seed(0)
     tokenizer, model = load_tokenizer(args), _load(args.model_name_or_path)
     if args.practice_steps:
@@ -133,7 +134,7 @@ def practice(args: LanguageModelArguments, folder: Path) -> None:
         recipe = replace(args.recipe, prompts=args.practice_prompts)
         _train_phase(
             Phase("sft"), recipe, args.practice_steps, model, tokenizer, chat_rows(tokenizer, problems),
-            args.practice_learning_rate, 0, folder / "trainer",
+            args.practice_learning_rate, 0, folder / TRAINER,
         )  # fmt: skip
     model.save_pretrained(folder / "model")
     result = {"settings": practice_settings(args), "cpu_seconds": time.process_time() - start}
@@ -143,6 +144,7 @@ def practice(args: LanguageModelArguments, folder: Path) -> None:
 def execute(method: str, seed: int, args: LanguageModelArguments, base: Path, folder: Path) -> None:
     """Train, evaluate, and write `result.json` atomically."""
     start = time.process_time()
+    clear_unfinished(folder)
     set_seed(seed)
     tokenizer, model = load_tokenizer(args), _load(base)
     counter = TokenCounter(tokenizer.pad_token_id)
@@ -157,7 +159,7 @@ def execute(method: str, seed: int, args: LanguageModelArguments, base: Path, fo
         counter.attach(model)
         steps = min(remaining, phase_steps(phase, args.steps))
         log += _train_phase(
-            phase, args.recipe, steps, model, tokenizer, rows, args.learning_rate, seed, folder / "trainer"
+            phase, args.recipe, steps, model, tokenizer, rows, args.learning_rate, seed, folder / TRAINER
         )
         remaining -= steps
     training_end = time.process_time()
@@ -249,7 +251,7 @@ def _result_of(task: Task, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _solve_rates(folder: Path) -> list[float]:
     """Solve rates of all prompts that a run's gate has seen, in order; empty without a gate."""
-    path = folder / "trainer" / GATE_FILE
+    path = folder / TRAINER / GATE_FILE
     return pd.read_parquet(path)["solve_rate"].tolist() if path.exists() else []
 
 

@@ -1,6 +1,7 @@
 """One run: trains a base model with one method, evaluates it, and writes the result to its own folder."""
 
 import json
+import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -28,6 +29,7 @@ from hpt_trl.miniature.families import training_rows
 
 RESULT = "result.json"
 CONFIG = "config.json"
+TRAINER = "trainer"
 MAP_STAGE = "map/"
 """Stage of the runs in a regime, before the regime's name."""
 
@@ -91,6 +93,11 @@ def read_result(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any] | N
     return result
 
 
+def clear_unfinished(folder: Path) -> None:
+    """Remove what a killed run left in its folder: it starts again, and a trainer does not start over another run."""
+    shutil.rmtree(folder / TRAINER, ignore_errors=True)
+
+
 def execute(run: Run, args: CompareArguments, base: Path, folder: Path) -> None:
     """Train, evaluate, and write `result.json` atomically.
 
@@ -102,6 +109,7 @@ def execute(run: Run, args: CompareArguments, base: Path, folder: Path) -> None:
     """
     start = time.time()
     settings = run_settings(run, args)
+    clear_unfinished(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / CONFIG, json.dumps(settings, indent=1))
     set_seed(run.seed)
@@ -178,7 +186,7 @@ def _train(
         model = fresh_copy(model, base)
         callback.counter.attach(model)
         trainer = build_trainer(
-            phase, recipe, model, tokenizer, rows, rate, run.seed, folder / "trainer", [callback],
+            phase, recipe, model, tokenizer, rows, rate, run.seed, folder / TRAINER, [callback],
             warmup_learning_rate=run.first_learning_rate,
         )  # fmt: skip
         trainer.train()

@@ -12,7 +12,7 @@ import pandas as pd
 import hpt_trl
 from hpt_trl.comparison.held_out_eval import HeldOutEval
 from hpt_trl.comparison.methods import ABLATIONS, METHODS
-from hpt_trl.comparison.runs import Run
+from hpt_trl.comparison.runs import TRAINER, Run
 from hpt_trl.comparison.settings import CompareArguments
 from hpt_trl.comparison.statistics import Interval, holm, interval, paired_p
 from hpt_trl.durability.gate_history import FILE_NAME as GATE_FILE
@@ -88,7 +88,7 @@ def _gates(results: Mapping[Run, Mapping[str, Any]], runs: Path) -> dict[str, An
             first.setdefault(run.model, run)
     gates = {}
     for model, run in first.items():
-        rows = pd.read_parquet(runs / run.name / "trainer" / GATE_FILE)
+        rows = pd.read_parquet(runs / run.name / TRAINER / GATE_FILE)
         rows["visit"] = rows.groupby("prompt_id").cumcount()
         table = rows.pivot(index="prompt_id", columns="visit", values="solve_rate")
         # Sorted so that the heat map shows prompts of similar solve rate together.

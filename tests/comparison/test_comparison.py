@@ -271,10 +271,13 @@ def compared(tmp_path_factory):
         results = sorted((folder / "runs").rglob("result.json"))
         times = [path.stat().st_mtime_ns for path in results]
         results[0].unlink()
+        left_behind = results[0].parent / "trainer" / "checkpoint-1"  # as a run that was killed
+        left_behind.mkdir(parents=True)
         main(["--config", str(config)])
         again = [path.stat().st_mtime_ns for path in results]
         with pytest.raises(SystemExit):
             main(["--config", str(config), "--steps", "3"])
+    assert not left_behind.exists()
     return folder, times, again
 
 
