@@ -20,7 +20,7 @@ from hpt_trl.durability.config import DurableGRPOConfig
 @dataclass(repr=False)
 class HPTConfig(DurableGRPOConfig):
     r"""
-    Configuration of [`HPTTrainer`]: every option of [`~trl.GRPOConfig`], and twenty-one of HPT's own.
+    Configuration of [`HPTTrainer`]: every option of [`~trl.GRPOConfig`], and twenty of HPT's own.
 
     Four defaults of GRPO change, to the recipe of arXiv 2509.04419 (section 4.1 and its published scripts):
     `learning_rate` 5e-6, `lr_scheduler_type` "constant", `loss_type` "dr_grpo", `scale_rewards` "none". The recipe's 8
@@ -89,12 +89,6 @@ class HPTConfig(DurableGRPOConfig):
         sft_warmup_holdout (`float`, *optional*, defaults to `0.1`):
             Share of the demonstrations, at most 256, that is held out of the warm-up to measure that loss if
             `eval_dataset` has none. 0: the warm-up has its maximum length, as it has with a stream.
-        hint_fraction (`float`, *optional*, defaults to `0.0`):
-            Share of its demonstration, in [0, 1), from which a prompt that no rollout solved is generated again; its
-            rollouts, which carry no signal, are replaced. The prefix has no gradient; rewards are given for prefix and
-            continuation together. It is halved when half of these rollouts solve the prompt and grows when none does;
-            this is the share to start with. The gate decides as before, so that the demonstration is also trained on
-            unless `sft_weight` is 0 or `gate` is `"off"`. Source: arXiv 2601.18779 (POPE) and 2506.17211 (BREAD).
         skip_zero_signal_rollouts (`bool`, *optional*, defaults to `True`):
             Compute only the rollouts with a non-zero gradient, unless the gate is off. The gradient is the same;
             entropy and clip metrics are then those of these rollouts. `drop_silent_rows` is its deprecated name.
@@ -188,10 +182,6 @@ class HPTConfig(DurableGRPOConfig):
     sft_warmup_holdout: float = field(
         default=0.1,
         metadata={"help": "Share of demonstrations held out of the warm-up to measure the loss; 0: none."},
-    )
-    hint_fraction: float = field(
-        default=0.0,
-        metadata={"help": "Share of the demonstration from which unsolved prompts are generated again; 0: none."},
     )
     skip_zero_signal_rollouts: bool = field(
         default=True, metadata={"help": "Unless the gate is off, compute only rollouts with a non-zero gradient."}
@@ -359,10 +349,6 @@ class HPTConfig(DurableGRPOConfig):
             )
         if self.demonstration_overflow not in ("cut", "refuse"):
             raise ValueError(f"demonstration_overflow must be 'cut' or 'refuse', got {self.demonstration_overflow!r}.")
-        if not 0 <= self.hint_fraction < 1:
-            raise ValueError(
-                f"hint_fraction must be in [0, 1), got {self.hint_fraction}: it is a share of the demonstration."
-            )
         if self.max_demonstration_length is not None and self.max_demonstration_length < 1:
             raise ValueError(f"max_demonstration_length must be at least 1 token, got {self.max_demonstration_length}.")
 

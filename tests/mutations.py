@@ -22,7 +22,6 @@ HPT, BATCHES, LOSSES, COLLECTOR, FORWARDS, PACKING, DEMONSTRATIONS, DURABLE = (
     f"hpt_trl/trainer/{name}.py"
     for name in ("hpt", "batches", "losses", "collector", "forwards", "row_packing", "demonstrations", "durable")
 )
-HINTS, HINTING, OF_HINTS = "hpt_trl/trainer/hints.py", "hpt_trl/trainer/hinting.py", "tests/trainer/test_hints.py"
 STEP, IMAGES, LOGPS = (
     f"hpt_trl/trainer/{name}.py" for name in ("demonstration_step", "image_columns", "deferred_logps")
 )
@@ -154,12 +153,5 @@ MUTATIONS = [
     ),
     Mutation(MARKERS, "path.stat().st_size != size", "False", f"{OF_MARKERS} -k judged_by_their_sizes"),
     Mutation(MARKERS, "actual[name] != checksum", "False", f"{OF_MARKERS} -k noticed_and_named"),
-    # Hinted rollouts: which prompts, how long a prefix, and that it is not trained on.
-    Mutation(HINTS, "(solve_rate_P == 0).tolist()", "(solve_rate_P >= 0).tolist()", f"{OF_HINTS} -k changes_nothing"),
-    Mutation(HINTS, "if solve_rate >= 0.5:", "if solve_rate > 0.5:", f"{OF_HINTS} -k shrinks"),
-    Mutation(HINTS, "after = (1 + before) / 2", "after = before", f"{OF_HINTS} -k shrinks"),
-    Mutation(HINTS, "len(tokens.ids) - 1, room_of_row[row]", "len(tokens.ids) - 1", f"{OF_HINTS} -k no_prefix_fills"),
-    Mutation(HINTING, "[0] * len(prefix) +", "[1] * len(prefix) +", f"{OF_HINTS} -k has_no_gradient"),
-    Mutation(HINTING, "[[*prefix, *ids][:limit]", "[[*prefix, *ids][:]", f"{OF_HINTS} -k logged"),
     Mutation(FILES, "    finally:\n        _remove(temporary)", "    finally:\n        pass", OF_FILES),
 ]

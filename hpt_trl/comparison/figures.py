@@ -19,7 +19,6 @@ _COLORS = {
     "base": "#999999", "sft": "#E69F00", "grpo": "#0072B2", "sft_grpo": "#009E73", "luffy": "#CC79A7",
     "srft": "#56B4E9", "chord": "#8C564B", "hpt": "#D55E00", "warmup_hpt": "#000000", "flat_hpt": "#F0E442",
     "flat_grpo": "#7F7F00", "dr_grpo": "#56499E", "chord_mu": "#8C564B", "chord_phi": "#C49C94",
-    "hint_hpt": "#AA4499", "warmup_hint_hpt": "#882255",
 }  # fmt: skip
 
 

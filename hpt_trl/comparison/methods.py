@@ -134,8 +134,6 @@ METHODS: dict[str, Method] = {
     "hpt": _hpt("HPT"),
     "warmup_hpt": _hpt("SFT warm-up, then HPT", **_WARMUP),
     "flat_hpt": _hpt("SFT until flat, then HPT", **_UNTIL_FLAT),
-    "hint_hpt": _hpt("HPT with hinted rollouts", hint_fraction=0.5),
-    "warmup_hint_hpt": _hpt("SFT warm-up, then HPT with hinted rollouts", hint_fraction=0.5, **_WARMUP),
 }
 """In the order of the tables."""
 

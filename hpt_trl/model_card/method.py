@@ -36,32 +36,25 @@ def describe_method(args: HPTConfig, gate: str, algorithm: str) -> str:
         return f"{sampling} and was trained with {_CUSTOM_ALGORITHM}."
     if algorithm != "hpt":
         kind = _REGISTERED if ALGORITHMS[algorithm].demonstrations else _ROLLOUTS_ONLY
-        return f"It was trained with {_PRESETS.get(algorithm, f'{code_span(algorithm)}, {kind}')}.{_guidance(args)}"
+        return f"It was trained with {_PRESETS.get(algorithm, f'{code_span(algorithm)}, {kind}')}.{_warmup(args)}"
     if gate == "off":
-        used = _guidance(args) or " The gate was off, and no demonstration was used."
+        used = _warmup(args) or " The gate was off, and no demonstration was used."
         return f"{sampling} and was trained on them only (GRPO).{used}"
     if gate or args.gate not in _GATES:
         return (
             f"{sampling}. A custom gate, {code_span(gate or args.gate)}, mapped the solve rate of each prompt to the "
-            f"loss weights of its rollouts and of its demonstration.{_guidance(args)}"
+            f"loss weights of its rollouts and of its demonstration.{_warmup(args)}"
         )
-    return f"{sampling}. {_GATES[args.gate](args)}{_guidance(args)}"
+    return f"{sampling}. {_GATES[args.gate](args)}{_warmup(args)}"
 
 
-def _guidance(args: HPTConfig) -> str:
-    """What else demonstrations were used for."""
-    text = ""
-    if args.hint_fraction:
-        text += (
-            " Rollouts of prompts that none solved were replaced by rollouts that continued the beginning of the "
-            f"demonstration (at first {args.hint_fraction:.0%} of it), which was not trained on."
-        )
-    if args.sft_warmup_steps:
-        text += (
-            " Before that, it was trained on demonstrations only (SFT), for at most "
-            f"{args.sft_warmup_steps} optimizer steps."
-        )
-    return text
+def _warmup(args: HPTConfig) -> str:
+    if not args.sft_warmup_steps:
+        return ""
+    return (
+        " Before that, it was trained on demonstrations only (SFT), for at most "
+        f"{args.sft_warmup_steps} optimizer steps."
+    )
 
 
 def _switch(args: HPTConfig) -> str:

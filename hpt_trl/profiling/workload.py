@@ -212,7 +212,7 @@ def sft_step(model: str, spec: StepSpec, dtype: str = "float32") -> StepCost:
             model_init_kwargs={"dtype": dtype}, learning_rate=RECIPE["learning_rate"],
         )  # fmt: skip
         rows = script.dataset.rename_column("demonstration", "completion")
-        trainer = SFTTrainer(model, args=config, train_dataset=rows)
+        trainer: Any = SFTTrainer(model, args=config, train_dataset=rows)
         trainer.remove_callback(PrinterCallback)
         profiler = StepProfiler(trainer.accelerator.device, profile_memory=False)
         trainer.add_callback(profiler)

@@ -93,8 +93,8 @@ def check_before_loading(
         dataset,
         args,
         has_environment,
-        needs_demonstrations=not gate_is_off or args.sft_warmup_steps > 0 or args.hint_fraction > 0,
-        supports_images=not args.hint_fraction and args.max_tokens_per_forward is None,
+        needs_demonstrations=not gate_is_off or args.sft_warmup_steps > 0,
+        supports_images=args.max_tokens_per_forward is None,
     )
     if args.sft_warmup_steps and (has_environment or not algorithm.rollouts):
         raise ValueError(
@@ -208,8 +208,8 @@ def _check_columns(columns: list[str], has_environment: bool, supports_images: b
     images = {"image", "images"} & set(columns)
     if images and not supports_images:
         raise ValueError(
-            f"Prompts with images (columns {sorted(images)}) support neither hint_fraction nor max_tokens_per_forward. "
-            "Leave both at their defaults, and lower per_device_train_batch_size if memory is short."
+            f"Prompts with images (columns {sorted(images)}) do not support max_tokens_per_forward: a micro-batch with "
+            "images is not split. Unset it, and lower per_device_train_batch_size if memory is short."
         )
 
 
@@ -325,8 +325,6 @@ def check_support(args: HPTConfig, algorithm: Algorithm, has_router_loss: bool, 
             "The router's auxiliary loss needs complete micro-batches, which max_tokens_per_forward would split. "
             "Unset it, or set router_aux_loss_coef to 0."
         )
-    if reads_images and args.hint_fraction:
-        raise ValueError("A model with image inputs cannot continue demonstrations as text: set hint_fraction to 0.")
     if reads_images and args.max_tokens_per_forward is not None:
         raise ValueError(
             "A model with image inputs needs micro-batches as TRL arranges them, which max_tokens_per_forward would "

@@ -69,20 +69,16 @@ class DeferredLogps:
         return compute(model, ids, mask, length, *args, **kwargs)[0]
 
     @torch.no_grad()
-    def compute_into(self, batch: RolloutBatch, is_needed_B: Tensor | None, is_known_B: Tensor | None = None) -> None:
+    def compute_into(self, batch: RolloutBatch, is_needed_B: Tensor | None) -> None:
         """Fill in the deferred `old_per_token_logps` of a batch.
 
         Args:
             batch: the batch that TRL returned.
             is_needed_B: (B,) bool, the rows to compute, others keep zeros; None: all, bitwise identical to TRL's.
-            is_known_B: (B,) bool, rows that were replaced after TRL made the batch, with their log-probabilities; None
-                if none was on any process.
         """
         if self._compute is None:
             return
         compute, self._compute = self._compute, None
-        if is_known_B is not None:
-            is_needed_B = ~is_known_B if is_needed_B is None else is_needed_B & ~is_known_B
         if is_needed_B is None:
             batch["old_per_token_logps"] = compute(None)
             return

@@ -37,7 +37,7 @@ from hpt_trl.trainer.trl_hooks import gradients_kept_local, loss_scale_of_subset
 
 _SEQUENCES = ("input_ids", "attention_mask", "labels")
 # Some of TRL's losses read padding too: its ratios are 1 there.
-PADDING = {"labels": -100, "importance_sampling_ratio": 1, "tool_mask": 1}
+_PADDING = {"labels": -100, "importance_sampling_ratio": 1, "tool_mask": 1}
 
 
 def rebalance_rows(
@@ -56,8 +56,8 @@ def rebalance_rows(
     """
     step = cast(RolloutBatch, concatenate(batches))
     has_signal = torch.cat(list(signals)).nonzero().flatten()
-    rollouts = of_all_ranks(select_rows(_rollout_columns(step), has_signal))
-    demonstrations = of_all_ranks(_demonstration_table(step))
+    rollouts = _of_all_ranks(select_rows(_rollout_columns(step), has_signal))
+    demonstrations = _of_all_ranks(_demonstration_table(step))
     rollout_passes, rank_tokens = _assign_rollouts(rollouts, len(batches), budget)
     for rollout_pass in rollout_passes:
         rollout_pass["share"] = loss_scale_of_subset(loss_type, batches[0], rollout_pass)
@@ -189,7 +189,7 @@ def _demonstration_table(batch: RolloutBatch) -> Batch:
     return table | {"demonstration_tokens": batch["demonstration_tokens"]}
 
 
-def of_all_ranks(table: Batch) -> Batch:
+def _of_all_ranks(table: Batch) -> Batch:
     """The rows of all ranks, rank after rank."""
     if PartialState().num_processes == 1:
         return table
@@ -206,7 +206,7 @@ def of_all_ranks(table: Batch) -> Batch:
         column = columns[name]
         if column.ndim > 1:
             column = pad_across_processes(
-                column, dim=1, pad_index=PADDING.get(name, 0), pad_first=name.startswith("prompt")
+                column, dim=1, pad_index=_PADDING.get(name, 0), pad_first=name.startswith("prompt")
             )
         joined[name] = gather(pad_across_processes(column))[is_row.flatten()]
     return joined

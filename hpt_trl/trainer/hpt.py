@@ -56,9 +56,8 @@ from hpt_trl.trainer.demonstration_step import (
     demonstration_rewards,
 )
 from hpt_trl.trainer.demonstrations import DemonstrationTokenizer, prompt_identifier
+from hpt_trl.trainer.durable import DurableGRPOTrainer
 from hpt_trl.trainer.forwards import backward_each, regroup
-from hpt_trl.trainer.hinting import HintingGRPOTrainer, hint_unsolved
-from hpt_trl.trainer.hints import HintFractions, check_hints
 from hpt_trl.trainer.image_columns import IMAGE_COLUMNS
 from hpt_trl.trainer.losses import has_signal, rollout_losses, row_losses
 from hpt_trl.trainer.step_log import StepLog
@@ -77,7 +76,7 @@ if TYPE_CHECKING:
 _Dataset: TypeAlias = Dataset | IterableDataset
 
 
-class HPTTrainer(HintingGRPOTrainer):
+class HPTTrainer(DurableGRPOTrainer):
     """
     Trainer for Hybrid Post-Training (HPT), "Towards a Unified View of Large Language Model Post-Training"
     (https://huggingface.co/papers/2509.04419).
@@ -148,7 +147,6 @@ class HPTTrainer(HintingGRPOTrainer):
         self._gate_is_off = (gate is None and args.gate == "off") or not self.algorithm.demonstrations
         in_environment = environment_factory is not None
         check_before_loading(args, self.algorithm, model, train_dataset, self._gate_is_off, in_environment)
-        check_hints(args, self.algorithm, tools=tools, rollout_func=rollout_func, environment_factory=in_environment)
         super().__init__(
             model, reward_funcs, args, train_dataset, eval_dataset=eval_dataset, processing_class=processing_class,
             reward_processing_classes=reward_processing_classes, callbacks=callbacks, optimizers=optimizers,
@@ -157,10 +155,8 @@ class HPTTrainer(HintingGRPOTrainer):
         )  # fmt: skip
         check_support(args, self.algorithm, self.aux_loss_enabled, self._is_vlm)
         needs_solve_rates = bool(self.algorithm.rollouts) and not (self._gate_is_off and self.algorithm.trl_rollouts)
-        needs_solve_rates |= args.hint_fraction > 0
         self._gate_column = gate_reward_index(self.reward_func_names, args.gate_reward, needs_solve_rates)
         self._warmup = SFTWarmup(args, train_dataset, eval_dataset)
-        self._hint_fractions = HintFractions(args.hint_fraction)
         self._setup_demonstrations()
         self._setup_reporting()
 
@@ -189,7 +185,6 @@ class HPTTrainer(HintingGRPOTrainer):
         self.adapter = describe_adapter(self.model)  # for the card, which cannot see it once it is merged
         self._own_facts = method_facts(self)
         self._stateful = {"gate": self.own_gate, "step_log": self._step_log, "warmup": self._warmup}
-        self._stateful["hints"] = self._hint_fractions
         self.samples = SampleLog()
         self.add_callback(RunRecorder(self.samples, lambda: recorded_facts(self)))
         self._panel = show_progress(self, self.samples)
@@ -222,12 +217,13 @@ class HPTTrainer(HintingGRPOTrainer):
             self._record_samples()
             return batch
         group_size = self.num_generations if self.model.training else cast(int, self.num_generations_eval)
-        groups = self._groups(group_size)
+        groups = Groups.of(
+            self._rewards_B_F, self._gate_column, self.reward_weights, group_size, self.args.gate_success_value
+        )
         self._step_log.log_solve_rates(self._metrics["train" if self.model.training else "eval"], groups.solve_rates())
         if not self.model.training:
             return batch
-        has_use = not self._gate_is_off or self.args.hint_fraction > 0
-        demonstrations = self._collector.collect(inputs, batch, self._rows, enabled=has_use)
+        demonstrations = self._collector.collect(inputs, batch, self._rows, enabled=not self._gate_is_off)
         decision = decide(
             groups,
             demonstrations.is_available_P,
@@ -239,18 +235,12 @@ class HPTTrainer(HintingGRPOTrainer):
             demonstration_reward_P=demonstration_rewards(self, inputs, demonstrations),
         )
         apply_decision(batch, decision, groups, self._rows, uses_trl_loss=self.algorithm.trl_rollouts)
-        is_hinted_B = hint_unsolved(self, self._hint_fractions, inputs, batch, demonstrations, groups.solve_rates())
         self._record(inputs, decision, batch, demonstrations, groups.solve_rates(), self._rows)
         if not is_rollouts_only(decision.weights):
             self._collector.attach(batch, demonstrations, decision, self._rows)
         needs_all_rows = self._gate_is_off or not self.args.skip_zero_signal_rollouts
-        self._deferred_logps.compute_into(batch, None if needs_all_rows else self._has_signal(batch), is_hinted_B)
+        self._deferred_logps.compute_into(batch, None if needs_all_rows else self._has_signal(batch))
         return batch
-
-    def _groups(self, group_size: int) -> Groups:
-        """The latest rewards, by prompt."""
-        column = cast(int, self._gate_column)
-        return Groups.of(self._rewards_B_F, column, self.reward_weights, group_size, self.args.gate_success_value)
 
     @property
     def _rows(self) -> RowIndex:

@@ -17,7 +17,7 @@ Batch = dict[str, Any]
 """TRL's batch: tensors and lists whose first dimension is the row, scalars (0-dim tensors), and None."""
 
 # Columns of TRL's batch that run over completion tokens, in TRL's right-padded layout.
-COMPLETION_COLUMNS = (
+_COMPLETION_KEYS = (
     "completion_ids",
     "completion_mask",
     "tool_mask",
@@ -155,7 +155,7 @@ def rollout_rows(batch: Mapping[str, Any], rows: Tensor, count: int) -> Batch:
     small["completion_mask"] = small["completion_mask"].clone()
     small["completion_mask"][len(rows) :] = 0
     width = max(1, int(small["completion_mask"].sum(dim=1).max()))
-    for key in COMPLETION_COLUMNS:
+    for key in _COMPLETION_KEYS:
         # Sequence-level ratios are (B, 1).
         if small.get(key) is not None and small[key].size(1) > 1:
             small[key] = small[key][:, :width]

@@ -1,6 +1,6 @@
 """What HPT adds to the metrics of an optimizer step."""
 
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping
 
 import torch
 from accelerate.utils import gather
@@ -49,12 +49,6 @@ class StepLog:
         on_demonstration_P = (weights.demonstration_P > 0) | (weights.off_policy_P > 0)
         metrics["hpt/demonstration_share"].append(on_demonstration_P.float().mean().item())
         metrics["hpt/signal_share"].append(gather(has_signal_B.float()).mean().item())
-
-    def log_hints(self, metrics: Metrics, solve_rates: Sequence[float], prompts: int) -> None:
-        """Share of prompts that were hinted, and the mean solve rate of their hinted rollouts."""
-        metrics["hpt/hinted_share"].append(len(solve_rates) / prompts)
-        if solve_rates:
-            metrics["hpt/hinted_solve_rate"].append(torch.tensor(solve_rates).nanmean().item())
 
     def add_demonstrations(self, sums_3: Tensor) -> None:
         """Add NLL, tokens and number of the demonstrations of one forward pass."""

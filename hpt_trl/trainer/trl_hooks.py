@@ -8,7 +8,6 @@ import functools
 import inspect
 import json
 import types
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any, cast
@@ -23,8 +22,6 @@ from transformers import PreTrainedModel, Trainer
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import add_fused_lm_head
-
-from hpt_trl.common.overriding import overriding
 
 TESTED = {"trl": "1.16.0", "transformers": "5.23.0", "accelerate": "1.15.0"}
 
@@ -212,16 +209,6 @@ def latest_rollouts(trainer: GRPOTrainer) -> dict[str, Any]:
         `extra`.
     """
     return {name: trainer._logs[name] for name in ("prompt", "completion", "rewards", "extra")}
-
-
-@contextmanager
-def separate_logs(trainer: GRPOTrainer) -> Iterator[None]:
-    """Keep what is generated within the block out of TRL's metrics and its table, but count its tokens."""
-    logs: dict[str, Any] = {name: [] for name in (*_LOGGED_LISTS, "images")}
-    logs |= {name: defaultdict(list) for name in _LOGGED_TABLES}
-    with overriding(trainer, _logs=logs, _metrics={mode: defaultdict(list) for mode in trainer._metrics}):
-        yield
-    trainer._metrics["train"]["num_tokens"] = [trainer.state.num_input_tokens_seen]
 
 
 def zero_advantage_rows_matter(trainer: GRPOTrainer) -> bool:

@@ -24,7 +24,6 @@ REFUSED: dict[str, list[Any]] = {
     "sft_weight": [NAN, INFINITY, -1.0],
     "sft_normalization": ["row", ""],
     "sft_warmup_steps": [-1],
-    "hint_fraction": [NAN, -0.1, 1.0, INFINITY],
     "demonstration_overflow": ["drop", ""],
     "max_demonstration_length": [0, -3],
     "max_tokens_per_forward": [0, -1],

@@ -117,7 +117,7 @@ def test_an_advantage_of_ones_own_sees_whole_groups(tiny_model, tmp_path):
 
 def test_images_that_a_token_budget_would_split_are_refused(tiny_model, tmp_path):
     rows = ROWS.add_column("image", ["x"] * len(ROWS))
-    with pytest.raises(ValueError, match=r"Prompts with images \(columns \['image'\]\) support neither"):
+    with pytest.raises(ValueError, match=r"Prompts with images \(columns \['image'\]\) do not support max_tokens"):
         make_trainer(tiny_model, tmp_path, rows=rows, max_tokens_per_forward=64)
 
 
