@@ -74,8 +74,10 @@ class TrapWarnings(TrainerCallback):
     ) -> None:
         if logs is None or "loss" not in logs:
             return
+        # TRL logs a mean of nothing as None.
+        known = {name: math.nan if value is None else value for name, value in logs.items()}
         for trap in list(self._since):
-            problem = trap(logs, args)
+            problem = trap(known, args)
             if problem is None:
                 self._since[trap], self._entries[trap] = state.global_step, 0
                 continue

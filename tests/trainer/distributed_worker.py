@@ -43,14 +43,6 @@ EQUAL_TO_ONE_PROCESS = {
     "old_logps": {"max_steps": 2, "num_iterations": 2},
     # Groups of 16 rows span both processes, of which one owns no first row.
     "spanning": {"gate": "linear", "max_steps": 1, "num_generations": 16},
-<<<<<<< HEAD
-=======
-    # The prompts that `hinting_reward` calls hard are hinted. Greedy rollouts of a prompt are equal: their gradients
-    # cancel, and only generation is tested.
-    "hints": {"hint_fraction": 0.5, "max_steps": 4, "sft_weight": 0.0, "learning_rate": 1e-2},
-    "hints_spanning": {"hint_fraction": 0.5, "max_steps": 1, "sft_weight": 0.0, "num_generations": 16},
-    "hints_generated": {"hint_fraction": 0.5, "max_steps": 4, "top_k": 1},
->>>>>>> parent of 3687763 (Distributed test of hints: steps large enough to see beside float32 rounding)
 }
 
 

@@ -53,6 +53,7 @@ def test_a_malformed_demonstration_does_not_end_a_luffy_run(tiny_model, tmp_path
         {"prompt": [{"role": "user", "content": str(i)}], "demonstration": [{"role": "assistant", "content": part}]}
         for i in range(16)
     ]
+    rows[-1]["demonstration"][0]["content"] = [{"type": "text", "text": "x"}]  # all malformed would be refused
     make_trainer(tiny_model, tmp_path, rows=Dataset.from_list(rows), algorithm="luffy", max_steps=1).train()
     assert (pd.read_parquet(tmp_path / "gate.parquet")["demonstration"] == 0).all()
 
