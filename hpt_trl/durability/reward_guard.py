@@ -14,6 +14,7 @@ from torch import nn
 from trl.trainer.utils import is_async_callable
 
 from hpt_trl.common.errors import RunError
+from hpt_trl.common.thinking import OPENS_THINKING
 from hpt_trl.durability.faults import first_fault
 from hpt_trl.verifier.function_process import FunctionFailedError, FunctionProcess, OutOfTimeError
 from hpt_trl.verifier.function_worker import raised
@@ -43,17 +44,20 @@ class RewardGuard:
         Raises:
             ValueError: if it has a limit and cannot be sent to a process.
         """
-        is_async, call = is_async_callable(function), function
+        is_async, call, takes_thinking = is_async_callable(function), function, _takes(function, OPENS_THINKING)
         if self.timeout is not None:
             in_process = partial(_call_process, FunctionProcess(function, name, self.timeout, _environment()))
             # Asynchronous functions run concurrently.
             call = partial(asyncio.to_thread, in_process) if is_async else in_process
 
+        def arguments(batch: dict[str, Any]) -> dict[str, Any]:
+            return {name: each for name, each in _copied(batch).items() if takes_thinking or name != OPENS_THINKING}
+
         @wraps(function)
         async def guarded_async(**batch: Any) -> list:
             rows = len(batch["completions"])
             try:
-                return _checked(await call(**_copied(batch)), rows)
+                return _checked(await call(**arguments(batch)), rows)
             # A user's function may raise anything, and the other processes must learn of it.
             except (Exception, SystemExit) as error:
                 return self._keep(name, error, rows)
@@ -62,7 +66,7 @@ class RewardGuard:
         def guarded(**batch: Any) -> list:
             rows = len(batch["completions"])
             try:
-                return _checked(call(**_copied(batch)), rows)
+                return _checked(call(**arguments(batch)), rows)
             except (Exception, SystemExit) as error:  # as above
                 return self._keep(name, error, rows)
 
@@ -128,6 +132,15 @@ def check_reward_arguments(
 
 class _BadRewardsError(Exception):
     """A reward function did not return one finite number or None per completion."""
+
+
+def _takes(function: Callable, name: str) -> bool:
+    """Whether a function can be called with an argument of this name."""
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):  # a function written in C
+        return True
+    return name in parameters or any(each.kind is each.VAR_KEYWORD for each in parameters.values())
 
 
 def _copied(batch: dict[str, Any]) -> dict[str, Any]:

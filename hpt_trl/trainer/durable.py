@@ -111,8 +111,10 @@ class DurableGRPOTrainer(PushingGRPOTrainer):
         check_launch(self.args, self.accelerator)
         check_tokenizer(self.processing_class, train_dataset)
         has_environments = self.environment_factories is not None
-        check_reward_arguments(train_dataset, self.reward_funcs, self.reward_func_names, has_environments)
-        check_evaluation_columns(self.reward_funcs if self.rollout_func is None else [], options.get("eval_dataset"))
+        # A rollout_func may return further columns.
+        functions = self.reward_funcs if self.rollout_func is None else []
+        check_reward_arguments(train_dataset, functions, self.reward_func_names, has_environments)
+        check_evaluation_columns(functions, options.get("eval_dataset"))
         self._check_prompts(train_dataset)
 
     def _write_own_files(self, folder: str) -> None:

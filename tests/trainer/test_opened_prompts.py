@@ -38,3 +38,12 @@ def test_only_prompts_that_open_thinking_add_a_column(tiny_model, tmp_path):
             [{"solution": "1"}] * len(prompts), prompts, ["x"] * len(prompts), [[5]] * len(prompts)
         )
     assert seen == [(["a<think>", "a<think>", "b"], [True, True, False]), (["a", "b"], None)]
+
+
+def test_a_function_without_further_arguments_is_not_told(tiny_model, tmp_path):
+    def reward(prompts, completions, completion_ids, solution, trainer_state, log_extra, log_metric):
+        return [float(text == answer) for text, answer in zip(completions, solution)]
+
+    trainer = make_trainer(tiny_model, tmp_path, reward=reward, trainer={"rollout_func": fixed_rollouts})
+    rewards = trainer._calculate_rewards([{"solution": "x"}] * 2, ["a<think>"] * 2, ["x", "y"], [[5]] * 2)
+    assert rewards.tolist() == [[1.0], [0.0]]
