@@ -254,7 +254,6 @@ def test_a_config_of_grpo_is_refused_by_name(tiny_model, tmp_path):
         (Dataset.from_dict({"question": ["?"], "demonstration": ["!"]}), "no 'prompt' column"),
         (Dataset.from_dict({"prompt": ["?"]}), "No row of the training data has a demonstration"),
         (Dataset.from_dict({"prompt": ["?"], "demonstration": [""]}), "No row of the training data has a demonst"),
-        (Dataset.from_dict({"prompt": ["?"], "demonstration": ["!"], "image": ["x"]}), "with images are not supported"),
         (Dataset.from_dict({"prompt": ["?"], "demonstration": ["!"]}), "One generation needs 4 prompts"),
         (Dataset.from_dict({"prompt": ["?"]}).to_iterable_dataset(), "No row of the training data has a demonst"),
     ],
