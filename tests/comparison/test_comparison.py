@@ -29,7 +29,7 @@ from hpt_trl.comparison.sampler import sample
 from hpt_trl.comparison.settings import CompareArguments
 from hpt_trl.comparison.statistics import holm, interval, paired_p
 from hpt_trl.comparison.summary import BUDGETS, Scores
-from hpt_trl.comparison.tables import headline_table
+from hpt_trl.comparison.tables import headline_table, significance_text
 from hpt_trl.miniature import MODEL_PATH, bases
 from hpt_trl.miniature.bases import BASES
 from hpt_trl.miniature.families import IN_DISTRIBUTION, SUITES, training_rows
@@ -290,7 +290,7 @@ def test_finished_runs_are_not_repeated(compared):
 
 
 def test_the_report_is_made_from_the_summary_only(compared):
-    folder: Path = compared[0] / "report"
+    folder: Path = compared[0] / "report_map"
     summary = json.loads((folder / "summary.json").read_text())
     report = (folder / "report.md").read_text()
     assert report.startswith(tables_text(summary))
@@ -308,24 +308,33 @@ def test_the_report_is_made_from_the_summary_only(compared):
 RESULTS = Path(__file__).parents[2] / "notebooks" / "results" / "miniature"
 
 
-def test_the_committed_tables_are_made_from_the_committed_summary():
-    summary = json.loads((RESULTS / "summary.json").read_text())
-    assert (RESULTS / "report.md").read_text().startswith(tables_text(summary))
-    assert headline_table(summary) in (RESULTS.parents[2] / "README.md").read_text()
+@pytest.mark.parametrize("name", ["miniature", "few_demonstrations"])
+def test_the_committed_tables_are_made_from_the_committed_summary(name):
+    folder = RESULTS.with_name(name)
+    assert (folder / "report.md").read_text().startswith(tables_text(json.loads((folder / "summary.json").read_text())))
 
 
-def test_the_guides_numbers_of_the_warm_up_are_those_of_the_committed_summary():
-    folder = RESULTS.with_name("few_demonstrations")
-    summary = json.loads((folder / "summary.json").read_text())
-    assert (folder / "report.md").read_text().startswith(tables_text(summary))
+def test_the_numbers_of_the_readme_and_the_guide_are_those_of_the_main_table():
+    summary = json.loads((RESULTS.with_name("few_demonstrations") / "summary.json").read_text())
+    scores = {budget: Scores(summary, budget, ["qwen2-small"]) for budget in BUDGETS}
+    assert all(len(each.seeds) == 5 and each.reference == "warmup_hpt" for each in scores.values())
+    readme = (RESULTS.parents[2] / "README.md").read_text()
+    assert headline_table(summary) in readme
+    for budget, each in scores.items():
+        for line in significance_text(each).splitlines():
+            assert f"- {BUDGETS[budget].capitalize().replace('optimizer ', '')}: {line[2].lower()}{line[3:]}" in readme
+
+    def percent(budget, method):
+        return f"{100 * scores[budget].interval(method, 'in').mean:.1f}%"
+
     guide = (RESULTS.parents[1] / "guides" / "algorithms.md").read_text().replace("\n", " ")
     methods = ("warmup_hpt", "hpt", "grpo", "sft_grpo")
-    steps, compute = (
-        [f"{100 * Scores(summary, budget, ['qwen2-small']).interval(name, 'in').mean:.1f}%" for name in methods]
-        for budget in ("steps", "compute")
-    )
+    steps, compute = ([percent(budget, method) for method in methods] for budget in ("steps", "compute"))
     assert f"solves {steps[0]} in distribution at 60 optimizer steps, HPT without {steps[1]}, GRPO {steps[2]}" in guide
     assert f"at equal compute {compute[0]}, {compute[1]}, {compute[2]} and {compute[3]}" in guide
+    text = readme.replace("\n", " ")
+    assert f"HPT has {percent('compute', 'hpt')} in distribution at equal compute and GRPO {compute[2]}" in text
+    assert f"rollouts alone after SFT until flat ({percent('compute', 'flat_grpo')})" in text
 
 
 def test_the_committed_summary_has_five_seeds_and_all_methods():
