@@ -289,6 +289,10 @@ BY_HAND_AT_DEFAULTS = {
     "srft-demonstration-1": [[-SHAPED[0] / 2, -SHAPED[1] / 2], [SHAPED[0] / 2, SHAPED[1] / 2]],
     "chord-rollout-0": [[0.0, -0.75 * SCALED], [1.5 * SCALED, 0.0]],
     "chord-demonstration-0": [[-p * (1 - p) for p in P]] * 2,
+    "chord_mu-rollout-0": [[0.0, -0.75 * SCALED], [1.5 * SCALED, 0.0]],
+    "chord_mu-demonstration-0": [[-1.0, -1.0], [-1.0, -1.0]],
+    "chord_phi-rollout-0": [[0.0, -0.75 * SCALED], [1.5 * SCALED, 0.0]],
+    "chord_phi-demonstration-0": [[-p * (1 - p) for p in P]] * 2,
     "hpt-rollout-0": [[0.0, -0.75 / 2], [1.5 / 2, 0.0]],
     "hpt-demonstration-0": [[-1.0, -1.0], [-1.0, -1.0]],
 }

@@ -34,7 +34,8 @@ def test_the_gradient_of_demonstrations_is_cross_entropy(family, tmp_path):
 def test_gate_shut_is_grpo(family, tmp_path):
     options = {"max_steps": 1, "disable_dropout": True}
     grpo = trained_parameters(family, tmp_path, hpt=False, **options)
-    assert torch.equal(trained_parameters(family, tmp_path, trainer={"gate": rollouts_gate}, **options), grpo)
+    shut = {"trainer": {"gate": rollouts_gate}, "skip_zero_signal_rollouts": False}
+    assert torch.equal(trained_parameters(family, tmp_path, **shut, **options), grpo)
 
 
 def test_half_a_gate_learns_demonstrations(family, tmp_path):

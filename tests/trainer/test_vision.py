@@ -59,7 +59,7 @@ def written_after(prompt, answer, processor) -> str:
 def test_gate_shut_is_grpo(vision, tmp_path):
     folder, processor = vision
     grpo = trained_parameters(folder, tmp_path, hpt=False, **options(processor, max_steps=1))
-    own = options(processor, max_steps=1)
+    own = options(processor, max_steps=1, skip_zero_signal_rollouts=False)
     own["trainer"] |= {"gate": rollouts_gate}
     assert torch.equal(trained_parameters(folder, tmp_path, **own), grpo)
 
@@ -136,7 +136,9 @@ def test_silent_rows_are_dropped(vision, tmp_path):
 
 def test_a_warm_up_trains_by_cross_entropy(vision, tmp_path):
     folder, processor = vision
-    own = options(processor, sft_warmup_steps=1, num_generations=4, gradient_accumulation_steps=1)
+    rows = 4 * len(ROWS)  # one demonstration per prompt
+    own = options(processor, sft_warmup_steps=1, sft_warmup_holdout=0.0, num_generations=4)
+    own |= {"gradient_accumulation_steps": 1, "per_device_train_batch_size": rows}
     found, trainer = gradient_of_step(folder, tmp_path, **own)
     assert "hpt/solve_rate" not in trainer.state.log_history[0]
     assert relative_error(found, loop_of(folder, processor)) < 1e-5
