@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -105,13 +106,23 @@ PROGRAMS = {
 }
 
 
+@pytest.fixture
+def folder(tmp_path):
+    """A working directory. Processes that are still in it after the test are killed: a busy worker may run for long."""
+    yield tmp_path
+    for process in psutil.process_iter(["cwd"]):
+        if process.info["cwd"] == str(tmp_path.resolve()):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
+
 @pytest.mark.parametrize("how", PROGRAMS)
-def test_no_process_is_left_behind(how, tmp_path):
-    program = tmp_path / "program.py"
+def test_no_process_is_left_behind(how, folder):
+    program = folder / "program.py"
     program.write_text(AT_WORK + textwrap.dedent(PROGRAMS[how]))
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [sys.executable, str(program)], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=DEADLINE
+        [sys.executable, str(program)], cwd=folder, env=environment, capture_output=True, text=True, timeout=DEADLINE
     )
     assert done.returncode == (-signal.SIGKILL if "killed" in how else 0), done.stderr
     verdict, ids = done.stdout.splitlines()
