@@ -35,5 +35,5 @@ def get_logger(name: str) -> Any:
 
 
 def say(text: object, is_error: bool = False) -> None:
-    """Print a text with secrets masked, at once."""
+    """Print a text with secrets masked, and flush it."""
     print(encodable(mask_tokens(str(text))), file=sys.stderr if is_error else sys.stdout, flush=True)

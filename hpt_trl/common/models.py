@@ -55,7 +55,7 @@ def reporting_load_errors(model: Any) -> Iterator[None]:
         raise ValueError(
             f"The model {model!r} or its tokenizer could not be loaded: {type(error).__name__}: {message}. Its files "
             "are damaged or incomplete, do not match its config.json, or hold more than weights (a pickle that runs "
-            "code is refused). Download or convert it again, best to safetensors."
+            "code is refused). Download it again, or convert it again, preferably to safetensors."
         ) from error
 
 
@@ -68,6 +68,6 @@ def _explains_itself(error: Exception) -> bool:
 def is_sampling_error(error: RuntimeError) -> bool:
     """Whether nothing could be sampled because logits are not finite.
 
-    On a GPU it is an assertion of the device, after which the process can use it no more.
+    On a GPU, it is a device-side assertion, after which the process can no longer use the device.
     """
     return "probability tensor contains" in str(error) or "device-side assert" in str(error)

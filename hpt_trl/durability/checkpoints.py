@@ -1,6 +1,6 @@
 """Which checkpoint a run is resumed from, and the state of a run that transformers does not save.
 
-Whether a checkpoint is complete and undamaged is told by its marker: see `markers.py`.
+Its marker says whether a checkpoint is complete and undamaged: see `markers.py`.
 """
 
 import os
@@ -133,9 +133,7 @@ def rotate(newest: Path, limit: int | None, best: str | None, spare: Path | None
 def newest_complete(output_dir: Path) -> Path | None:
     """The newest checkpoint that is complete and undamaged on every process; others are skipped with a warning.
 
-    One whose policy has diverged is skipped too.
-
-    Every process must call it.
+    One whose policy has diverged is skipped too. Every process must call it.
 
     Raises:
         RunError: if some processes see complete checkpoints, and none is complete for all.

@@ -6,7 +6,6 @@ learn of it (`first_fault`), and a termination signal takes effect at the end of
 
 import math
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -19,13 +18,12 @@ from accelerate.utils import gather, gather_object
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hpt_trl.common.errors import LocalRunError, RunError
-from hpt_trl.common.logs import get_logger
+from hpt_trl.common.logs import get_logger, say
 
 logger = get_logger(__name__)
 
 TERMINATED = 143
 """Exit code of a run that saved a checkpoint on SIGTERM: 128 + 15, the code that shells report for that signal."""
-
 
 INTERRUPTED = 130
 """Exit code of a run that saved a checkpoint on Ctrl-C: 128 + 2, the code that shells report for SIGINT."""
@@ -99,7 +97,7 @@ class TerminationCallback(TrainerCallback):
         self._request = TERMINATED
 
     def _interrupt(self, number: int, frame: object) -> None:
-        """The first Ctrl-C asks for a checkpoint, a second one ends the run at once."""
+        """The first Ctrl-C asks for a checkpoint, a second one ends the run immediately."""
         since, self._interrupted_at = time.monotonic() - self._interrupted_at, time.monotonic()
         if since < _SAME_INTERRUPT:  # torchrun forwards the signal that the terminal has sent to all processes
             return
@@ -107,10 +105,10 @@ class TerminationCallback(TrainerCallback):
             raise KeyboardInterrupt
         self._request = max(self._request, INTERRUPTED)
         if PartialState().is_main_process:
-            print(
-                "\nCtrl-C: the run stops with a checkpoint at the end of this step. Press it again to end at once.",
-                file=sys.stderr,
-                flush=True,
+            say(
+                "\nCtrl-C: the run saves a checkpoint at the end of this step and stops. Press Ctrl-C again to stop "
+                "immediately.",
+                is_error=True,
             )
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

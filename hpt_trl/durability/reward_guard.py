@@ -44,7 +44,8 @@ class RewardGuard:
         Raises:
             ValueError: if it has a limit and cannot be sent to a process.
         """
-        is_async, call, takes_thinking = is_async_callable(function), function, _takes(function, OPENS_THINKING)
+        is_async, takes_thinking = is_async_callable(function), _takes(function, OPENS_THINKING)
+        call = function
         if self.timeout is not None:
             in_process = partial(_call_process, FunctionProcess(function, name, self.timeout, _environment()))
             # Asynchronous functions run concurrently.
@@ -75,10 +76,8 @@ class RewardGuard:
     def _keep(self, name: str, error: Exception | SystemExit, rows: int) -> list[float]:
         if self._fault is None:
             where = f"process {PartialState().process_index}, {rows} completions"
-            self._fault, self._error = (
-                f"The reward function {name!r} {_predicate(error, self.timeout)} ({where})",
-                error,
-            )
+            self._fault = f"The reward function {name!r} {_predicate(error, self.timeout)} ({where})"
+            self._error = error
         return [0.0] * rows
 
     def raise_fault(self, step: int) -> None:

@@ -16,9 +16,14 @@ _MIN_ENTRIES = 3  # some metrics describe only the last step before an entry
 Metrics = Mapping[str, float]
 
 
+def _mean_rewards(logs: Metrics) -> Metrics:
+    """Mean of each reward function, by the name of its metric; NaN where every reward was None."""
+    return {name: value for name, value in logs.items() if name.startswith("rewards/") and name.endswith("/mean")}
+
+
 def _nothing_scored(logs: Metrics, args: Any) -> str | None:
-    means = [value for name, value in logs.items() if name.startswith("rewards/") and name.endswith("/mean")]
-    if not means or not all(map(math.isnan, means)):
+    means = _mean_rewards(logs)
+    if not means or not all(map(math.isnan, means.values())):
         return None
     return (
         "every reward was None. Check that the reward functions can read the completions and the 'solution' column; "
@@ -27,7 +32,7 @@ def _nothing_scored(logs: Metrics, args: Any) -> str | None:
 
 
 def _partial_credit(logs: Metrics, args: Any) -> str | None:
-    means = {name: value for name, value in logs.items() if name.startswith("rewards/") and name.endswith("/mean")}
+    means = _mean_rewards(logs)
     gate_reward = getattr(args, "gate_reward", None) or "accuracy_reward"
     mean = next(iter(means.values())) if len(means) == 1 else means.get(f"rewards/{gate_reward}/mean", 0.0)
     uses_demonstrations = logs.get("hpt/demonstration_share", 0.0) > 0

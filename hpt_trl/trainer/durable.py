@@ -219,7 +219,7 @@ class DurableGRPOTrainer(PushingGRPOTrainer):
 
         A run that is resumed from a checkpoint of its own, on the same number of processes, continues exactly as if it
         had never been interrupted, provided that transformers generates. On SIGTERM or Ctrl-C it saves a checkpoint
-        after the step and ends the process with exit code 143 or 130; a second Ctrl-C ends it at once.
+        after the step and ends the process with exit code 143 or 130; a second Ctrl-C ends it immediately.
 
         Args:
             resume_from_checkpoint (`str` or `bool`, *optional*):

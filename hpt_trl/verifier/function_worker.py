@@ -90,12 +90,13 @@ def main(seconds: float, parent: int) -> None:
         outbox.send(FAILED, (f"could not be loaded in its process: it {raised(error)}", traceback.format_exc()))
         return
     outbox.send(READY)
+    nowhere = open(os.devnull, "w")  # noqa: SIM115  # as long as the process lives
     with asyncio.Runner() as runner, suppress(EOFError, ConnectionError):
         for batch, callbacks, generators in _received(channel, parent):
             stubs = {name: partial(_call_parent, outbox, name) for name in callbacks}
             set_generator_states(generators)
             # Without the interpreter lock, which the function may keep: it ends a process whose parent was killed.
-            faulthandler.dump_traceback_later(seconds + _GRACE, exit=True, file=open(os.devnull, "w"))  # noqa: SIM115
+            faulthandler.dump_traceback_later(seconds + _GRACE, exit=True, file=nowhere)
             outbox.send(BEGUN)
             outbox.send(*_outcome(partial(function, **batch, **stubs), runner))
             faulthandler.cancel_dump_traceback_later()

@@ -179,7 +179,7 @@ def test_a_second_ctrl_c_ends_the_run_at_once(tiny_model, tmp_path, monkeypatch,
         trainer.train()
     assert len(pressed) == 3
     errors = capsys.readouterr().err
-    assert errors.count("Press it again to end at once") == 1
+    assert errors.count("Press Ctrl-C again to stop immediately") == 1
     assert "train: interrupted. `--resume_from_checkpoint auto`" in errors
     assert not list(tmp_path.glob("checkpoint-*"))
     assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
