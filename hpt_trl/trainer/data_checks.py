@@ -6,7 +6,7 @@ from typing import Any
 
 from datasets import Dataset, IterableDataset
 
-from hpt_trl.trainer.demonstration_forms import form_fault, is_missing
+from hpt_trl.trainer.demonstration_forms import candidates_of, form_fault, is_missing
 
 _GIVEN = {"prompts", "completions", "completion_ids", "environments", "trainer_state", "log_extra", "log_metric"}
 """What TRL passes to reward functions besides the columns."""
@@ -27,9 +27,8 @@ def check_demonstrations(dataset: Dataset | IterableDataset, columns: list[str])
     for prompt, demonstration in zip(prompts, dataset["demonstration"]):
         if is_missing(demonstration):
             continue
-        # Which text of a list is right is known when it is needed.
-        is_list = isinstance(demonstration, (list, tuple)) and all(isinstance(part, str) for part in demonstration)
-        fault = None if is_list else form_fault(prompt, demonstration)
+        # Which of several candidates is right is known when it is needed.
+        fault = None if candidates_of(demonstration) else form_fault(prompt, demonstration)
         if fault is None:
             return
         first_fault, count = first_fault or fault, count + 1

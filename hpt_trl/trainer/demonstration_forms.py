@@ -56,16 +56,20 @@ def form_fault(prompt: Any, demonstration: Any) -> str | None:
     return None
 
 
+def candidates_of(demonstration: Any) -> list[str]:
+    """The texts of a list of candidates, without missing ones; [] if the demonstration has another form."""
+    given = [part for part in demonstration if not is_missing(part)] if isinstance(demonstration, (list, tuple)) else []
+    return given if all(isinstance(part, str) for part in given) else []
+
+
 def chosen_candidate(demonstration: Any, solution: Any) -> Any:
     """Of a list of texts, the first whose answer is the solution, or without a solution the first; else unchanged.
 
     Raises:
         ValueError: if no text has the right answer.
     """
-    if not isinstance(demonstration, (list, tuple)):
-        return demonstration
-    given = [part for part in demonstration if not is_missing(part)]
-    if not given or not all(isinstance(part, str) for part in given):
+    given = candidates_of(demonstration)
+    if not given:
         return demonstration
     if solution is None:
         return given[0]
@@ -101,7 +105,7 @@ def plain_message(message: Any) -> dict[str, Any]:
     if not isinstance(message, Mapping):
         raise ValueError(f"A demonstration's message must have a role and a content, got {type(message).__name__}.")
     kept = {key: value for key, value in message.items() if value is not None}
-    if "role" not in kept and "from" in kept:
+    if "role" not in kept and isinstance(kept.get("from"), str):
         role, content = kept.pop("from"), kept.pop("value", "")
         kept |= {"role": SHAREGPT_ROLES.get(role, role), "content": content}
     elif "role" not in kept and isinstance(kept.get("text"), str):
@@ -114,8 +118,10 @@ def plain_message(message: Any) -> dict[str, Any]:
             f"A demonstration's message must have a role and a text, got role {kept.get('role')!r} and content of type "
             f"{content}."
         )
-    if kept.get("tool_calls"):
-        kept["tool_calls"] = [_parsed_call(call) for call in kept["tool_calls"]]
+    if calls := kept.get("tool_calls"):
+        if not isinstance(calls, (list, tuple)):
+            raise ValueError(f"A demonstration's tool calls must be a list, got {type(calls).__name__}.")
+        kept["tool_calls"] = [_parsed_call(call) for call in calls]
     return kept
 
 
@@ -133,12 +139,18 @@ def _parsed_call(call: Any) -> Any:
 
 
 def _joined_parts(parts: Sequence[Any]) -> str:
-    others = sorted({_type_of(part) for part in parts if _type_of(part) != "text"})
+    others = sorted({_type_of(part) for part in parts if not _is_text(part)})
     if others:
         raise ValueError(f"A demonstration must contain only text, got a message with parts of type {others}.")
     return "".join(part["text"] for part in parts)
 
 
+def _is_text(part: Any) -> bool:
+    return isinstance(part, Mapping) and part.get("type") == "text" and isinstance(part.get("text"), str)
+
+
 def _type_of(part: Any) -> str:
-    is_text = isinstance(part, Mapping) and part.get("type") == "text" and isinstance(part.get("text"), str)
-    return "text" if is_text else str(part.get("type") if isinstance(part, Mapping) else type(part).__name__)
+    if not isinstance(part, Mapping):
+        return type(part).__name__
+    kind = part.get("type")
+    return f"text of type {type(part.get('text')).__name__}" if kind == "text" else str(kind)

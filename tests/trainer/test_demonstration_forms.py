@@ -39,9 +39,21 @@ def test_turns_of_sharegpt_are_messages():
     assert roles == ["assistant", "user", "assistant"]
 
 
-@pytest.mark.parametrize("missing", [None, float("nan"), "", " ", [], [None], [""], {}, {"from": "gpt", "value": ""}])
+@pytest.mark.parametrize(
+    "missing",
+    [
+        *(None, float("nan"), "", " \n", [], [None], [""], {}),
+        *({"from": "gpt", "value": ""}, [{"role": "assistant", "content": ""}]),
+    ],
+    ids=repr,
+)
 def test_nothing_is_missing_and_not_malformed(missing):
     assert is_missing(missing)
+
+
+def test_something_to_learn_from_is_not_missing():
+    assert not is_missing("x")
+    assert not is_missing([{"role": "assistant", "content": None, "tool_calls": [{}]}])
 
 
 @pytest.mark.parametrize(
@@ -55,6 +67,9 @@ def test_nothing_is_missing_and_not_malformed(missing):
         ({"role": "assistant", "content": 5}, "content of type int"),
         ([{"role": "assistant", "content": [{"type": "image"}]}], r"parts of type \['image'\]"),
         ([{"role": "user", "content": "four"}], "must end with the assistant's"),
+        ({"role": "assistant", "content": "", "tool_calls": 5}, "tool calls must be a list, got int"),
+        ({"from": ["gpt"], "value": "four"}, "must have a role and a text, got role None"),
+        ([{"type": "text", "text": 4}], r"parts of type \['text of type int'\]"),
     ],
 )
 def test_other_forms_are_refused_with_what_is_wrong(demonstration, fault):
@@ -94,6 +109,15 @@ def test_form_and_length_are_counted_apart(tiny_model, tmp_path):
         name: trainer.state.log_history[0][f"demonstrations/{name}"] for name in ("missing", "refused", "malformed")
     }
     assert counts == {"missing": 1, "refused": 2, "malformed": 1}
+
+
+def test_candidates_may_be_missing_in_part(tiny_model, tmp_path):
+    rows = [{"prompt": row["prompt"], "demonstration": [None, row["demonstration"]]} for row in ROWS]
+    trainer = make_trainer(tiny_model, tmp_path, rows=Dataset.from_list(rows), gate_threshold=1.0, max_steps=1)
+    trainer.train()
+    log = trainer.state.log_history[0]
+    assert log["hpt/demonstration_share"] == 1
+    assert log["demonstrations/refused"] == log["demonstrations/missing"] == 0
 
 
 @pytest.mark.parametrize("named", [False, True])
