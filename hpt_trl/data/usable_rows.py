@@ -53,9 +53,15 @@ def _is_encodable(text: str) -> bool:
 
 
 class UsableRows:
-    """A filter for the rows of a stream: the first usable one decides which columns and which form all must have."""
+    """
+    A filter for the rows of a stream: the first usable one decides which columns and which form all must have.
 
-    def __init__(self) -> None:
+    Args:
+        needs_prompt: False where rows may lack the column `prompt`, because an environment writes it.
+    """
+
+    def __init__(self, needs_prompt: bool = True) -> None:
+        self.needs_prompt = needs_prompt
         self.dropped: Counter[str] = Counter()
         self._columns: set[str] | None = None
         self._form: type | None = None
@@ -69,7 +75,7 @@ class UsableRows:
         fault = self._fault(row)
         if fault is None:
             if self._columns is None:
-                self._columns, self._form = set(row), type(row["prompt"])
+                self._columns, self._form = set(row), type(row.get("prompt"))
             return True
         self.dropped[fault] += 1
         if self.dropped[fault] == 1:
@@ -81,7 +87,7 @@ class UsableRows:
     def _fault(self, row: Mapping[str, Any]) -> str | None:
         prompt = row.get("prompt")
         fault = "is empty" if prompt == "" else prompt_fault(prompt)
-        if fault is not None:
+        if fault is not None and (self.needs_prompt or "prompt" in row):
             return f"its prompt {fault}"
         if self._columns is None:
             return None
@@ -93,14 +99,15 @@ class UsableRows:
         return "; ".join(f"{count:,} rows because {fault}" for fault, count in self.dropped.items())
 
 
-def only_usable(dataset: Any, filters: list[UsableRows]) -> Any:
+def only_usable(dataset: Any, filters: list[UsableRows], needs_prompt: bool = True) -> Any:
     """The data without the unusable rows of its streams.
 
     Args:
         dataset: a stream, which is filtered, or anything else, which is returned unchanged.
         filters: list to which the filter of a stream is added.
+        needs_prompt: as in `UsableRows`.
     """
     if not isinstance(dataset, IterableDataset):
         return dataset
-    filters.append(UsableRows())
+    filters.append(UsableRows(needs_prompt))
     return dataset.filter(filters[-1])

@@ -92,7 +92,8 @@ class DurableGRPOTrainer(PushingGRPOTrainer):
         **options: Any,
     ):
         self._row_filters: list[UsableRows] = []
-        train_dataset = only_usable(train_dataset, self._row_filters)
+        needs_prompt = options.get("environment_factory") is None
+        train_dataset = only_usable(train_dataset, self._row_filters, needs_prompt)
         with reporting_load_errors(model):
             super().__init__(model, reward_funcs, args, train_dataset, **options)
         check_attributes(self)

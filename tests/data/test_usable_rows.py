@@ -72,6 +72,13 @@ def test_rows_of_a_stream_are_dropped_and_counted(caplog):
     assert caplog.text.count("A row of the stream was dropped") == 4
 
 
+def test_rows_need_no_prompt_where_an_environment_writes_it():
+    usable = UsableRows(needs_prompt=False)
+    assert usable({"environment": "a"})
+    assert not usable({"environment": "b", "prompt": None})
+    assert not UsableRows()({"environment": "a"})
+
+
 def test_a_stream_without_a_usable_row_does_not_go_on_for_ever():
     usable = UsableRows()
     with pytest.raises(RunError, match=r"None of the first 10,000 rows of the stream can be used: 10,000 rows because"):
