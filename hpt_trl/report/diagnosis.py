@@ -342,7 +342,7 @@ def _malformed_demonstrations(run: Run) -> Finding | None:
     return Finding(
         Kind.MALFORMED_DEMONSTRATIONS,
         "Demonstrations are malformed",
-        f"Of {prompts:.3g} demonstrations per generation, {malformed:.2g} were refused for their form; the run's "
+        f"Of {prompts:.3g} demonstrations per generation, {malformed:.2g} could not be read or rendered; the run's "
         "output says what is wrong with each of them. Their prompts were trained on rollouts only.",
         "Convert the data with `hpt-trl prepare`, or remove these demonstrations.",
     )

@@ -272,6 +272,9 @@ def check_prompts(
 
     Returns:
         A warning if the longest answer does not fit behind the longest prompt, else None.
+
+    Raises:
+        ValueError: if prompts cannot be tokenized or leave no room.
     """
     faults = [fault for prompt in prompts if (fault := prompt_fault(prompt))]
     if faults:

@@ -31,7 +31,8 @@ class Demonstrations:
     Args:
         tokens: this process's, by the row that begins their group.
         is_available_P: (P,) bool, the prompts of all processes that have one.
-        counts: over all processes: "missing", "cut", "refused", and of these "malformed".
+        counts: over all processes: "missing", "cut", "refused", and of these "malformed", which could not be read or
+            rendered by the chat template, or of whose candidates none is right.
     """
 
     tokens: Mapping[int, DemonstrationTokens]
@@ -100,7 +101,7 @@ class DemonstrationCollector:
     def _tokenized(
         self, example: Mapping[str, Any], prompt_ids: list[int], images: int | None
     ) -> tuple[DemonstrationTokens | None, bool]:
-        """Tokens of one demonstration, None if it is malformed or too long; and whether it is malformed."""
+        """Tokens of one demonstration, None if it is refused; and whether it is refused for more than its length."""
         # Where an environment owns the data there may be no prompt; TRL then starts from an empty one.
         prompt = example.get("prompt", [{"role": "user", "content": ""}])
         try:

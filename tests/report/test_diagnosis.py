@@ -137,7 +137,7 @@ def test_a_healthy_run_has_no_issues():
         (
             {"demonstrations__refused": 1.8, "demonstrations__malformed": 1.5},
             Kind.MALFORMED_DEMONSTRATIONS,
-            ["Of 8 demonstrations per generation, 1.5 were refused for their form", "hpt-trl prepare"],
+            ["Of 8 demonstrations per generation, 1.5 could not be read or rendered", "hpt-trl prepare"],
         ),
         (
             {"demonstrations__refused": 2.0, "demonstrations__malformed": 0.2},
