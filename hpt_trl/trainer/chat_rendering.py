@@ -108,7 +108,7 @@ class ChatRenderer:
         first = self._turn(text, messages, len(prompt))
         if first is None:
             raise _rewrites(self.opened(prompt), text)
-        begun = [self._turn(text, messages, index) for index in indices]
+        begun = [first if index == len(prompt) else self._turn(text, messages, index) for index in indices]
         if marked:
             spans = self._without_headers(text, marked, begun, [messages[:index] for index in indices])
         else:

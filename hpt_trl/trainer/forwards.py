@@ -114,7 +114,7 @@ def keep_micro_batch(batch: RolloutBatch, signal: Tensor, loss_type: str) -> For
     rollouts = [columns if signal.all() else rollout_rows(columns, rows, most_rows)] if most_rows else []
     for rollout_pass in rollouts:
         rollout_pass["share"] = loss_scale_of_subset(loss_type, batch, rollout_pass)
-    demonstrations = [demonstration_pass(batch)] if most_demonstrations else []
+    demonstrations = [_demonstration_pass(table, range(len(table["labels"])))] if most_demonstrations else []
     return _micro_batch(cast(list[RolloutForward], rollouts), demonstrations, batch)
 
 

@@ -92,12 +92,15 @@ def judge(
 def _complete_texts(completions: Sequence[Completion], opens_thinking: Sequence[bool] | None) -> list[str]:
     """The texts of completions, with the `<think>` that their prompt opens."""
     opened = opens_thinking or [False] * len(completions)
-    return [THINK * is_open + completion_text(completion) for completion, is_open in zip(completions, opened)]
+    pairs = zip(completions, opened, strict=True)
+    return [(THINK if is_open else "") + completion_text(completion) for completion, is_open in pairs]
 
 
 def _opened_by(prompts: Sequence[Any] | None) -> list[bool] | None:
     """Which prompts open `<think>`; of conversations, only the trainer knows."""
-    return prompts and [isinstance(prompt, str) and ends_with_think(prompt) for prompt in prompts]  # type: ignore
+    if prompts is None:
+        return None
+    return [isinstance(prompt, str) and ends_with_think(prompt) for prompt in prompts]
 
 
 def _answers(texts: Sequence[str], solutions: Sequence[Any]) -> tuple[list[str | None], list[str]]:
