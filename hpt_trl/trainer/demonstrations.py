@@ -7,13 +7,10 @@ from typing import Any, NamedTuple
 
 from hpt_trl.common.thinking import TAIL_TOKENS, after_opened, message_in_context
 from hpt_trl.trainer.chat_rendering import ChatRenderer, Piece
-from hpt_trl.trainer.demonstration_forms import Demonstration, Message, is_missing, messages_of
+from hpt_trl.trainer.demonstration_forms import Demonstration, Message, messages_of
 
 _TAIL_CHARACTERS = 256
 """Of a prompt: enough to know how the tokenizer continues it."""
-
-
-__all__ = ["DemonstrationTokenizer", "DemonstrationTokens", "is_missing", "prompt_identifier", "truncated"]
 
 
 class DemonstrationTokens(NamedTuple):

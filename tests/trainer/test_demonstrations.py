@@ -4,7 +4,7 @@ from PIL import Image
 from tokenizers import Tokenizer, models, normalizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from hpt_trl.trainer.demonstrations import DemonstrationTokenizer, is_missing, prompt_identifier, truncated
+from hpt_trl.trainer.demonstrations import DemonstrationTokenizer, prompt_identifier, truncated
 
 PROMPT = [{"role": "user", "content": "2+2"}]
 
@@ -21,16 +21,6 @@ def trained_text(tokenizer, tokens):
 def tokenized(tokenizer, demonstration, prompt=PROMPT, opened="<|assistant|>", stop_ids=None):
     tokenize = DemonstrationTokenizer(tokenizer, stop_ids or [tokenizer.eos_token_id], {})
     return tokenize(prompt, demonstration, tokenizer(opened)["input_ids"])
-
-
-@pytest.mark.parametrize("missing", [None, "", " \n", [], {}, [{"role": "assistant", "content": ""}]])
-def test_nothing_to_learn_from_is_missing(missing):
-    assert is_missing(missing)
-
-
-def test_something_to_learn_from_is_not_missing():
-    assert not is_missing("x")
-    assert not is_missing([{"role": "assistant", "content": None, "tool_calls": [{}]}])
 
 
 @pytest.mark.parametrize(
@@ -59,35 +49,24 @@ def test_keys_that_datasets_fills_with_none_do_not_matter(tokenizer):
 
 
 @pytest.mark.parametrize(
-    ("opened", "demonstration", "expected"),
+    ("tail", "demonstration", "expected"),
     [
-        ("<|assistant|><think>\n", "<think>\nhm</think>4", "hm</think>4<eos>"),
-        ("<|assistant|><think>", "<think>hm</think>4", "hm</think>4<eos>"),
-        ("<|assistant|><think>\n", "<think>hm</think>4", "hm</think>4<eos>"),
-        ("<|assistant|>", "<think>hm</think>4", "<think>hm</think>4<eos>"),
-        ("<|assistant|><think>\n", "hm</think>4", "hm</think>4<eos>"),
+        ("<think>\n", "<think>\nhm</think>4", "hm</think>4<eos>"),
+        ("<think>", "<think>hm</think>4", "hm</think>4<eos>"),
+        ("<think>\n", "<think>hm</think>4", "hm</think>4<eos>"),
+        ("", "<think>hm</think>4", "<think>hm</think>4<eos>"),
+        ("<think>\n", "hm</think>4", "hm</think>4<eos>"),
+        ("", "4<eos>", "4<eos>"),
         # A demonstration without thinking ends the thought that the prompt began.
-        ("<|assistant|><think>\n", "4", "\n</think>\n\n4<eos>"),
-        # Thinking is off: the prompt closed it at once.
-        ("<|assistant|><think>\n\n</think>\n\n", "<think>hm</think>\n\n4", "4<eos>"),
+        ("<think>\n", "4", "\n</think>\n\n4<eos>"),
+        # Thinking is off: the prompt has opened and closed it.
+        ("<think>\n\n</think>\n\n", "<think>hm</think>\n\n4", "4<eos>"),
     ],
 )
-def test_a_think_that_the_prompt_opened_is_not_repeated(tokenizer, opened, demonstration, expected):
-    assert tokenizer.decode(tokenized(tokenizer, demonstration, opened=opened).ids) == expected
-
-
-@pytest.mark.parametrize(
-    ("prompt", "demonstration", "expected"),
-    [
-        ("2+2<think>\n", "hm</think>4", "hm</think>4<eos>"),
-        ("2+2<think>\n", "<think>\nhm</think>4", "hm</think>4<eos>"),
-        ("2+2<think>\n", "4", "\n</think>\n\n4<eos>"),
-        ("2+2\n", "<think>hm</think>4", "<think>hm</think>4<eos>"),
-        ("2+2\n", "4<eos>", "4<eos>"),
-    ],
-)
-def test_a_text_prompt_can_open_thinking_too(tokenizer, prompt, demonstration, expected):
-    assert tokenizer.decode(tokenized(tokenizer, demonstration, prompt=prompt, opened=prompt).ids) == expected
+@pytest.mark.parametrize("is_chat", [True, False])
+def test_a_think_that_the_prompt_opened_is_not_repeated(tokenizer, is_chat, tail, demonstration, expected):
+    prompt, opened = (PROMPT, f"<|assistant|>{tail}") if is_chat else (f"2+2{tail}",) * 2
+    assert tokenizer.decode(tokenized(tokenizer, demonstration, prompt=prompt, opened=opened).ids) == expected
 
 
 def sentencepiece_tokenizer():

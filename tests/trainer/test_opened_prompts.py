@@ -40,7 +40,7 @@ def test_only_prompts_that_open_thinking_add_a_column(tiny_model, tmp_path):
     assert seen == [(["a<think>", "a<think>", "b"], [True, True, False]), (["a", "b"], None)]
 
 
-def test_a_function_without_further_arguments_is_not_told(tiny_model, tmp_path):
+def test_a_function_without_further_arguments_does_not_get_the_column(tiny_model, tmp_path):
     def reward(prompts, completions, completion_ids, solution, trainer_state, log_extra, log_metric):
         return [float(text == answer) for text, answer in zip(completions, solution)]
 
