@@ -18,8 +18,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,41 +26,20 @@ from typing import Any
 import torch
 from datasets import IterableDataset
 
-from hpt_trl.common.command_line import run_errors, user_errors
 from hpt_trl.durability.markers import MARKER, divergence_reason
 from hpt_trl.monitoring.samples import FILE_NAME as SAMPLES
 from hpt_trl.report.page import render
 from hpt_trl.report.run_folder import read_run
 from tests.durability import breaker_trials, damage
-from tests.durability.kill_and_resume import OPTIONS, differences, final_state
+from tests.durability.breaker_runs import LIMIT, PROCESSES, BrokenError, Runs, train
+from tests.durability.kill_and_resume import differences, final_state
 from tests.forks import await_path, exit_codes, fork_ranks
-from tests.tiny import ROWS, build_tiny_model, make_trainer, parameters, parity_reward
+from tests.tiny import ROWS, parity_reward
 
-torch.set_num_threads(1)
-LIMIT = 120.0  # seconds of one run
 CHEAP = 10  # trials of a kind that trains nothing, for each of the others
-SETUP = OPTIONS | {"max_steps": 4, "save_total_limit": None}
-PROCESSES = (1, 2)
 
 
-def train(model: str, folder: Path, resume: str | bool | None = None, **options: Any) -> None:
-    """One run; what it ended with is saved as kill_and_resume does."""
-    with user_errors("train"):
-        trainer = make_trainer(model, folder, **(SETUP | options))
-    with run_errors("train"):
-        (folder / "begun").touch()
-        trainer.train(resume)
-    if trainer.accelerator.is_main_process:
-        state = {"parameters": parameters(trainer), "optimizer": trainer.optimizer.state_dict()["state"]}
-        torch.save(state, folder / "final.pth")
-        (folder / "log.json").write_text(json.dumps(trainer.state.log_history))
-
-
-class BrokenError(Exception):
-    """A trial that did not survive, and why."""
-
-
-class Breaker:
+class Breaker(Runs):
     """Makes the trials, each in a folder of its own.
 
     Args:
@@ -70,10 +48,9 @@ class Breaker:
     """
 
     def __init__(self, root: Path, seed: int) -> None:
-        self.root = root
+        super().__init__(root)
         self.seed = seed
         self.draw = random.Random(seed)
-        self.model = build_tiny_model(root / "model")
         training: dict[str, Callable[[], None]] = {
             "damaged file": partial(self.damage, self._damage_file),
             "damaged marker": partial(self.damage, self._damage_marker),
@@ -97,10 +74,6 @@ class Breaker:
         }
         self.kinds = training | cheap
         self.order = [*training, *(name for name in cheap for _ in range(CHEAP))]
-        self.whole = {}
-        for processes in PROCESSES:
-            self.whole[processes] = root / f"whole_{processes}"
-            self._end_well(self.whole[processes], processes=processes)
 
     def trial(self, number: int) -> tuple[str, str | None]:
         """Make one trial; returns its kind, and what failed, or None."""
@@ -115,51 +88,17 @@ class Breaker:
             return kind, f"{type(error).__name__}: {error}"
         return kind, None
 
-    def _folder(self) -> Path:
-        return Path(tempfile.mkdtemp(prefix=f"trial_{os.getpid()}_", dir=self.root))
-
-    def _run(self, folder: Path, processes: int = 1, **options: Any) -> list[int]:
-        for log in folder.glob("log_*.txt"):
-            log.unlink()
-        return exit_codes(fork_ranks(partial(train, self.model, folder, **options), folder, processes), LIMIT)
-
-    def _end_well(self, folder: Path, processes: int = 1, **options: Any) -> None:
-        codes = self._run(folder, processes, **options)
-        if any(codes):
-            raise BrokenError(f"exit codes {codes}: {self._said(folder)[-300:]}")
-
-    def _end_in_one_paragraph(self, folder: Path, words: str, processes: int = 1, **options: Any) -> str:
-        """Make a run that is refused; returns what it said."""
-        codes = self._run(folder, processes, **options)
-        said = self._said(folder)
-        if any(code not in (1, 2) for code in codes) or "Traceback" in said or f"train: error: {words}" not in said:
-            raise BrokenError(f"exit codes {codes} instead of a paragraph with {words!r}: {said[-300:]}")
-        return said
-
-    def _end_well_or_in_one_paragraph(self, folder: Path, what: str, **options: Any) -> None:
-        codes = self._run(folder, **options)
-        if codes != [0] and (codes not in ([1], [2]) or "train: error: " not in self._said(folder)):
-            raise BrokenError(f"{what}: exit codes {codes} without a paragraph: {self._said(folder)[-300:]}")
-
-    def _said(self, folder: Path) -> str:
-        return (folder / "log_0.txt").read_text(errors="replace")
-
-    def _compare(self, folder: Path, processes: int) -> None:
-        found = differences(final_state(folder), final_state(self.whole[processes]))
-        if found:
-            raise BrokenError(f"the run ended with other {found}")
-
     def damage(self, how: Callable[[Path], str]) -> None:
         """Damage the newest one or two checkpoints; the next older one must be resumed from, exactly."""
         processes, count = self.draw.choice(PROCESSES), self.draw.choice((1, 1, 2))
         folder = self._folder() / "run"
-        shutil.copytree(self.whole[processes], folder, ignore=shutil.ignore_patterns("checkpoint-4", "final.pth"))
-        told = [how(folder / f"checkpoint-{step}") for step in range(3, 3 - count, -1)]
+        shutil.copytree(self.unbroken[processes], folder, ignore=shutil.ignore_patterns("checkpoint-4", "final.pth"))
+        how_damaged = [how(folder / f"checkpoint-{step}") for step in range(3, 3 - count, -1)]
         self._end_well(folder, processes, resume="auto")
         said = self._said(folder)
         unnamed = [step for step in range(3, 3 - count, -1) if not re.search(rf"checkpoint-9?{step}': ", said)]
         if unnamed:
-            raise BrokenError(f"checkpoints {unnamed} were not named after {told}")
+            raise BrokenError(f"checkpoints {unnamed} were not named after {how_damaged}")
         self._compare(folder, processes)
 
     def _damage_file(self, checkpoint: Path) -> str:
@@ -191,7 +130,7 @@ class Breaker:
     def former_processes(self) -> None:
         """Two processes, then one, then two again write the same checkpoints; nothing is adopted from the first."""
         folder = self._folder() / "run"
-        shutil.copytree(self.whole[2], folder, ignore=shutil.ignore_patterns("checkpoint-4", "final.pth"))
+        shutil.copytree(self.unbroken[2], folder, ignore=shutil.ignore_patterns("checkpoint-4", "final.pth"))
         self._end_well(folder, 1, resume=str(folder / f"checkpoint-{self.draw.choice((1, 2))}"))
         stale = list(folder.glob("checkpoint-[34]/hpt_state_1.pth"))
         if stale:
@@ -254,7 +193,7 @@ class Breaker:
         path = self.draw.choice(sorted(model.iterdir()))
         how = self.draw.choice([each for each in damage.OF_FILES if each is not damage.swapped])
         how(path, self.draw)
-        with damaged(self, str(model)):
+        with self._starting_from(str(model)):
             self._end_well_or_in_one_paragraph(folder / "run", f"{how.__name__} of {path.name}", max_steps=1)
 
     def odd_row(self) -> None:
@@ -278,7 +217,7 @@ class Breaker:
         raises = self.draw.choice((True, False))
         os.environ["SERVICE_TOKEN"] = hidden
         try:
-            reward = breaker_trials.telling_reward(hidden, raises)
+            reward = breaker_trials.leaking_reward(hidden, raises)
             options = {"reward": reward, "hub_token": hidden, "log_completions": False, "max_steps": 2}
             codes = self._run(folder, **options)
         finally:
@@ -356,7 +295,7 @@ class Breaker:
     def record(self) -> None:
         """A file of the record is foreign: the run resumes, and the report is made or refused in one paragraph."""
         folder = self._folder() / "run"
-        shutil.copytree(self.whole[1], folder, ignore=shutil.ignore_patterns("checkpoint-4", "final.pth"))
+        shutil.copytree(self.unbroken[1], folder, ignore=shutil.ignore_patterns("checkpoint-4", "final.pth"))
         name = self.draw.choice((SAMPLES, "_record/log.jsonl", "_record/run.json", "gate.parquet"))
         contents = [
             b"[]",
@@ -378,16 +317,6 @@ class Breaker:
             raise BrokenError(f"the report: {type(error).__name__}: {error}") from error
         self._end_well(folder, resume="auto")
         self._compare(folder, 1)
-
-
-@contextmanager
-def damaged(breaker: Breaker, model: str) -> Iterator[None]:
-    """Let the runs of a breaker start from another model."""
-    before, breaker.model = breaker.model, model
-    try:
-        yield
-    finally:
-        breaker.model = before
 
 
 def work(breaker: Breaker, numbers: range, deadline: float, results: Path) -> None:

@@ -35,7 +35,7 @@ REFUSED: dict[str, list[Any]] = {
     "learning_rate": [NAN, INFINITY, -1.0, 3e38],
     "enable_jit_checkpoint": [True],
 }  # fmt: skip
-# Rows that a prompt, a demonstration or a solution cannot be expected to be.
+# What no prompt, demonstration or solution should be.
 ODD_VALUES: list[Any] = [
     None, 0, 5, -1.5, NAN, True, b"x", b"", "", " ", "\x00", "\ud800", "a" * 5000, [], [None], ["a"], [[]], {}, [5],
     {"content": 5}, {"role": "user", "content": None}, [{"role": "user", "content": "2"}], [{"role": "assistant"}],
@@ -96,16 +96,16 @@ def impossible_reward(draw: random.Random) -> Callable[..., Any]:
     return getattr(functions, draw.choice(IMPOSSIBLE))
 
 
-def telling_reward(hidden: str, raises: bool) -> Callable[..., Any]:
+def leaking_reward(hidden: str, raises: bool) -> Callable[..., Any]:
     """A reward function that logs a secret, or raises an error that quotes it."""
 
-    def telling(completion_ids: list, log_extra: Any = None, **kwargs: Any) -> list[float]:
+    def leaking(completion_ids: list, log_extra: Any = None, **kwargs: Any) -> list[float]:
         if raises:
             raise ValueError(f"401 for {hidden}")
         log_extra("header", [f"Bearer {hidden}"] * len(completion_ids))
         return parity_reward(completion_ids)
 
-    return telling
+    return leaking
 
 
 def files_with(folder: Path, hidden: str) -> list[str]:
@@ -116,7 +116,7 @@ def files_with(folder: Path, hidden: str) -> list[str]:
 
 
 def advised_options(message: str) -> dict[str, Any]:
-    """What the message of a diverged run tells to add to the command, as arguments of `train`."""
+    """What the message of a diverged run advises to add to the command, as arguments of `train`."""
     match = re.search(r"add `(--\w+) (\w+) --learning_rate (\S+)` to the command", message)
     if match is None:
         raise ValueError(f"no advice in {message[-300:]}")
