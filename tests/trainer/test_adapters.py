@@ -31,6 +31,9 @@ ADAPTERS = {
     "p_tuning": PromptEncoderConfig(encoder_hidden_size=16, **VIRTUAL),
     "prefix_tuning": PrefixTuningConfig(**VIRTUAL),
 }
+# The others reach the trainer as one of these does: on layers as "lora", virtual tokens as "prompt_tuning".
+ALIKE = ("dora", "vera", "p_tuning")
+ALL = [pytest.param(each, marks=pytest.mark.distributed) if each in ALIKE else each for each in ADAPTERS]
 # transformers keeps the weights of all experts in one parameter, which is no linear layer.
 ON_EXPERTS = LoraConfig(
     r=2,
@@ -59,12 +62,12 @@ def check_demonstration_gradient(model: str, folder: Path, adapter) -> None:
     assert relative_error(kept.gradient, expected) < 1e-5
 
 
-@pytest.mark.parametrize("adapter", ADAPTERS)
+@pytest.mark.parametrize("adapter", ALL)
 def test_the_gradient_of_demonstrations_is_cross_entropy(tiny_model, tmp_path, adapter):
     check_demonstration_gradient(tiny_model, tmp_path, ADAPTERS[adapter])
 
 
-@pytest.mark.parametrize("family", ["qwen3_moe", "mixtral"])
+@pytest.mark.parametrize("family", ["qwen3_moe", pytest.param("mixtral", marks=pytest.mark.distributed)])
 def test_adapters_on_experts(tmp_path, family):
     check_demonstration_gradient(build_family(family, tmp_path / "model"), tmp_path, ON_EXPERTS)
 
