@@ -1,9 +1,8 @@
 """A local server that speaks OpenAI's protocol, with the bundled model behind it.
 
-    python -m tests.openai_server [--key KEY] [--fail N] [--slow SECONDS]
+    python -m tests.openai_server [--key KEY] [--slow SECONDS]
 
-Prints its address. `--fail` answers the first N requests with 429, as a busy server does. The bundled model sees the
-last message of a conversation as its prompt.
+Prints its address. The bundled model sees the last message of a conversation as its prompt.
 """
 
 import argparse
@@ -17,14 +16,18 @@ from hpt_trl.evaluation.engines import Sampling, TransformersEngine, load_tokeni
 
 
 class Server(ThreadingHTTPServer):
-    """Completes by the bundled model, one request at a time; `requests` counts those that were answered."""
+    """Completes with the bundled model, one request at a time.
+
+    `asked` lists prompt and seed of every request that was completed. The first `fail` requests are answered with 429,
+    as by a busy server; each completion takes `slow` seconds longer.
+    """
 
     def __init__(self, key: str | None = None, fail: int = 0, slow: float = 0.0, with_logps: bool = True) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         checkpoint = resolve_checkpoint("miniature")
         self.engine = TransformersEngine(checkpoint, load_tokenizer(checkpoint), "float32", with_logps=True)
         self.key, self.fail, self.slow, self.with_logps = key, fail, slow, with_logps
-        self.requests = 0
+        self.asked: list[tuple[str, int]] = []
         self.lock = threading.Lock()
 
     @property
@@ -42,8 +45,8 @@ class Server(ThreadingHTTPServer):
     def complete(self, text: str, body: dict[str, Any]) -> tuple[str, int, str, float]:
         """Text, number of tokens, finish reason and log-probability."""
         with self.lock:
-            self.requests += 1
             time.sleep(self.slow)
+            self.asked.append((text, body["seed"]))
             sampling = Sampling(body["temperature"], body["top_p"], body["max_tokens"])
             (done,) = self.engine.complete([self.engine.tokenizer(text)["input_ids"]], sampling, body["seed"])
         return done.text, done.tokens, "length" if done.cut else "stop", done.logp
@@ -80,8 +83,8 @@ class Handler(BaseHTTPRequestHandler):
             choice["logprobs"] = {"content": [{"logprob": logp}]} if is_chat else {"token_logprobs": [logp]}
         return {"choices": [choice], "usage": {"completion_tokens": tokens}}
 
-    def answer(self, status: int, content: dict[str, Any], headers: dict[str, str] | None = None) -> None:
-        data = json.dumps(content).encode()
+    def answer(self, status: int, content: dict[str, Any] | bytes, headers: dict[str, str] | None = None) -> None:
+        data = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.send_response(status)
         for name, value in {
             "Content-Type": "application/json",

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from filelock import FileLock, Timeout
-from rich.console import Console
 
 from hpt_trl.common.command_line import parse, run_errors, user_errors
 from hpt_trl.common.errors import RunError
 from hpt_trl.common.files import write_atomically
+from hpt_trl.common.logs import say
 from hpt_trl.common.masking import masked
 from hpt_trl.common.thinking import TAIL_TOKENS, opened_part
 from hpt_trl.common.versions import versions_of
@@ -34,7 +34,8 @@ from hpt_trl.evaluation.engines import (
     load_tokenizer,
     resolve_checkpoint,
 )
-from hpt_trl.verifier.custom import DEFAULT_VERIFIER, VERIFIERS, named_verifier
+from hpt_trl.evaluation.sampling import token_ids
+from hpt_trl.verifier.custom import DEFAULT_VERIFIER, named_verifier, verifier_help
 
 BATCH_SIZES = {"transformers": 32, "vllm": 1024, "endpoint": 64}
 
@@ -98,13 +99,7 @@ class DemonstrateArguments:
         },
     )
     dtype: str = field(default="auto", metadata={"help": f"Data type of the model: one of {', '.join(DTYPES)}."})
-    verifier: str = field(
-        default=DEFAULT_VERIFIER,
-        metadata={
-            "help": f"What judges the completions: any of {', '.join(VERIFIERS)}, or the dotted path of a TRL reward "
-            "function of your own, such as my_module.my_reward; a reward of 1 means right."
-        },
-    )
+    verifier: str = field(default=DEFAULT_VERIFIER, metadata={"help": verifier_help("completions")})
     missing_demonstration: str = field(
         default="keep",
         metadata={"help": "'keep' rows for which nothing was accepted (trained on rollouts only) or 'refuse' them."},
@@ -238,25 +233,18 @@ def _completer(args: DemonstrateArguments) -> Complete:
 
     def complete(prompts: Sequence[Prompt], seed: int) -> Any:
         tokenizer = engine().tokenizer
-        ids = [_prompt_ids(tokenizer, prompt) for prompt in prompts]
+        if tokenizer.chat_template is None and not all(isinstance(prompt, str) for prompt in prompts):
+            raise RunError(
+                f"The prompts are conversations, but the model {args.model!r} has no chat template. Take an instruct "
+                "model, or text prompts (`hpt-trl prepare --prompt_format text`)."
+            )
+        ids = [token_ids(prompt, tokenizer) for prompt in prompts]
         completions = engine().complete(ids, args.sampling, seed)
         # As a demonstration, a completion has the `<think>` that its prompt opened.
         opened = [opened_part(tokenizer.decode(prompt[-TAIL_TOKENS:])) for prompt in ids]
         return [replace(completion, text=part + completion.text) for part, completion in zip(opened, completions)]
 
     return complete
-
-
-def _prompt_ids(tokenizer: Any, prompt: Prompt) -> list[int]:
-    if isinstance(prompt, str):
-        return tokenizer(prompt)["input_ids"]
-    if tokenizer.chat_template is None:
-        raise RunError(
-            "The prompts are conversations, but the model has no chat template. Take an instruct model, or text "
-            "prompts (`hpt-trl prepare --prompt_format text`)."
-        )
-    text = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
 def _settings(args: DemonstrateArguments, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -303,6 +291,6 @@ def main(argv: Sequence[str]) -> None:
     prog = "hpt-trl demonstrate"
     with user_errors(prog):
         (args,) = parse((DemonstrateArguments,), argv, prog, "source")
-        with run_errors(prog):
+        with run_errors(prog, how_to_continue="The same command continues with the completions that are saved."):
             summary = demonstrate(args)
-    Console().print(summary, markup=False, highlight=False)
+    say(summary)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from hpt_trl.common.command_line import parse, user_errors
-from hpt_trl.common.masking import mask_tokens
+from hpt_trl.common.logs import say
 from hpt_trl.evaluation.arguments import EvaluateArguments
 from hpt_trl.evaluation.evaluate import run
 from hpt_trl.evaluation.score_table import score_table
@@ -22,4 +22,4 @@ def main(argv: Sequence[str]) -> None:
     console = Console(width=None if sys.stdout.isatty() else 140)
     console.print(score_table(result.scores, result.pass_at, result.title, result.notes))
     if args.output:
-        console.print(mask_tokens(f"Results written to {args.output}."), markup=False, highlight=False, soft_wrap=True)
+        say(f"Results written to {args.output}.")

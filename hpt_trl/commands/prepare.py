@@ -6,11 +6,11 @@ from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from rich.console import Console
 from tqdm.auto import tqdm
 
 from hpt_trl.common.command_line import parse, user_errors
-from hpt_trl.common.masking import mask_tokens, masked
+from hpt_trl.common.logs import say
+from hpt_trl.common.masking import masked
 from hpt_trl.data.columns import named_converter
 from hpt_trl.data.decontamination import Overlap
 from hpt_trl.data.decontamination_problems import benchmark_problems
@@ -20,7 +20,7 @@ from hpt_trl.data.prompts import PromptStyle
 from hpt_trl.data.readers import REPORT_SUFFIX, read_rows
 from hpt_trl.data.refusal_report import Reason, Report
 from hpt_trl.data.row_writer import RowWriter
-from hpt_trl.verifier.custom import DEFAULT_VERIFIER, VERIFIERS, named_verifier
+from hpt_trl.verifier.custom import DEFAULT_VERIFIER, named_verifier, verifier_help
 
 
 @dataclass
@@ -72,13 +72,7 @@ class PrepareArguments:
         default="keep",
         metadata={"help": "'keep' rows without a demonstration (they are trained on rollouts only) or 'refuse' them."},
     )
-    verifier: str = field(
-        default=DEFAULT_VERIFIER,
-        metadata={
-            "help": f"What judges the demonstrations: any of {', '.join(VERIFIERS)}, or the dotted path of a TRL "
-            "reward function of your own, such as my_module.my_reward; a reward of 1 means right."
-        },
-    )
+    verifier: str = field(default=DEFAULT_VERIFIER, metadata={"help": verifier_help("demonstrations")})
     decontaminate: bool = field(
         default=True, metadata={"help": "Refuse prompts whose n-grams overlap with a benchmark problem."}
     )
@@ -151,4 +145,4 @@ def main(argv: Sequence[str]) -> None:
     with user_errors(prog):
         (args,) = parse((PrepareArguments,), argv, prog, "source")
         report = prepare(args)
-    Console().print(mask_tokens(report), markup=False, highlight=False)
+    say(report)

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi
-from rich.console import Console
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from hpt_trl.common.command_line import parse, user_errors
-from hpt_trl.common.masking import mask_tokens
+from hpt_trl.common.logs import say
 from hpt_trl.data.benchmarks import SUITES
 from hpt_trl.durability.hub import creating, pushing
 from hpt_trl.model_card.model_card import CARD, Metric, Result, write_card
@@ -155,4 +154,4 @@ def main(argv: Sequence[str]) -> None:
     with user_errors(prog):
         (args,) = parse((PushArguments,), argv, prog, "folder")
         summary = push(args)
-    Console().print(mask_tokens(summary), markup=False, highlight=False, soft_wrap=True)
+    say(summary)

@@ -76,5 +76,5 @@ def main(argv: Sequence[str]) -> None:
     prog = "hpt-trl report"
     with user_errors(prog):
         (args,) = parse((ReportArguments,), argv, prog, "run_dirs")
-    with run_errors(prog):
+    with run_errors(prog, how_to_continue=""):
         say(f"Report written to {report(args)}.")

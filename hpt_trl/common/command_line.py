@@ -20,6 +20,7 @@ from hpt_trl.common.help_text import help_text
 from hpt_trl.common.masking import mask_tokens
 
 USER_ERRORS = (ValueError, TypeError, OSError, ImportError)
+_CONTINUE_TRAINING = "`--resume_from_checkpoint auto` continues from a checkpoint."
 
 
 class Parser(TrlParser):
@@ -111,10 +112,14 @@ def _one_paragraph(error: Exception) -> str:
 
 
 @contextmanager
-def run_errors(prog: str) -> Iterator[None]:
+def run_errors(prog: str, how_to_continue: str = _CONTINUE_TRAINING) -> Iterator[None]:
     """Print a `RunError` as one paragraph on stderr and exit with code 1, and with 130 for Ctrl-C.
 
     With HPT_TRACEBACK=1, raise either.
+
+    Args:
+        prog: the command, for messages.
+        how_to_continue: what to tell the user after Ctrl-C.
     """
     try:
         yield
@@ -128,7 +133,7 @@ def run_errors(prog: str) -> Iterator[None]:
         if os.environ.get("HPT_TRACEBACK"):
             raise
         if os.environ.get("LOCAL_RANK", "0") == "0":
-            print(f"{prog}: interrupted. `--resume_from_checkpoint auto` continues from a checkpoint.", file=sys.stderr)
+            print(f"{prog}: interrupted. {how_to_continue}".rstrip(), file=sys.stderr)
         raise SystemExit(130) from None
 
 

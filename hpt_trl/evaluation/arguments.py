@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hpt_trl.data.benchmarks import SUITES
 from hpt_trl.evaluation.engines import DTYPES
-from hpt_trl.verifier.custom import DEFAULT_VERIFIER, VERIFIERS, named_verifier
+from hpt_trl.verifier.custom import DEFAULT_VERIFIER, named_verifier, verifier_help
 
 MAX_COMPLETION_LENGTH = 8192
 """In tokens, as in the paper (arXiv 2509.04419, section 4.1)."""
@@ -91,13 +91,7 @@ class EvaluateArguments:
     max_model_len: int | None = field(
         default=None, metadata={"help": "vLLM only: maximum length of prompt and completion together, in tokens."}
     )
-    verifier: str = field(
-        default=DEFAULT_VERIFIER,
-        metadata={
-            "help": f"What judges the completions: any of {', '.join(VERIFIERS)}, or the dotted path of a TRL reward "
-            "function of your own, such as my_module.my_reward; a reward of 1 means right."
-        },
-    )
+    verifier: str = field(default=DEFAULT_VERIFIER, metadata={"help": verifier_help("completions")})
     seed: int = field(default=0, metadata={"help": "Random seed for sampling."})
     output: str | None = field(
         default=None,

@@ -90,14 +90,14 @@ def sample_demonstrations(
     missing = [index for index, row in enumerate(rows) if not row["demonstration"]]
     answers: dict[int, list[Answer]] = {index: [] for index in missing}
     for number in range(samples):
-        is_open = [index for index in missing if choice != "first" or not any(map(is_accepted, answers[index]))]
+        open_rows = [index for index in missing if choice != "first" or not any(map(is_accepted, answers[index]))]
         batches = [
-            [(index, number) for index in is_open[start : start + batch_size]]
-            for start in range(0, len(is_open), batch_size)
+            [(index, number) for index in open_rows[start : start + batch_size]]
+            for start in range(0, len(open_rows), batch_size)
         ]
         journal = Journal(folder, f"round{number + 1}", settings, batches)
         saved = sum(map(len, journal.finished))
-        with tqdm(total=len(is_open), initial=saved, desc=f"round {number + 1}/{samples}", unit="completion") as bar:
+        with tqdm(total=len(open_rows), initial=saved, desc=f"round {number + 1}/{samples}", unit="completion") as bar:
             for position in range(len(journal.finished), len(batches)):
                 indices = [index for index, _ in batches[position]]
                 completions = complete(

@@ -100,11 +100,8 @@ class Endpoint:
             tokens = content["usage"]["completion_tokens"]
             text = choice["text"] if is_text else _text_of(choice["message"])
             is_cut = choice["finish_reason"] == "length"
-        except (KeyError, IndexError, TypeError) as error:
-            raise RunError(
-                f"The server at {self.address} answered in another form than OpenAI's: {error!r} is missing in "
-                f"{str(content)[:300]!r}."
-            ) from error
+        except (KeyError, IndexError, TypeError, AttributeError) as error:
+            raise self._wrong_form(str(content)) from error
         logp = _logp_of(choice) if self.with_logps else None
         if self.with_logps and logp is None:
             raise RunError(
@@ -119,18 +116,27 @@ class Endpoint:
             response = self._session.post(
                 f"{self.address}/{path}", json=body, timeout=(_CONNECT_SECONDS, _ANSWER_SECONDS), allow_redirects=False
             )
-            if response.status_code == 200:
-                return response.json()
         except requests.RequestException as error:
             raise RunError(
                 f"The server at {self.address} cannot be reached or did not answer: {error}. Start it, or correct "
                 "--endpoint; the same command then continues."
             ) from error
+        if response.status_code == 200:
+            try:
+                return response.json()
+            except requests.JSONDecodeError as error:
+                raise self._wrong_form(response.text) from error
         key = f" {KEY_VARIABLE} is {'set' if os.environ.get(KEY_VARIABLE) else 'not set'}."
         raise RunError(
             f"The server at {self.address} refused a request to {path} with status {response.status_code}: "
             f"{response.text[:300]!r}.{key if response.status_code in (401, 403) else ''} Correct the request or the "
             "server; the same command then continues."
+        )
+
+    def _wrong_form(self, answer: str) -> RunError:
+        return RunError(
+            f"The server at {self.address} answered in another form than OpenAI's: {answer[:300]!r}. Check that "
+            "--endpoint is the address of a server with OpenAI's protocol; most of them end in /v1."
         )
 
 

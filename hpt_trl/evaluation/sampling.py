@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 from hpt_trl.common.thinking import OPENS_THINKING, TAIL_TOKENS, opens_thinking
 from hpt_trl.common.versions import versions_of
 from hpt_trl.data.benchmarks import SUITES, Suite, as_prompt, load_problems, load_suite, select_suites
+from hpt_trl.data.prompts import Prompt
 from hpt_trl.evaluation.arguments import BATCH_SIZES, MAX_COMPLETION_LENGTH, EvaluateArguments
 from hpt_trl.evaluation.engines import Checkpoint, Engine, Sampling, device, resolve_dtype
 from hpt_trl.evaluation.journal import Journal
@@ -99,14 +100,22 @@ def prompt_ids(row: dict[str, Any], suite: Suite, args: EvaluateArguments, token
     Raises:
         ValueError: if the chat template rejects it.
     """
-    prompt = prompt_text(row, suite, args, tokenizer)
+    return token_ids(prompt_text(row, suite, args, tokenizer), tokenizer)
+
+
+def token_ids(prompt: Prompt, tokenizer: Any) -> list[int]:
+    """Token ids of a text, or of a conversation as the chat template writes it.
+
+    Raises:
+        ValueError: if the chat template rejects it.
+    """
     if isinstance(prompt, str):
         return tokenizer(prompt)["input_ids"]
     try:
         text = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
     except TemplateError as error:
         raise ValueError(
-            f"The chat template of the model rejects this prompt: {error}. Try without system_prompt."
+            f"The chat template of the model rejects this prompt: {error}. Try without a system prompt."
         ) from error
     # The template has already added the special tokens.
     return tokenizer(text, add_special_tokens=False)["input_ids"]

@@ -18,6 +18,14 @@ Verifier = Callable[[Sequence[Any], Sequence[str], Mapping[str, Sequence[Any]]],
 """Takes prompts (texts or messages), completions as texts, and the columns, `solution` among them."""
 
 
+def verifier_help(judged: str) -> str:
+    """Help of an option that takes a name for `named_verifier`; `judged` is what it judges, such as "completions"."""
+    return (
+        f"What judges the {judged}: any of {', '.join(VERIFIERS)}, or the dotted path of a TRL reward function of your "
+        "own, such as my_module.my_reward; a reward of 1 means right."
+    )
+
+
 def named_verifier(name: str, option: str = "verifier") -> Verifier:
     """The verifier of a name or of the dotted path of a reward function.
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -125,21 +126,27 @@ def test_a_server_completes_and_its_key_reaches_no_file(source, tmp_path, monkey
     with Server(KEY, fail=3) as server:
         args = arguments(source, tmp_path, model="small", endpoint=server.address, choose=choose, samples=3)
         check(args, demonstrate(args))
-        assert server.requests == len(saved(args))
+        assert len(server.asked) == len(saved(args))
     files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert len(files) >= 5
     assert not [path for path in files if KEY.encode() in path.read_bytes()]
 
 
-def test_conversations_are_sent_as_messages(tmp_path):
+@pytest.fixture
+def chats(tmp_path):
+    """Conversations without demonstrations."""
     rows = [
         {**row, "prompt": [{"role": "user", "content": row["prompt"]}], "demonstration": ""}
         for row in problems(COUNT, 0, "train")
     ]
     path = tmp_path / "chat.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def test_conversations_are_sent_as_messages(chats, tmp_path):
     with Server() as server:
-        args = arguments(str(path), tmp_path, model="small", endpoint=server.address)
+        args = arguments(chats, tmp_path, model="small", endpoint=server.address)
         demonstrate(args)
     assert any(row["demonstration"] for row in rows_of(args))
     assert all(row["prompt"][0]["role"] == "user" for row in rows_of(args))
@@ -169,6 +176,59 @@ def test_what_a_server_refuses_is_one_paragraph_without_the_key(
     assert error.startswith("hpt-trl demonstrate: error: The server at http://127.0.0.1:")
     assert re.search(message, error), error
     assert not (tmp_path / "o.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    "answer", [b"<html>hello</html>", {}, {"choices": []}, {"choices": [{"message": None}], "usage": None}]
+)
+def test_another_protocol_is_named(chats, tmp_path, monkeypatch, answer):
+    monkeypatch.setattr("tests.openai_server.Handler.completion", lambda self, body: answer)
+    with Server() as server:
+        args = arguments(chats, tmp_path, model="small", endpoint=server.address)
+        with pytest.raises(RunError, match=f"{server.address} answered in another form than OpenAI's: "):
+            demonstrate(args)
+
+
+def error_of(capsys, *argv):
+    """Exit code of the command, and the last line that it writes to stderr."""
+    with pytest.raises(SystemExit) as stop:
+        main(argv)
+    return stop.value.code, capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("template", "code", "message"),
+    [(None, 1, "has no chat template"), ("{{ raise_exception('no users') }}", 2, "rejects this prompt: no users")],
+)
+def test_a_model_that_cannot_read_conversations_ends_in_one_paragraph(chats, tmp_path, capsys, template, code, message):
+    model = shutil.copytree(MODEL_PATH, tmp_path / "model")
+    if template:
+        (model / "chat_template.jinja").write_text(template)
+    ended, error = error_of(capsys, chats, "--output", str(tmp_path / "o.jsonl"), "--model", str(model))
+    assert ended == code
+    assert error.startswith("hpt-trl demonstrate: error: ")
+    assert message in error
+
+
+def test_ctrl_c_names_how_to_continue(source, tmp_path, monkeypatch, capsys):
+    def press(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hpt_trl.evaluation.engines.TransformersEngine.complete", press)
+    output = str(tmp_path / "o.jsonl")
+    assert error_of(capsys, source, "--output", output, "--model", "miniature") == (
+        130,
+        "hpt-trl demonstrate: interrupted. The same command continues with the completions that are saved.",
+    )
+
+
+def test_the_summary_shows_no_secret(source, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MY_API_KEY", "battery-staple")
+    flags = [word for name, value in SMALL.items() for word in (f"--{name}", str(value))]
+    main([source, "--output", str(tmp_path / "battery-staple.jsonl"), "--model", "miniature", *flags])
+    printed = capsys.readouterr().out
+    assert "***.jsonl" in printed
+    assert "battery" not in printed
 
 
 def test_a_server_without_log_probabilities_cannot_tell_the_most_likely(source, tmp_path):
@@ -208,7 +268,7 @@ def test_a_killed_command_continues_and_gives_the_same_file(source, tmp_path):
     whole = arguments(source, tmp_path / "whole", model="small")
     with Server() as server:
         demonstrate(arguments(source, tmp_path / "whole", model="small", endpoint=server.address))
-        requests, server.requests, server.slow = server.requests, 0, 0.2
+        asked, server.asked, server.slow = server.asked, [], 0.2
         args = arguments(source, tmp_path / "killed", model="small", endpoint=server.address)
         flags = [word for name, value in SMALL.items() for word in (f"--{name}", str(value))]
         command = [sys.executable, "-m", "hpt_trl.commands.cli", "demonstrate", source, "--output", args.output]
@@ -220,11 +280,11 @@ def test_a_killed_command_continues_and_gives_the_same_file(source, tmp_path):
         process.wait()
         assert not Path(args.output).exists()
         kept = len(saved(args))
-        assert 8 <= kept < requests
-        time.sleep(1)  # requests in flight are answered
-        server.slow, server.requests = 0, 0
+        assert 8 <= kept < len(asked)
+        # A set: requests of the killed command may still be answered, and the restarted one makes them again.
+        server.slow, server.asked = 0, []
         demonstrate(args)
-        assert server.requests == requests - kept
+        assert set(server.asked) == set(asked[kept:])
     assert rows_of(args) == rows_of(whole)
 
 
