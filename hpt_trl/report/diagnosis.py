@@ -316,11 +316,16 @@ def _length(run: Run) -> Finding | None:
     )
 
 
+def _prompts_per_generation(run: Run) -> float:
+    """Mean number of prompts per generation; NaN without a gate history."""
+    return math.nan if run.gate is None or run.gate.empty else run.gate.groupby("step").size().mean()
+
+
 def _cut_demonstrations(run: Run) -> Finding | None:
     names = ("cut", "refused", "malformed")
     truncated, refused, malformed = (run.series(f"demonstrations/{name}").mean() for name in names)
-    refused -= 0.0 if math.isnan(malformed) else malformed  # which older runs did not count
-    prompts = math.nan if run.gate is None or run.gate.empty else run.gate.groupby("step").size().mean()
+    refused -= 0.0 if math.isnan(malformed) else malformed  # older runs did not count them separately
+    prompts = _prompts_per_generation(run)
     share = (truncated + refused) / prompts
     if math.isnan(share) or share < 0.05:
         return None
@@ -336,7 +341,7 @@ def _cut_demonstrations(run: Run) -> Finding | None:
 
 def _malformed_demonstrations(run: Run) -> Finding | None:
     malformed = run.series("demonstrations/malformed").mean()
-    prompts = math.nan if run.gate is None or run.gate.empty else run.gate.groupby("step").size().mean()
+    prompts = _prompts_per_generation(run)
     if math.isnan(malformed / prompts) or malformed < 0.05 * prompts:
         return None
     return Finding(
