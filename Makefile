@@ -114,7 +114,7 @@ $(TRACKERS_VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 # The newest release of everything but torch, whatever our ranges say, and the tests of what TRL, transformers and
-# accelerate do for us: ten minutes. The environment is made again every time.
+# accelerate do for us: ten minutes. The environment is recreated every time.
 test-next: export HF_HUB_OFFLINE = 1
 test-next: export OMP_NUM_THREADS = 1
 test-next:

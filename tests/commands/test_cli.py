@@ -151,7 +151,7 @@ def test_quickstart_raises_the_accuracy_by_more_than_15_points(tmp_path, monkeyp
     assert (folder / "run.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_terminal_is_told_at_once_what_takes_so_long():
+def test_a_terminal_shows_first_that_imports_take_time():
     import pty
 
     ours, theirs = pty.openpty()
