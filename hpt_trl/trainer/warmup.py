@@ -161,15 +161,18 @@ class SFTWarmup:
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs."""
-        state = {"ended_at": self.ended_at, "held_out_nll": dict(self.held_out_nll)}
-        return state | {"rate": self.rate.state_dict(), "has_new_moments": self.has_new_moments}
+        return {
+            "ended_at": self.ended_at,
+            "held_out_nll": dict(self.held_out_nll),
+            "rate": self.rate.state_dict(),
+            "has_new_moments": self.has_new_moments,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self.ended_at, self.held_out_nll = state["ended_at"], dict(state["held_out_nll"])
-        if "rate" in state:  # older checkpoints have neither
-            self.rate.load_state_dict(state["rate"])
-            self.has_new_moments = state["has_new_moments"]
+        self.rate.load_state_dict(state["rate"])
+        self.has_new_moments = state["has_new_moments"]
 
 
 def clear_moments(optimizer: Any) -> None:

@@ -29,8 +29,16 @@ EQUAL_TO_ONE_PROCESS = {
     "luffy": {"algorithm": "luffy", "max_steps": 1},
     "srft": {"algorithm": "srft", "max_steps": 1},
     "sft": {"algorithm": "sft", "max_steps": 1},
-    # Twelve demonstrations for sixteen rows, four of which are padding, and four to measure the held-out loss.
-    "warmup": {"gate": "linear", "max_steps": 2, "sft_warmup_steps": 1, "sft_warmup_holdout": 0.25},
+    # Two demonstrations for four prompts, the others of which are padding, and fourteen to measure the held-out loss.
+    "warmup": {"gate": "linear", "max_steps": 2, "sft_warmup_steps": 1, "sft_warmup_holdout": 0.85},
+    # Its learning rate, and an optimizer that begins as new after it.
+    "warmup_momentum": {
+        "gate": "linear",
+        "max_steps": 4,
+        "sft_warmup_steps": 2,
+        "sft_warmup_learning_rate": 0.02,
+        "optim_args": "momentum=0.9",
+    },
     "checkpointing": {"gate": "linear", "max_steps": 1, "gradient_checkpointing": True},
     "reentrant": {
         "gate": "linear",
