@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from hpt_trl.comparison.regime_map import draw_map, map_scores
 from hpt_trl.comparison.statistics import interval
-from hpt_trl.comparison.summary import AVERAGES, Summary
+from hpt_trl.comparison.summary import AVERAGES, REFERENCES, Summary
 from hpt_trl.comparison.tables import AVERAGE_TITLES, title_of
 from hpt_trl.evaluation.scores import pass_at_k
 
@@ -75,7 +75,7 @@ def pass_caption(summary: Summary) -> str:
 
 
 def _emphasis(method: str) -> dict[str, float]:
-    return {"linewidth": 2.6, "zorder": 3} if method == "hpt" else {}
+    return {"linewidth": 2.6, "zorder": 3} if method in REFERENCES else {}
 
 
 def _panels(count: int, height: float = 3.8) -> tuple[Figure, Sequence[Any]]:

@@ -109,7 +109,7 @@ def _search_parts(summary: Summary) -> list[str]:
     args = summary["settings"]
     text = (
         "In-distribution accuracy in % on a small evaluation near the end of the first budget, for the first model of "
-        f"each width. The search uses seed {', '.join(map(str, args['search_seeds']))}, which is not reported "
+        f"each width. Seeds of the search: {', '.join(map(str, args['search_seeds']))}; they are not reported "
         "otherwise. The selected learning rate is bold and is used for all models of that width. The evaluation has "
         f"{args['curve_problems']} problems per suite, so it can hardly distinguish learning rates a few points apart. "
         "Where the lowest learning rate was selected, no lower one was tried."

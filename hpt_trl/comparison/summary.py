@@ -20,6 +20,9 @@ from hpt_trl.miniature.families import IN_DISTRIBUTION, OUT_OF_DISTRIBUTION, SUI
 
 Summary = Mapping[str, Any]
 
+REFERENCES = ("warmup_hpt", "hpt")
+"""The method that the others are compared with: the first of these that is there."""
+
 BUDGETS = {"steps": "equal optimizer steps", "compute": "equal compute"}
 AVERAGES = {"in": IN_DISTRIBUTION, "out": OUT_OF_DISTRIBUTION}
 """Columns of averages, and the suites they average over."""
@@ -167,7 +170,7 @@ class Scores:
     @property
     def reference(self) -> str | None:
         """The method that the others are compared with: HPT, after its SFT warm-up if there is one."""
-        return next((method for method in ("warmup_hpt", "hpt") if method in self.methods), None)
+        return next((method for method in REFERENCES if method in self.methods), None)
 
     def differences(self, method: str, column: str) -> list[float]:
         """The reference's accuracy minus that of a method, for each seed."""

@@ -335,6 +335,16 @@ def test_the_numbers_of_the_readme_and_the_guide_are_those_of_the_main_table():
     text = readme.replace("\n", " ")
     assert f"HPT has {percent('compute', 'hpt')} in distribution at equal compute and GRPO {compute[2]}" in text
     assert f"rollouts alone after SFT until flat ({percent('compute', 'flat_grpo')})" in text
+    runs = [entry for entry in summary["runs"] if entry["run"]["stage"] == "main"]
+
+    def mean_steps(method):
+        return round(sum(run["spent"]["compute"]["step"] for run in runs if run["run"]["method"] == method) / 5)
+
+    warmed, alone, trl = map(mean_steps, ("warmup_hpt", "flat_grpo", "sft_grpo"))
+    assert f"pays for {warmed} and {alone} steps on average, and for {trl} of SFT then GRPO" in text
+    # Six log entries of five steps are the warm-up.
+    after = [run["demonstration_share"][6:] for run in runs if run["run"]["method"] == "warmup_hpt"]
+    assert f"{100 * sum(sum(each) / len(each) for each in after) / 5:.1f}% of the prompts train on their" in text
 
 
 def test_the_committed_summary_has_five_seeds_and_all_methods():
