@@ -347,6 +347,17 @@ def test_the_numbers_of_the_readme_and_the_guide_are_those_of_the_main_table():
     assert f"{100 * sum(sum(each) / len(each) for each in after) / 5:.1f}% of the prompts train on their" in text
 
 
+def test_the_table_of_how_the_warm_up_was_chosen_is_made_from_the_committed_runs():
+    runs = json.loads((RESULTS.with_name("warmup_choice") / "runs.json").read_text())
+    decisions = (RESULTS.parents[1] / "guides" / "decisions.md").read_text()
+    for demonstrations, what in {(run["prompts_with_demonstration"], run["what"]) for run in runs}:
+        group = [run for run in runs if (run["prompts_with_demonstration"], run["what"]) == (demonstrations, what)]
+        columns = ("steps_in", "steps_out", "compute_in", "compute_out")
+        cells = [" / ".join(f"{run[column]:.1f}" for run in group) for column in columns]
+        seeds = ", ".join(str(run["seed"]) for run in group)
+        assert f"| {demonstrations} | {what} | {seeds} | {' | '.join(cells)} |" in decisions
+
+
 def test_the_committed_summary_has_five_seeds_and_all_methods():
     summary = json.loads((RESULTS / "summary.json").read_text())
     for budget in BUDGETS:
