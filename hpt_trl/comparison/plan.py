@@ -7,6 +7,7 @@ from typing import Any
 
 from hpt_trl.comparison.methods import ABLATIONS, METHODS, WITHOUT_DEMONSTRATIONS
 from hpt_trl.comparison.pool import Task, run_tasks
+from hpt_trl.comparison.regimes import REGIMES
 from hpt_trl.comparison.runs import MAP_STAGE, Run, execute, read_result, run_settings
 from hpt_trl.comparison.settings import CompareArguments
 from hpt_trl.comparison.statistics import interval
@@ -53,7 +54,8 @@ class Comparison:
         self._run_all(map_runs(self.args, self.rates))
 
     def _build_bases(self) -> None:
-        missing = [name for name in self.args.models if not self.base(name).exists()]
+        models = dict.fromkeys([*self.args.models, *(REGIMES[name].model for name in self.args.regimes)])
+        missing = [name for name in models if name and not self.base(name).exists()]
         tasks = [
             Task(
                 f"base {name}",
@@ -152,21 +154,25 @@ def ablation_runs(args: CompareArguments, rates: Rates) -> list[Run]:
 
 def textbook_runs(args: CompareArguments, rates: Rates) -> list[Run]:
     """Methods that use demonstrations, on textbook demonstrations, with the learning rates of the main runs."""
-    return [run for seed in args.seeds for run in _demonstrated_runs("textbook", args, rates, seed)]
+    return [run for seed in args.seeds for run in _runs_of("textbook", args, rates, seed)]
 
 
 def map_runs(args: CompareArguments, rates: Rates) -> list[Run]:
-    """Methods that use demonstrations, in every regime, with the learning rates of the main runs."""
-    stages = [f"{MAP_STAGE}{name}" for name in args.regimes]
-    return [run for seed in args.seeds for stage in stages for run in _demonstrated_runs(stage, args, rates, seed)]
+    """Methods in every regime, with the learning rates of the main runs.
+
+    Those that use no demonstrations run only where the base model is another: elsewhere their runs are the main runs.
+    """
+    regimes = [(f"{MAP_STAGE}{name}", REGIMES[name].model) for name in args.regimes]
+    return [run for seed in args.seeds for stage, model in regimes for run in _runs_of(stage, args, rates, seed, model)]
 
 
-def _demonstrated_runs(stage: str, args: CompareArguments, rates: Rates, seed: int) -> list[Run]:
-    """One run of every method that uses demonstrations, on the first model."""
-    model = args.models[0]
-    methods = [name for name in args.methods if name not in WITHOUT_DEMONSTRATIONS]
+def _runs_of(stage: str, args: CompareArguments, rates: Rates, seed: int, other_model: str | None = None) -> list[Run]:
+    """One run of every method that uses demonstrations, on the first model; of every method on another model."""
+    model = other_model or args.models[0]
+    methods = [name for name in args.methods if other_model or name not in WITHOUT_DEMONSTRATIONS]
     return [
-        Run(stage, model, name, seed, rates[size_of(model), name], _first_rate(name, model, rates)) for name in methods
+        Run(stage, model, name, seed, rates.get((size_of(model), name), 0.0), _first_rate(name, model, rates))
+        for name in methods
     ]
 
 

@@ -27,8 +27,9 @@ def map_scores(summary: Summary, budget: str) -> dict[str, Scores]:
     stages = {entry["run"]["stage"] for entry in summary["runs"]}
     for name, regime in REGIMES.items():
         if MAP_STAGE + name in stages:
-            also = [method for method in WITHOUT_DEMONSTRATIONS if method in methods]
-            found[regime.title] = Scores(summary, budget, models, stage=MAP_STAGE + name, also=also)
+            also = [method for method in WITHOUT_DEMONSTRATIONS if method in methods and not regime.model]
+            on = [regime.model] if regime.model else models
+            found[regime.title] = Scores(summary, budget, on, stage=MAP_STAGE + name, also=also)
     return found
 
 
@@ -40,8 +41,8 @@ def map_parts(summary: Summary) -> list[str]:
         f"On {settings['models'][0]}, with {settings['training_problems']} training prompts, at equal compute. A "
         "regime says how many prompts have a demonstration and of what kind: error-free; one in five with a wrong "
         "answer; of a textbook, with steps for hard problems only; in another notation, longer than the model's own. "
-        "Learning rates are those of the main runs. GRPO and Dr. GRPO use no demonstrations, so their runs are the "
-        "main runs."
+        "The weaker base was pretrained half as long. Learning rates are those of the main runs. GRPO and Dr. GRPO use "
+        "no demonstrations, so their runs on the same base are the main runs."
     )
     parts = ["## The map: when to use what", text]
     for column, title in AVERAGE_TITLES.items():

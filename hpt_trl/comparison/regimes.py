@@ -22,11 +22,13 @@ class Regime:
         title: name in tables.
         demonstrations: how many prompts have a demonstration; None: all.
         rewrite: makes the regime's demonstrations from error-free ones.
+        model: the base model; None: the first model of the comparison.
     """
 
     title: str
     demonstrations: int | None
     rewrite: Rewrite
+    model: str | None = None
 
 
 def error_free(row: Mapping[str, Any], generator: random.Random) -> str:
@@ -66,6 +68,7 @@ REGIMES: dict[str, Regime] = {
     "wrong_all": Regime("all, one in five wrong", None, sometimes_wrong),
     "textbook_128": Regime("128 of a textbook", 128, textbook),
     "foreign_128": Regime("128 in another notation", 128, foreign),
+    "weak_128": Regime("128 error-free, weaker base", 128, error_free, model="qwen2-weak"),
 }
 """Regimes by name. Titles say how many of the training prompts have a demonstration, and of what kind."""
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from hpt_trl.comparison.methods import MAIN_METHODS, METHODS
 from hpt_trl.comparison.regimes import REGIMES
-from hpt_trl.miniature.bases import BASES
+from hpt_trl.miniature.bases import BASES, MAIN_BASES
 
 _SMALL_METHODS = ("base", "sft", "grpo", "hpt")
 
@@ -25,7 +25,7 @@ class CompareArguments:
 
     output_dir: str = field(default="runs/miniature", metadata={"help": "Folder of the models, runs and report."})
     models: list[str] = field(
-        default_factory=lambda: list(BASES), metadata={"help": f"Base models, from {', '.join(BASES)}."}
+        default_factory=lambda: list(MAIN_BASES), metadata={"help": f"Base models, from {', '.join(BASES)}."}
     )
     methods: list[str] = field(
         default_factory=lambda: list(MAIN_METHODS), metadata={"help": f"Methods, from {', '.join(METHODS)}."}

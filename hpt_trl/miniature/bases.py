@@ -14,7 +14,7 @@ import hashlib
 import math
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,13 +65,18 @@ class Base:
 _SHARES = {"chain2": 0.35, "chain4": 0.55, "sum": 0.5, "product": 0.5, "remainder": 0.3, "digits": 0.42,
            "longer": 0.6, "words": 0.6}  # fmt: skip
 
-BASES: dict[str, Base] = {
-    "qwen2-small": Base("qwen2", 64, 3, 900, 150, _SHARES | {"digits": 0.5}),
+_SMALL = Base("qwen2", 64, 3, 900, 150, _SHARES | {"digits": 0.5})
+
+MAIN_BASES: dict[str, Base] = {
+    "qwen2-small": _SMALL,
     "llama-small": Base("llama", 64, 3, 900, 150, _SHARES),
     "qwen2-large": Base("qwen2", 96, 3, 700, 120, _SHARES),
     "llama-large": Base("llama", 96, 3, 700, 120, _SHARES | {"digits": 0.35}),
 }
 """Two architectures in two sizes: 0.18M and 0.38M parameters."""
+
+BASES: dict[str, Base] = MAIN_BASES | {"qwen2-weak": replace(_SMALL, skill_steps=_SMALL.skill_steps // 2)}
+"""All of them. The weak one learned the skills for half as long."""
 
 
 def fingerprint(name: str) -> str:

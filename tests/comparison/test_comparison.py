@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -22,7 +23,7 @@ from hpt_trl.comparison.figures import alone_counts, pass_share
 from hpt_trl.comparison.held_out_eval import HeldOutEval, accuracy_reward, is_correct
 from hpt_trl.comparison.methods import ABLATIONS, MAIN_METHODS, METHODS, Phase, Recipe, build_trainer
 from hpt_trl.comparison.pool import Task, run_tasks
-from hpt_trl.comparison.regimes import with_few_demonstrations
+from hpt_trl.comparison.regimes import REGIMES, with_few_demonstrations
 from hpt_trl.comparison.report import tables_text
 from hpt_trl.comparison.runs import Run, run_settings
 from hpt_trl.comparison.sampler import sample
@@ -31,7 +32,7 @@ from hpt_trl.comparison.statistics import holm, interval, paired_p
 from hpt_trl.comparison.summary import BUDGETS, Scores
 from hpt_trl.comparison.tables import headline_table, significance_text
 from hpt_trl.miniature import MODEL_PATH, bases
-from hpt_trl.miniature.bases import BASES
+from hpt_trl.miniature.bases import MAIN_BASES
 from hpt_trl.miniature.families import IN_DISTRIBUTION, SUITES, training_rows
 from hpt_trl.verifier.verdicts import judge
 
@@ -263,10 +264,12 @@ def compared(tmp_path_factory):
     """A complete comparison run by the command itself, on a base model trained for six steps."""
     folder = tmp_path_factory.mktemp("compare")
     config = folder / "config.yaml"
-    config.write_text(json.dumps(SMALL | {"output_dir": str(folder)}))
-    shares = dict.fromkeys(SUITES, 0.5)
+    config.write_text(json.dumps(SMALL | {"output_dir": str(folder), "regimes": ["wrong_all", "weak_128"]}))
+    base = bases.Base("qwen2", 64, 1, 4, 2, dict.fromkeys(SUITES, 0.5))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(bases.BASES, "qwen2-small", bases.Base("qwen2", 64, 1, 4, 2, shares))
+        patch.setitem(bases.BASES, "qwen2-small", base)
+        patch.setitem(bases.BASES, "qwen2-weak", replace(base, skill_steps=2))
+        patch.setitem(REGIMES, "weak_128", replace(REGIMES["weak_128"], demonstrations=4))
         main(["--config", str(config)])
         results = sorted((folder / "runs").rglob("result.json"))
         times = [path.stat().st_mtime_ns for path in results]
@@ -283,8 +286,9 @@ def compared(tmp_path_factory):
 
 def test_finished_runs_are_not_repeated(compared):
     _, times, again = compared
-    # A search for two methods, three methods with two seeds, and two of these on textbook demonstrations and a regime.
-    assert len(times) == 2 + 3 * 2 + 2 * 2 + 2 * 2
+    # A search for two methods, three methods with two seeds, two of these on textbook demonstrations and in a regime,
+    # and all in the regime with another base.
+    assert len(times) == 2 + 3 * 2 + 2 * 2 + 2 * 2 + 3 * 2
     assert again[0] > times[0]
     assert again[1:] == times[1:]
 
@@ -361,7 +365,7 @@ def test_the_table_of_how_the_warm_up_was_chosen_is_made_from_the_committed_runs
 def test_the_committed_summary_has_five_seeds_and_all_methods():
     summary = json.loads((RESULTS / "summary.json").read_text())
     for budget in BUDGETS:
-        scores = Scores(summary, budget, list(BASES))
+        scores = Scores(summary, budget, list(MAIN_BASES))
         assert scores.methods == list(MAIN_METHODS)
         assert len(scores.seeds) >= 5
     # Every base model solves some problems of every family, but not most.
