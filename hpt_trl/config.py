@@ -15,6 +15,10 @@ from hpt_trl.algorithm.presets import ALGORITHMS, Algorithm
 from hpt_trl.common.imports import import_callable, is_dotted_path
 from hpt_trl.durability.config import DurableGRPOConfig
 
+_WARMUP_PRESET = "warmup_hpt"
+# The learning rates that the search of configs/few_demonstrations.yaml found for SFT and for HPT after it: 3e-4, 1e-4.
+_WARMUP_RATE = 3
+
 
 # A generated representation would show tokens; the inherited one masks them.
 @dataclass(repr=False)
@@ -36,8 +40,9 @@ class HPTConfig(DurableGRPOConfig):
             Preset of the unified estimator to train with (arXiv 2509.04419, table 1). `"hpt"`, `"luffy"`, `"chord"`,
             `"chord_mu"` and `"chord_phi"` use TRL's own loss on rollouts, its clip included; `"srft"`, `"reinforce"`,
             `"ppo"`, `"grpo"`, `"dr_grpo"`, `"cispo"` and `"gspo"` use the estimator's, averaged as `loss_type` "grpo"
-            or "dr_grpo" does; `"sft"` generates nothing. Only `"hpt"` has a gate to set. An `Algorithm` of your own is
-            passed to `HPTTrainer(algorithm=...)`.
+            or "dr_grpo" does; `"sft"` generates nothing. Only `"hpt"` has a gate to set. `"warmup_hpt"` is short for
+            `"hpt"` with `sft_warmup_steps` at half of `max_steps` and `sft_warmup_learning_rate` at three times
+            `learning_rate`, unless they are set. An `Algorithm` of your own is passed to `HPTTrainer(algorithm=...)`.
         gate (`str`, *optional*, defaults to `"switch"`):
             How the solve rate of a prompt becomes the weights of its rollouts and its demonstration: `"switch"`
             (demonstration up to `gate_threshold`, rollouts above), `"linear"` (the solve rate for the rollouts, the
@@ -125,7 +130,7 @@ class HPTConfig(DurableGRPOConfig):
     )
 
     algorithm: str = field(
-        default="hpt", metadata={"help": "Preset of the unified estimator: 'hpt', 'sft', 'luffy', 'srft', 'chord', ..."}
+        default="hpt", metadata={"help": "Preset of the unified estimator: 'hpt', 'warmup_hpt', 'sft', 'luffy', ..."}
     )
     gate: str = field(
         default="switch",
@@ -194,6 +199,7 @@ class HPTConfig(DurableGRPOConfig):
     def __post_init__(self):
         super().__post_init__()
         self._read_deprecated()
+        self._expand_warmup_preset()
         self._check_algorithm()
         self._check_gate()
         self._check_demonstrations()
@@ -213,6 +219,19 @@ class HPTConfig(DurableGRPOConfig):
                 stacklevel=4,
             )
             self.skip_zero_signal_rollouts, self.drop_silent_rows = self.drop_silent_rows, None
+
+    def _expand_warmup_preset(self) -> None:
+        if self.algorithm != _WARMUP_PRESET:
+            return
+        if self.max_steps <= 0 and not self.sft_warmup_steps:
+            raise ValueError(
+                f"algorithm={self.algorithm!r} spends at most half of max_steps on its SFT warm-up, got max_steps="
+                f"{self.max_steps}: set it, or sft_warmup_steps."
+            )
+        self.algorithm = "hpt"
+        self.sft_warmup_steps = self.sft_warmup_steps or max(1, self.max_steps // 2)
+        if self.sft_warmup_learning_rate is None:
+            self.sft_warmup_learning_rate = _WARMUP_RATE * self.learning_rate
 
     def _check_forwards(self) -> None:
         if any(part in str(self.optim).lower() for part in ("layerwise", "lomo")):
@@ -256,8 +275,8 @@ class HPTConfig(DurableGRPOConfig):
     def _check_algorithm(self) -> None:
         if self.algorithm not in ALGORITHMS:
             raise ValueError(
-                f"algorithm must be one of {sorted(ALGORITHMS)}, got {self.algorithm!r}. Pass your own to "
-                "HPTTrainer(algorithm=...)."
+                f"algorithm must be one of {sorted([*ALGORITHMS, _WARMUP_PRESET])}, got {self.algorithm!r}. Pass your "
+                "own to HPTTrainer(algorithm=...)."
             )
         if ALGORITHMS[self.algorithm].prescribed_gate and self.sets_gate_options:
             raise ValueError(

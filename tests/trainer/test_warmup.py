@@ -1,5 +1,6 @@
 """The SFT warm-up: plain cross-entropy before the gate acts, until the held-out loss is flat, resumed exactly."""
 
+import json
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -9,6 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hpt_trl import HPTConfig
+from hpt_trl.comparison.methods import METHODS
 from hpt_trl.monitoring.progress_panel import ProgressPanel
 from hpt_trl.monitoring.samples import SampleLog
 from hpt_trl.report.charts import PANELS
@@ -17,6 +19,7 @@ from hpt_trl.trainer.warmup import ScaledRate, SFTWarmup
 from tests.durability.kill_and_resume import differences, log_without_times
 from tests.tiny import ROWS, make_trainer, parameters, relative_error, step_gradient
 
+MAIN_TABLE = Path(__file__).parents[2] / "notebooks" / "results" / "few_demonstrations" / "summary.json"
 WARMUP = {"sft_warmup_steps": 3, "sft_warmup_holdout": 0.0, "max_steps": 5}
 
 
@@ -173,6 +176,20 @@ def test_it_resumes_exactly_inside_and_across_the_change(tiny_model, tmp_path, s
 def test_what_it_cannot_do_is_refused(tiny_model, tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         make_trainer(tiny_model, tmp_path, **(WARMUP | options))
+
+
+def test_the_preset_is_what_the_main_comparison_measured():
+    summary = json.loads(MAIN_TABLE.read_text())
+    run = next(entry["run"] for entry in summary["runs"] if entry["run"]["method"] == "warmup_hpt" and entry["right"])
+    common = {"use_cpu": True, "bf16": False, "max_steps": summary["settings"]["steps"]}
+    args = HPTConfig("x", algorithm="warmup_hpt", learning_rate=run["learning_rate"], **common)
+    assert args.algorithm == "hpt"
+    assert args.sft_warmup_steps == METHODS["warmup_hpt"].phases[0].options["sft_warmup_steps"]
+    assert args.sft_warmup_learning_rate == pytest.approx(run["first_learning_rate"])
+    mine = HPTConfig("x", algorithm="warmup_hpt", sft_warmup_steps=5, sft_warmup_learning_rate=1e-3, **common)
+    assert (mine.sft_warmup_steps, mine.sft_warmup_learning_rate) == (5, 1e-3)
+    with pytest.raises(ValueError, match=r"at most half of max_steps on its SFT warm-up, got max_steps=-1: set it"):
+        HPTConfig("x", algorithm="warmup_hpt", use_cpu=True, bf16=False)
 
 
 def test_report_panel_and_card_mark_it(tiny_model, tmp_path):
