@@ -141,6 +141,7 @@ MAIN_METHODS = ("base", "sft", "grpo", "sft_grpo", "luffy", "srft", "chord", "hp
 """Methods of the main table."""
 
 WITHOUT_DEMONSTRATIONS = ("base", "grpo", "dr_grpo")
+HPT_METHODS = ("hpt", "warmup_hpt", "flat_hpt")
 
 ABLATIONS: dict[str, Method] = {
     "gate_off": _hpt("gate off, rollouts only", **_ROLLOUTS_ONLY),

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from hpt_trl.comparison.methods import WITHOUT_DEMONSTRATIONS
+from hpt_trl.comparison.methods import HPT_METHODS, WITHOUT_DEMONSTRATIONS
 from hpt_trl.comparison.regimes import REGIMES
 from hpt_trl.comparison.runs import MAP_STAGE
 from hpt_trl.comparison.statistics import interval
@@ -42,7 +42,8 @@ def map_parts(summary: Summary) -> list[str]:
         "regime says how many prompts have a demonstration and of what kind: error-free; one in five with a wrong "
         "answer; of a textbook, with steps for hard problems only; in another notation, longer than the model's own. "
         "The weaker base was pretrained half as long. Learning rates are those of the main runs. GRPO and Dr. GRPO use "
-        "no demonstrations, so their runs on the same base are the main runs."
+        "no demonstrations, so their runs on the same base are the main runs. p-values are those of t tests paired by "
+        "seed, with Holm's correction over methods."
     )
     parts = ["## The map: when to use what", text]
     for column, title in AVERAGE_TITLES.items():
@@ -51,29 +52,36 @@ def map_parts(summary: Summary) -> list[str]:
 
 
 def best_table(scores: Mapping[str, Scores], column: str) -> str:
-    """One row per regime: the best method, HPT's distance to the best of the others, and the test of that distance."""
-    header = ["demonstrations", "best method", "its accuracy", "HPT", "HPT minus the best other method", "p"]
+    """One row per regime: the best method, the best that is not HPT, and the distance of both kinds of HPT to it."""
+    kinds = [name for name in ("warmup_hpt", "hpt") if all(name in regime.methods for regime in scores.values())]
+    header = ["demonstrations", "best method", "its accuracy", "best without HPT", "its accuracy"]
+    for kind in kinds:
+        header += [f"{title_of(kind)}, minus that", "p"]
     rows = []
     for title, regime in scores.items():
-        reference = str(regime.reference)
-        others = [method for method in regime.methods if method not in (reference, "base")]
-        best_other = max(others, key=lambda method: regime.interval(method, column).mean)
-        best = max((reference, best_other), key=lambda method: regime.interval(method, column).mean)
-        p = p_text(regime.p_values(column)[best_other])
-        distance = interval(regime.differences(best_other, column))
-        values = [cell(regime.interval(method, column)) for method in (best, reference)]
-        rows.append([title, title_of(best), *values, f"{cell(distance)} ({title_of(best_other)})", p])
+        others = [method for method in regime.methods if method not in (*HPT_METHODS, "base")]
+        best, best_other = (
+            max(methods, key=lambda method: regime.interval(method, column).mean)
+            for methods in (regime.methods, others)
+        )
+        row = [title]
+        for method in (best, best_other):
+            row += [title_of(method), cell(regime.interval(method, column))]
+        for kind in kinds:
+            p = regime.p_values(column, kind)[best_other]
+            row += [cell(interval(regime.differences(best_other, column, kind))), p_text(p)]
+        rows.append(row)
     return markdown(header, rows)
 
 
 def accuracy_table(scores: Mapping[str, Scores], column: str) -> str:
-    """Methods by regimes, the best of each regime in bold."""
+    """Methods by regimes, and in the worst of these regimes; the best of each column in bold."""
     methods = [
         method for method in next(iter(scores.values())).methods if all(method in s.methods for s in scores.values())
     ]
-    return best_in_bold(
-        list(scores), {method: [regime.interval(method, column) for regime in scores.values()] for method in methods}
-    )
+    rows = {method: [regime.interval(method, column) for regime in scores.values()] for method in methods}
+    with_worst = {method: [*values, min(values, key=lambda value: value.mean)] for method, values in rows.items()}
+    return best_in_bold([*scores, "worst of these"], with_worst)
 
 
 def draw_map(summary: Summary, colors: Mapping[str, str]) -> Figure:

@@ -172,12 +172,12 @@ class Scores:
         """The method that the others are compared with: HPT, after its SFT warm-up if there is one."""
         return next((method for method in REFERENCES if method in self.methods), None)
 
-    def differences(self, method: str, column: str) -> list[float]:
-        """The reference's accuracy minus that of a method, for each seed."""
-        reference = self.by_seed(str(self.reference), column)
-        return [score - other for score, other in zip(reference, self.by_seed(method, column))]
+    def differences(self, method: str, column: str, reference: str | None = None) -> list[float]:
+        """The accuracy of the reference, or of another method in its place, minus that of a method, for each seed."""
+        own = self.by_seed(reference or str(self.reference), column)
+        return [score - other for score, other in zip(own, self.by_seed(method, column))]
 
-    def p_values(self, column: str) -> dict[str, float]:
+    def p_values(self, column: str, reference: str | None = None) -> dict[str, float]:
         """p-value of each difference to the reference: t test paired by seed, Holm's correction over methods."""
-        others = [method for method in self.methods if method not in (self.reference, "base")]
-        return holm({method: paired_p(self.differences(method, column)) for method in others})
+        others = [method for method in self.methods if method not in (reference or self.reference, "base")]
+        return holm({method: paired_p(self.differences(method, column, reference)) for method in others})

@@ -10,6 +10,7 @@ from hpt_trl.common.logs import get_logger
 
 logger = get_logger(__name__)
 
+_HARDLY_SOLVED = 0.05
 _MIN_STEPS = 10
 _MIN_ENTRIES = 3  # some metrics describe only the last step before an entry
 
@@ -54,10 +55,25 @@ def _no_gradient(logs: Metrics, args: Any) -> str | None:
     )
 
 
+def _broken_by_warmup(logs: Metrics, args: Any) -> str | None:
+    if logs.get("hpt/warmup") != 0 or not logs.get("hpt/solve_rate", 1.0) < _HARDLY_SOLVED:
+        return None
+    return (
+        f"fewer than {_HARDLY_SOLVED:.0%} of the rollouts after the SFT warm-up solved their prompt. If the model "
+        "solved more before, the demonstrations are in a notation or manner that it cannot use. Train without the warm-up "
+        "(sft_warmup_steps=0): the gate then uses a demonstration only where no rollout succeeds."
+    )
+
+
 class TrapWarnings(TrainerCallback):
     """Warns once of each trap that a run has been in for at least ten steps."""
 
-    _TRAPS: tuple[Callable[[Metrics, Any], str | None], ...] = (_nothing_scored, _partial_credit, _no_gradient)
+    _TRAPS: tuple[Callable[[Metrics, Any], str | None], ...] = (
+        _nothing_scored,
+        _partial_credit,
+        _no_gradient,
+        _broken_by_warmup,
+    )
 
     def __init__(self) -> None:
         self._since: dict[Any, int] = {}

@@ -35,6 +35,10 @@ def warnings_of(entries, caplog, every=1, begin=0):
         (UNSOLVED, "no reward reached gate_success_value (1), although their mean is 0.5. "),
         ({"rewards/accuracy_reward/mean": NAN, "hpt/solve_rate": NAN}, "every reward was None. "),
         ({"grad_norm": 0.0}, "the gradient was zero: "),
+        (
+            {"hpt/warmup": 0.0, "hpt/solve_rate": 0.04},
+            "fewer than 5% of the rollouts after the SFT warm-up solved their prompt. ",
+        ),
     ],
 )
 def test_each_trap_is_warned_of_once_after_ten_steps(entry, message, caplog):
@@ -53,12 +57,14 @@ def test_each_trap_is_warned_of_once_after_ten_steps(entry, message, caplog):
     "entry",
     [
         {},
+        {"hpt/solve_rate": 0.04},  # a hard task, without a warm-up
+        {"hpt/warmup": 1.0, "hpt/solve_rate": 0.0},
         UNSOLVED | {"rewards/accuracy_reward/mean": 0.0},  # nothing is solved, and nothing looks like it
         UNSOLVED | {"hpt/demonstration_share": 0.0},  # GRPO learns from partial credit
         UNSOLVED | {"rewards/accuracy_reward/mean": 0.0, "rewards/format_reward/mean": 0.9},
         {"rewards/accuracy_reward/mean": NAN, "rewards/format_reward/mean": 0.9},
     ],
-    ids=["healthy", "unsolved", "no demonstrations", "another reward", "one of two"],
+    ids=["healthy", "hard task", "in the warm-up", "unsolved", "no demonstrations", "another reward", "one of two"],
 )
 def test_what_is_no_trap_is_not_warned_of(entry, caplog):
     assert warnings_of([entry] * 30, caplog) == []
