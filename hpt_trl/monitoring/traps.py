@@ -60,8 +60,8 @@ def _broken_by_warmup(logs: Metrics, args: Any) -> str | None:
         return None
     return (
         f"fewer than {_HARDLY_SOLVED:.0%} of the rollouts after the SFT warm-up solved their prompt. If the model "
-        "solved more before, the demonstrations are in a notation or manner that it cannot use. Train without the warm-up "
-        "(sft_warmup_steps=0): the gate then uses a demonstration only where no rollout succeeds."
+        "solved more before, the demonstrations are in a notation or manner that it cannot use. Train without the "
+        "warm-up (sft_warmup_steps=0): the gate then uses a demonstration only where no rollout succeeds."
     )
 
 

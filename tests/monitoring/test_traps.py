@@ -58,13 +58,13 @@ def test_each_trap_is_warned_of_once_after_ten_steps(entry, message, caplog):
     [
         {},
         {"hpt/solve_rate": 0.04},  # a hard task, without a warm-up
-        {"hpt/warmup": 1.0, "hpt/solve_rate": 0.0},
+        {"hpt/warmup": 0.0},
         UNSOLVED | {"rewards/accuracy_reward/mean": 0.0},  # nothing is solved, and nothing looks like it
         UNSOLVED | {"hpt/demonstration_share": 0.0},  # GRPO learns from partial credit
         UNSOLVED | {"rewards/accuracy_reward/mean": 0.0, "rewards/format_reward/mean": 0.9},
         {"rewards/accuracy_reward/mean": NAN, "rewards/format_reward/mean": 0.9},
     ],
-    ids=["healthy", "hard task", "in the warm-up", "unsolved", "no demonstrations", "another reward", "one of two"],
+    ids=["healthy", "hard task", "after a warm-up", "unsolved", "no demonstrations", "another reward", "one of two"],
 )
 def test_what_is_no_trap_is_not_warned_of(entry, caplog):
     assert warnings_of([entry] * 30, caplog) == []
