@@ -197,8 +197,11 @@ class HPTConfig(DurableGRPOConfig):
     )
 
     def __post_init__(self):
-        super().__post_init__()
         self._read_deprecated()
+        super().__post_init__()
+
+    def _check_options(self) -> None:
+        super()._check_options()
         self._expand_warmup_preset()
         self._check_algorithm()
         self._check_gate()

@@ -1,9 +1,10 @@
 """Gates: from the solve rate of a prompt to the weights of its rollouts and its demonstration. Tensors only."""
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,8 +21,10 @@ class GateWeights(NamedTuple):
     off_policy_P: Tensor
 
 
-Gate = Callable[[Tensor, int], Sequence[Tensor]]
-"""`(solve_rate_P, step) -> (rollouts_P, demonstration_P)`, or the three tensors of `GateWeights`."""
+Gate = Callable[[Tensor, int], Sequence[Tensor | float]]
+"""`(solve_rate_P, step) -> (rollouts_P, demonstration_P)`, or the three tensors of `GateWeights`.
+
+A number in place of a tensor is the weight of every prompt."""
 
 
 def solve_rates(rewards_P_G: Tensor, success_value: float | None) -> Tensor:
@@ -166,19 +169,19 @@ def gate_weights(gate: Gate, solve_rate_P: Tensor, has_demonstration_P: Tensor, 
     """
     try:
         # A copy: a gate that writes into its argument must not change what is recorded.
-        returned = [torch.as_tensor(weight).to(solve_rate_P) for weight in gate(solve_rate_P.clone(), step)]
+        returned = [_weight_of(weight, solve_rate_P) for weight in gate(solve_rate_P.clone(), step)]
     except Exception as error:  # of a user's function
         raise ValueError(
             f"The gate {getattr(gate, '__name__', type(gate).__name__)!r} failed: {type(error).__name__}: {error}. It "
-            "takes (solve_rate_P, step) and returns two or three tensors: the weights of the rollouts, of the "
-            "demonstration and, optionally, of its off-policy gradient."
+            "takes (solve_rate_P, step) and returns two or three tensors or numbers: the weights of the rollouts, of "
+            "the demonstration and, optionally, of its off-policy gradient."
         ) from error
     known_P = has_demonstration_P & ~solve_rate_P.isnan()
     if len(returned) not in (2, 3) or any(weight.shape != solve_rate_P.shape for weight in returned):
         raise ValueError(
             "A gate must return the weights of the rollouts, of the demonstration and, optionally, of its off-policy "
-            f"gradient: two or three tensors of shape {tuple(solve_rate_P.shape)}. Got shapes "
-            f"{[tuple(weight.shape) for weight in returned]}."
+            f"gradient: two or three tensors of the shape of the solve rates, {tuple(solve_rate_P.shape)}, or numbers. "
+            f"Got shapes {[tuple(weight.shape) for weight in returned]}."
         )
     for weight in returned:
         if not (weight[known_P].isfinite() & (weight[known_P] >= 0)).all():
@@ -186,6 +189,35 @@ def gate_weights(gate: Gate, solve_rate_P: Tensor, has_demonstration_P: Tensor, 
     weights = GateWeights(*[*returned, torch.zeros_like(solve_rate_P)][:3])
     default = off_gate(solve_rate_P, step)
     return GateWeights(*(torch.where(known_P, chosen_P, default_P) for chosen_P, default_P in zip(weights, default)))
+
+
+def _weight_of(weight: Any, solve_rate_P: Tensor) -> Tensor:
+    # Only a number is broadcast: a tensor without dimensions is an element of a tensor that was returned alone.
+    is_number = isinstance(weight, (int, float))
+    return torch.full_like(solve_rate_P, weight) if is_number else torch.as_tensor(weight).to(solve_rate_P)
+
+
+def check_gate(gate: Gate, group_size: int, device: torch.device) -> None:
+    """Ask a user's gate once, for every solve rate of a group, so that it fails before a run and not within it.
+
+    Args:
+        gate: a callable as described at `Gate`. A copy of it is called: its state stays as it is.
+        group_size: number of rollouts per prompt.
+        device: device of the solve rates during training.
+
+    Raises:
+        ValueError: if it fails or returns anything but weights.
+    """
+    rate_P = torch.arange(group_size + 1, device=device) / group_size
+    with torch.random.fork_rng():
+        gate_weights(_copy(gate), rate_P, torch.ones_like(rate_P, dtype=torch.bool), step=0)
+
+
+def _copy(gate: Gate) -> Gate:
+    try:
+        return copy.deepcopy(gate)
+    except Exception:  # of a user's object
+        return gate
 
 
 def is_rollouts_only(weights: GateWeights) -> bool:

@@ -38,9 +38,17 @@ def main() -> None:
     if command not in COMMANDS:
         print(f"hpt-trl: error: unknown command {command!r}.\n{usage()}", file=sys.stderr)
         raise SystemExit(2)
+    if command in _LIGHT:
+        import_module(f"hpt_trl.commands.{command}").main(argv)
+        return
+    from hpt_trl.commands.early_checks import check_paths
+    from hpt_trl.common.command_line import user_errors
+
+    with user_errors(f"hpt-trl {command}"):
+        check_paths(command, argv)
     # bitsandbytes, if installed, warns at import about a CPU kernel that is not available.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
-    if command not in _LIGHT and sys.stderr.isatty():
+    if sys.stderr.isatty():
         print(f"hpt-trl {command}: loading PyTorch, transformers and TRL (some seconds)", file=sys.stderr)
     try:
         # Import only the module that is needed: most of them import torch and TRL.

@@ -34,7 +34,7 @@ from hpt_trl.evaluation.engines import (
     load_tokenizer,
     resolve_checkpoint,
 )
-from hpt_trl.evaluation.sampling import token_ids
+from hpt_trl.evaluation.sampling import NO_TEMPLATE, token_ids
 from hpt_trl.verifier.custom import DEFAULT_VERIFIER, named_verifier, verifier_help
 
 BATCH_SIZES = {"transformers": 32, "vllm": 1024, "endpoint": 64}
@@ -234,10 +234,7 @@ def _completer(args: DemonstrateArguments) -> Complete:
     def complete(prompts: Sequence[Prompt], seed: int) -> Any:
         tokenizer = engine().tokenizer
         if tokenizer.chat_template is None and not all(isinstance(prompt, str) for prompt in prompts):
-            raise RunError(
-                f"The prompts are conversations, but the model {args.model!r} has no chat template. Take an instruct "
-                "model, or text prompts (`hpt-trl prepare --prompt_format text`)."
-            )
+            raise RunError(NO_TEMPLATE)
         ids = [token_ids(prompt, tokenizer) for prompt in prompts]
         completions = engine().complete(ids, args.sampling, seed)
         # As a demonstration, a completion has the `<think>` that its prompt opened.

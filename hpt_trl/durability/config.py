@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import torch
+from transformers.utils import is_torch_xla_available
 from trl import GRPOConfig
 
 from hpt_trl.common.masking import mask_tokens, masked
@@ -72,7 +74,25 @@ class DurableGRPOConfig(GRPOConfig):
         if self.num_generations is not None and not self.num_generations >= 1:
             # TRL divides by it before it looks at it.
             raise ValueError(f"num_generations must be at least 2, got {self.num_generations}.")
+        # Everything else is checked first, as if the run were for a CPU.
+        lacks_gpu = self._lacks_gpu()
+        self.use_cpu = self.use_cpu or lacks_gpu
         super().__post_init__()
+        self._check_options()
+        if lacks_gpu:
+            raise ValueError(
+                "There is no GPU on this machine. To train on the CPU, set --use_cpu true on the command line, "
+                "use_cpu: true in the config file, or use_cpu=True in Python."
+            )
+
+    def _lacks_gpu(self) -> bool:
+        """Whether transformers will reject bfloat16, which is TRL's default, because there is no accelerator."""
+        uses_bf16 = self.bf16_full_eval or (not self.fp16 if self.bf16 is None else self.bf16)
+        has_accelerator = torch.accelerator.is_available() or is_torch_xla_available()
+        return uses_bf16 and not self.use_cpu and not has_accelerator
+
+    def _check_options(self) -> None:
+        """Reject values that cannot be trained with; a subclass adds its own."""
         self._check_secrets()
         self._check_faults()
 

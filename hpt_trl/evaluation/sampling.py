@@ -88,6 +88,12 @@ def load_tasks(args: EvaluateArguments, tokenizer: Any) -> tuple[dict[str, Task]
     return tasks, notes
 
 
+NO_TEMPLATE = (
+    "The prompts are conversations, but the tokenizer of the model has no chat template to render them. Use the "
+    "instruct version of the model, or provide prompts as strings (`hpt-trl prepare --prompt_format text`)."
+)
+
+
 def prompt_text(row: dict[str, Any], suite: Suite, args: EvaluateArguments, tokenizer: Any) -> Any:
     """A problem's prompt: messages if the model has a chat template, otherwise a text."""
     instruction = suite.instruction if args.instruction is None else args.instruction
@@ -107,10 +113,12 @@ def token_ids(prompt: Prompt, tokenizer: Any) -> list[int]:
     """Token ids of a text, or of a conversation as the chat template writes it.
 
     Raises:
-        ValueError: if the chat template rejects it.
+        ValueError: if there is no chat template, or it rejects the prompt.
     """
     if isinstance(prompt, str):
         return tokenizer(prompt)["input_ids"]
+    if not tokenizer.chat_template:
+        raise ValueError(NO_TEMPLATE)
     try:
         text = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
     except TemplateError as error:

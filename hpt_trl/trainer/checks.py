@@ -224,7 +224,8 @@ def check_tokenizer(processing_class: Any, dataset: Dataset | IterableDataset | 
     if not isinstance(dataset[0]["prompt"], str) and not processing_class.chat_template:
         raise ValueError(
             "The prompts are conversations, but the tokenizer of the model has no chat template to render them. Use "
-            "the instruct version of the model, set tokenizer.chat_template, or provide prompts as strings."
+            "the instruct version of the model, set tokenizer.chat_template, or provide prompts as strings "
+            "(`hpt-trl prepare --prompt_format text`)."
         )
 
 

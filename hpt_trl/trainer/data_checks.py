@@ -5,7 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from datasets import Dataset, IterableDataset
+from trl.trainer.utils import get_callable_name
 
+from hpt_trl.durability.reward_guard import check_reward_arguments
 from hpt_trl.trainer.demonstration_forms import candidates_of, form_fault, is_missing
 
 _GIVEN = {"prompts", "completions", "completion_ids", "environments", "trainer_state", "log_extra", "log_metric"}
@@ -36,6 +38,22 @@ def check_demonstrations(dataset: Dataset | IterableDataset, columns: list[str])
         f"All {count} demonstrations of the training data are malformed, so the gate could never choose one. "
         f"The first: {first_fault} `hpt-trl prepare` converts data of other forms."
     )
+
+
+def check_rewards(reward_funcs: Any, training: Any, evaluation: Any, has_environments: bool) -> None:
+    """Reject reward functions that cannot be called with the columns of the data, before a model is loaded.
+
+    Args:
+        reward_funcs: one or several of functions, models and names of models, as TRL takes them.
+        training: training data.
+        evaluation: evaluation data, or several by name.
+        has_environments: whether TRL passes environments too.
+    """
+    given = reward_funcs if isinstance(reward_funcs, list) else [reward_funcs]
+    functions = [each for each in given if callable(each)]
+    names = [get_callable_name(each) for each in functions]
+    check_reward_arguments(training, functions, names, has_environments)
+    check_evaluation_columns(functions, evaluation)
 
 
 def check_evaluation_columns(reward_funcs: Sequence[Any], evaluation: Any) -> None:

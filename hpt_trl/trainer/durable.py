@@ -40,13 +40,13 @@ from hpt_trl.durability.divergence import Divergence, check_weights, rescale_lea
 from hpt_trl.durability.faults import TerminationCallback, explaining_lost_peer, first_fault
 from hpt_trl.durability.identity import Identity, changed_since, claim_folder, data_fingerprint, folder_lock, identify
 from hpt_trl.durability.markers import clear_checkpoint, mark_complete
-from hpt_trl.durability.reward_guard import RewardGuard, check_reward_arguments
+from hpt_trl.durability.reward_guard import RewardGuard
 from hpt_trl.durability.state_of_parts import restore_states, states, warn_of_lost_state
 from hpt_trl.monitoring.run_log import StepClock
 from hpt_trl.monitoring.samples import writable
 from hpt_trl.monitoring.traps import TrapWarnings
 from hpt_trl.trainer.checks import check_launch, check_prompts, check_tokenizer, room_of, too_long
-from hpt_trl.trainer.data_checks import check_evaluation_columns
+from hpt_trl.trainer.data_checks import check_rewards
 from hpt_trl.trainer.opened_prompts import with_opened_thinking
 from hpt_trl.trainer.pushing import PushingGRPOTrainer
 from hpt_trl.trainer.trl_hooks import (
@@ -92,8 +92,10 @@ class DurableGRPOTrainer(PushingGRPOTrainer):
         **options: Any,
     ):
         self._row_filters: list[UsableRows] = []
-        needs_prompt = options.get("environment_factory") is None
-        train_dataset = only_usable(train_dataset, self._row_filters, needs_prompt)
+        has_environments = options.get("environment_factory") is not None
+        train_dataset = only_usable(train_dataset, self._row_filters, needs_prompt=not has_environments)
+        if options.get("rollout_func") is None:  # which may return further columns
+            check_rewards(reward_funcs, train_dataset, options.get("eval_dataset"), has_environments)
         with reporting_load_errors(model):
             super().__init__(model, reward_funcs, args, train_dataset, **options)
         check_attributes(self)
@@ -111,11 +113,6 @@ class DurableGRPOTrainer(PushingGRPOTrainer):
             self.add_callback(callback)
         check_launch(self.args, self.accelerator)
         check_tokenizer(self.processing_class, train_dataset)
-        has_environments = self.environment_factories is not None
-        # A rollout_func may return further columns.
-        functions = self.reward_funcs if self.rollout_func is None else []
-        check_reward_arguments(train_dataset, functions, self.reward_func_names, has_environments)
-        check_evaluation_columns(functions, options.get("eval_dataset"))
         self._check_prompts(train_dataset)
 
     def _write_own_files(self, folder: str) -> None:

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixi
 from trl.trainer.grpo_trainer import EnvironmentFactory, RewardFunc, RolloutFunc
 from trl.trainer.utils import get_config_model_id
 
-from hpt_trl.algorithm.gate import Gate, GateWeights, is_rollouts_only
+from hpt_trl.algorithm.gate import Gate, GateWeights, check_gate, is_rollouts_only
 from hpt_trl.algorithm.group_decision import Decision, Groups, decide
 from hpt_trl.algorithm.presets import ALGORITHMS, Algorithm
 from hpt_trl.common.imports import is_dotted_path
@@ -147,6 +147,8 @@ class HPTTrainer(DurableGRPOTrainer):
         self._gate_is_off = (gate is None and args.gate == "off") or not self.algorithm.demonstrations
         in_environment = environment_factory is not None
         check_before_loading(args, self.algorithm, model, train_dataset, self._gate_is_off, in_environment)
+        if self.own_gate is not None:
+            check_gate(self.own_gate, cast(int, args.num_generations), args.device)
         super().__init__(
             model, reward_funcs, args, train_dataset, eval_dataset=eval_dataset, processing_class=processing_class,
             reward_processing_classes=reward_processing_classes, callbacks=callbacks, optimizers=optimizers,

@@ -4,6 +4,7 @@ import torch
 from hpt_trl.algorithm.gate import (
     GateWeights,
     annealed_gate,
+    check_gate,
     gate_weights,
     is_rollouts_only,
     linear_gate,
@@ -153,3 +154,33 @@ def test_a_gate_is_not_held_to_what_it_says_of_a_prompt_without_a_solve_rate():
     weights = gate_weights(linear_gate, torch.tensor([NAN, 0.25]), torch.tensor([True, True]), step=0)
     assert weights.rollouts_P.tolist() == [1.0, 0.25]
     assert weights.demonstration_P.tolist() == [0.0, 0.75]
+
+
+def test_a_number_is_the_weight_of_every_prompt():
+    weights = gate_weights(lambda rate_P, step: (1, 0.5), torch.tensor([0.0, 1.0]), torch.tensor([True, True]), 0)
+    assert [weight.tolist() for weight in weights] == [[1.0, 1.0], [0.5, 0.5], [0.0, 0.0]]
+
+
+def test_the_elements_of_one_tensor_are_not_taken_for_weights():
+    with pytest.raises(ValueError, match=r"shape of the solve rates, \(2,\), or numbers. Got shapes \[\(\), \(\)\]"):
+        gate_weights(lambda rate_P, step: rate_P, torch.zeros(2), torch.ones(2, dtype=torch.bool), 0)
+
+
+def test_a_gate_is_tried_for_every_solve_rate_and_keeps_its_state():
+    class Counting:
+        def __init__(self):
+            self.seen = []
+
+        def __call__(self, rate_P, step):
+            self.seen.append(rate_P.tolist())
+            torch.rand(3)
+            return 1.0 - rate_P, 1.0 / (0.5 - rate_P).abs()
+
+    gate = Counting()
+    state = torch.get_rng_state()
+    # Of two rollouts, one solved: 1 / |0.5 - 0.5|.
+    with pytest.raises(ValueError, match=r"finite and at least 0, got .*inf"):
+        check_gate(gate, 2, torch.device("cpu"))
+    check_gate(gate, 3, torch.device("cpu"))
+    assert gate.seen == []
+    assert torch.equal(torch.get_rng_state(), state)

@@ -64,7 +64,17 @@ NO_DEMONSTRATION = [{"prompt": "a", "solution": "1"}, {"prompt": "b", "solution"
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"gate_treshold": 0.5}, "gate_treshold"),
+        (
+            {"gate_treshold": 0.5},
+            "unknown option 'gate_treshold'. Did you mean gate_threshold? `hpt-trl",
+        ),
+        ({"max_steps": 1.5}, "max_steps in the config file must be an integer, got 1.5. See `hpt-trl train --help`"),
+        ({"gate_threshold": [1]}, "gate_threshold in the config file must be a number, got [1]"),
+        ({"use_vllm": 3}, "use_vllm in the config file must be true or false, got 3"),
+        (
+            {"gate_threshold": "high"},
+            "gate_threshold must be a number, got 'high'",
+        ),
         ({"gate_threshold": 1.5}, "gate_threshold must be in [0, 1], got 1.5"),
         ({"num_generations": 1}, "at least 2 generations"),
         ({"model_name_or_path": "./no/such/model"}, "'./no/such/model' is not a folder with a config.json"),
@@ -95,6 +105,89 @@ def test_invalid_input_is_reported_in_one_paragraph(config, tmp_path, monkeypatc
     assert message in messages[0]
     assert "Traceback" not in error
     assert "usage:" not in error
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--gate_treshold=0.5"], "There is no option --gate_treshold. Did you mean --gate_threshold?"),
+        (["--gate-treshold", "0.5", "--max_step", "3"], "There is no option --gate-treshold. Did you mean --gate_thre"),
+        (["--xyzzy", "1"], "There is no option --xyzzy. `hpt-trl train --help-all` lists all options."),
+        (["gate_threshold", "0.5"], "The value 'gate_threshold' belongs to no option. Write --gate_threshold."),
+        (["--gate_threshold", "high"], "gate_threshold must be a number, got 'high'."),
+        (["--num_generations", "2.5"], "num_generations must be an integer, got '2.5'."),
+        (["--bf16", "maybe"], "bf16 must be true or false, got 'maybe'."),
+        (["--save_strategy", "stepps"], "save_strategy must be one of no, steps, epoch, best, got 'stepps'."),
+        (["--gate_threshold"], "gate_threshold needs a value."),
+        (["--config"], "--config takes one file, got --config"),
+    ],
+)
+def test_a_wrong_flag_is_reported_in_the_words_of_the_user(config, monkeypatch, capsys, flags, message):
+    code, error = run(monkeypatch, capsys, "train", "--config", config(), *flags)
+    assert code == 2
+    assert error.startswith(f"hpt-trl train: error: {message}")
+    assert len(error.splitlines()) == 1
+    assert not any(word in error for word in ("argument", "HfArgumentParser", "dataclass"))
+
+
+def test_a_config_is_given_with_an_equals_sign_too_and_a_list_may_be_one_value(config, monkeypatch, capsys):
+    path = config(reward_funcs="no_such_reward", max_steps=2)
+    code, error = run(monkeypatch, capsys, "train", f"--config={path}")
+    assert (code, "got 'no_such_reward'" in error) == (2, True)
+
+
+NO_GPU = "There is no GPU on this machine. To train on the CPU, set --use_cpu true on the command line"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, NO_GPU),
+        ({"dataset_name": "./nowhere.jsonl"}, "'./nowhere.jsonl' does not exist"),
+        ({"model_name_or_path": "./no/such/model"}, "'./no/such/model' is not a folder"),
+        ({"gate_threshold": 1.5}, "gate_threshold must be in [0, 1], got 1.5"),
+        ({"reward_timeout": -1.0}, "reward_timeout must be above 0"),
+        ({"gate_treshold": 0.5}, "unknown option 'gate_treshold'"),
+    ],
+)
+def test_a_missing_gpu_is_named_after_everything_else(config, monkeypatch, capsys, changes, message):
+    import torch
+
+    if torch.accelerator.is_available():
+        pytest.skip("needs a machine without a GPU")
+    changes = {"use_cpu": None, "bf16": None} | changes
+    code, error = run(monkeypatch, capsys, "train", "--config", config(**changes))
+    assert code == 2
+    assert message in error
+    assert (NO_GPU in error) == (message == NO_GPU)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (
+            ["train", "--model_name_or_path", "./no/model"],
+            "'./no/model' is not a folder",
+        ),
+        (["train", "--dataset-name=./nowhere.jsonl"], "'./nowhere.jsonl' does not exist"),
+        (["train", "--config", "hpt_trl:miniatur"], "There is no config 'hpt_trl:miniatur'. Did you mean hpt_trl:mini"),
+        (["evaluate", "--model", "./no/model", "--data", "miniature"], "'./no/model' is not a folder"),
+        (["evaluate", "--model", "miniature", "--data", "nowhere.jsonl"], "'nowhere.jsonl' does not exist"),
+        (["prepare", "nowhere.jsonl", "--output", "out.jsonl"], "'nowhere.jsonl' does not exist"),
+        (["demonstrate", "nowhere.jsonl", "--output", "out.jsonl"], "'nowhere.jsonl' does not exist"),
+        (["report", "./nowhere"], "The folder './nowhere' does not exist"),
+    ],
+)
+def test_paths_are_checked_before_torch_is_imported(argv, message):
+    program = (
+        "import sys\nfrom hpt_trl.commands import cli\ntry:\n    cli.main()\nfinally:\n"
+        "    print(sorted({'torch', 'transformers', 'datasets', 'sympy'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", program, *argv], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stdout == "[]\n"
 
 
 @pytest.mark.parametrize(
@@ -151,11 +244,11 @@ def test_quickstart_raises_the_accuracy_by_more_than_15_points(tmp_path, monkeyp
     assert (folder / "run.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_terminal_shows_first_that_imports_take_time():
+def test_a_terminal_shows_first_that_imports_take_time(tmp_path):
     import pty
 
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "hpt_trl.commands.cli", "report", "./nowhere"]
+    command = [sys.executable, "-m", "hpt_trl.commands.cli", "report", tmp_path]
     process = subprocess.Popen(command, stderr=theirs)
     with open(ours, "rb", buffering=0) as terminal:
         assert terminal.readline() == b"hpt-trl report: loading PyTorch, transformers and TRL (some seconds)\r\n"
@@ -163,10 +256,10 @@ def test_a_terminal_shows_first_that_imports_take_time():
     assert process.wait() == 1
 
 
-def test_the_end_of_a_command_examines_no_object_of_torch(monkeypatch, capsys):
+def test_the_end_of_a_command_examines_no_object_of_torch(tmp_path, monkeypatch, capsys):
     import gc
 
     gc.unfreeze()
-    assert run(monkeypatch, capsys, "report", "./nowhere")[0] == 1
+    assert run(monkeypatch, capsys, "report", str(tmp_path))[0] == 1
     assert gc.get_freeze_count() > 10_000
     gc.unfreeze()

@@ -140,7 +140,7 @@ def test_a_path_without_a_function_is_refused_before_the_model_is_loaded(
     broken = {"fails": "1 / 0", "lacks": "import no_module", "exits": "raise SystemExit(3)", "misspelt": "def f("}
     for name, text in broken.items():
         (module.parent / f"{name}.py").write_text(text)
-    changes = {option: path if option == "gate" else ["accuracy_reward", path], "model_name_or_path": "./no/model"}
+    changes = {option: path if option == "gate" else ["accuracy_reward", path], "model_name_or_path": "no/model"}
     code, error = run(monkeypatch, capsys, "train", "--config", config(**changes))
     assert code == 2
     (line,) = [line for line in error.splitlines() if line.startswith("hpt-trl train: error: ")]
@@ -187,3 +187,41 @@ def test_accuracy_reward_needs_solutions_under_any_of_its_names(
         code, error = run(monkeypatch, capsys, "train", "--config", config(**changes))
         assert code == 2
         assert "accuracy_reward needs a 'solution' column" in error
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("return solve_rate_P.sum(), solve_rate_P.sum()", "or numbers. Got shapes [(), ()]"),
+        ("return solve_rate_P", "Got shapes [(), (), (), (), ()]"),  # 0 to 4 of 4 rollouts
+        ("return solve_rate_P['a'], 0", "The gate 'my_gate' failed: "),
+        ("return 1 / (solve_rate_P - 0.75), 0 * solve_rate_P", "A gate's weights must be finite and at least 0, got"),
+    ],
+)
+def test_a_gate_is_tried_before_the_model_is_loaded(config, module, monkeypatch, capsys, body, message):  # noqa: F811
+    module.write_text(f"def my_gate(solve_rate_P, step):\n    {body}\n")
+    changes = {"gate": "my_module.my_gate", "model_name_or_path": "no/model"}
+    code, error = run(monkeypatch, capsys, "train", "--config", config(**changes))
+    assert code == 2
+    assert message in error.splitlines()[-1]
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("parameters", "missing"), [("completions, difficulty, **kwargs", "difficulty"), ("completions", "unexpected")]
+)
+def test_a_reward_function_that_the_columns_do_not_fit_is_named_before_the_model_is_loaded(
+    config,  # noqa: F811
+    module,
+    monkeypatch,
+    capsys,
+    parameters,
+    missing,
+):
+    module.write_text(f"def my_reward({parameters}):\n    return [0.0] * len(completions)\n")
+    changes = {"reward_funcs": ["my_module.my_reward"], "model_name_or_path": "no/model"}
+    code, error = run(monkeypatch, capsys, "train", "--config", config(**changes))
+    assert code == 2
+    assert "The reward function 'my_reward' cannot be called: " in error
+    assert missing in error
+    assert "Traceback" not in error

@@ -15,6 +15,7 @@ API = ROOT / "notebooks" / "guides" / "api"
 # What no user calls: the site has no page of these.
 INTERNAL = {
     "commands.cli",
+    "commands.early_checks",
     "common.command_line",
     "common.configs",
     "common.escaping",
