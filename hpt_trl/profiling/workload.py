@@ -62,11 +62,13 @@ class StepSpec:
         groups: the prompts, all with the same number of rollouts.
         rows_per_micro_batch: rollouts per micro-batch.
         options: options of the trainer's config.
+        as_from_vllm: whether the trainer corrects for the engine that sampled, as TRL does with vLLM.
     """
 
     groups: list[Group]
     rows_per_micro_batch: int
     options: dict[str, Any] = field(default_factory=dict)
+    as_from_vllm: bool = False
 
     @property
     def group_size(self) -> int:
@@ -169,7 +171,11 @@ class ScriptedRollouts:
             self.group_of[prompt].rollout_lengths[row % self.spec.group_size] for row, prompt in enumerate(prompts)
         ]
         completions = [torch.randint(5, 50, (length,), generator=generator).tolist() for length in lengths]
-        return {"prompt_ids": self.tokenizer(prompts)["input_ids"], "completion_ids": completions, "logprobs": None}
+        logprobs = None
+        if self.spec.as_from_vllm:
+            # TRL looks at it again when it corrects; scripted rollouts need no engine. No cost depends on the values.
+            trainer.use_vllm, logprobs = True, [[-1.0] * length for length in lengths]
+        return {"prompt_ids": self.tokenizer(prompts)["input_ids"], "completion_ids": completions, "logprobs": logprobs}
 
     def reward_func(self, prompts: list[str], **kwargs: Any) -> list[float]:
         """TRL's reward function."""
@@ -286,24 +292,6 @@ def bare_step(model: str, spec: StepSpec, dtype: str = "float32") -> StepCost:
         torch.cuda.synchronize()
     seconds = time.perf_counter() - begin
     return StepCost(seconds, seconds, sum(ids.numel() for ids, _ in rows))
-
-
-@torch.no_grad()
-def forward_all_rows(model: str, spec: StepSpec, dtype: str = "float32") -> StepCost:
-    """Cost of a forward pass over all rollouts, padded as when TRL computes old log-probabilities."""
-    policy: Any = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, dtype))
-    policy.to("cuda" if torch.cuda.is_available() else "cpu")
-    prompt_width = max(group.prompt_length for group in spec.groups)
-    completion_width = max(max(group.rollout_lengths) for group in spec.groups)
-    ids = torch.full((spec.rows_per_micro_batch, prompt_width + completion_width), 7, device=policy.device)
-    micro_batches = spec.total_rows // spec.rows_per_micro_batch
-    begin = time.perf_counter()
-    for _ in range(micro_batches):
-        policy(input_ids=ids)
-    if policy.device.type == "cuda":
-        torch.cuda.synchronize()
-    seconds = time.perf_counter() - begin
-    return StepCost(seconds, seconds, ids.numel() * micro_batches)
 
 
 def _rows_with_signal(spec: StepSpec, tokenizer: Any) -> Sequence[tuple[Tensor, Tensor]]:

@@ -27,6 +27,7 @@ class RolloutBatch(TypedDict, total=False):
     advantages: Tensor  # (B,)
     old_per_token_logps: Tensor | None  # (B, T)
     ref_per_token_logps: Tensor | None
+    sampling_per_token_logps: Tensor  # (B, T) of the engine that sampled
     importance_sampling_ratio: Tensor  # (B, T) or (B, 1)
     rewards: Tensor  # (B,) success of the rollout, for algorithms that estimate their own advantages
     rollout_weight: Tensor  # (B,) the gate's weight, likewise

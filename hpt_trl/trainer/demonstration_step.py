@@ -1,6 +1,7 @@
 """Batches and forward passes of demonstrations alone: for SFT, for the warm-up, and to measure a held-out loss."""
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from hpt_trl.algorithm.group_decision import Decision, total_rewards
 from hpt_trl.algorithm.presets import ALGORITHMS
+from hpt_trl.common.overriding import overriding
 from hpt_trl.trainer.batches import DemonstrationForward, GatedBatch, RowIndex, batch_of_prompts
 from hpt_trl.trainer.collector import Demonstrations
 from hpt_trl.trainer.forwards import demonstration_pass
@@ -53,11 +55,10 @@ def demonstration_rewards(
     is_chat = not isinstance(examples[0]["prompt"], str)
     completions = [[{"role": "assistant", "content": text}] if is_chat else text for text in texts]
     prompts, of_rollouts_B_F = [example["prompt"] for example in examples], trainer._rewards_B_F
-    rewards_B_F = trainer._calculate_rewards(examples, prompts, completions, ids)
-    trainer._rewards_B_F = of_rollouts_B_F
     # What reward functions log describes rollouts.
-    trainer._pending_extra_logs.clear()
-    trainer._pending_metrics.clear()
+    with overriding(trainer, _pending_extra_logs=defaultdict(list), _pending_metrics=defaultdict(list)):
+        rewards_B_F = trainer._calculate_rewards(examples, prompts, completions, ids)
+    trainer._rewards_B_F = of_rollouts_B_F
     is_there_B = torch.tensor([bool(row) for row in ids], device=rewards_B_F.device)
     rewards_B = total_rewards(rewards_B_F, trainer.reward_weights).masked_fill(~gather(is_there_B), torch.nan)
     return rewards_B[:: trainer.num_generations]

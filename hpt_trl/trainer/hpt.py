@@ -19,7 +19,7 @@ from trl.trainer.grpo_trainer import EnvironmentFactory, RewardFunc, RolloutFunc
 from trl.trainer.utils import get_config_model_id
 
 from hpt_trl.algorithm.gate import Gate, GateWeights, check_gate, is_rollouts_only
-from hpt_trl.algorithm.group_decision import Decision, Groups, decide
+from hpt_trl.algorithm.group_decision import Decision
 from hpt_trl.algorithm.presets import ALGORITHMS, Algorithm
 from hpt_trl.common.imports import is_dotted_path
 from hpt_trl.config import HPTConfig
@@ -35,7 +35,6 @@ from hpt_trl.trainer.batches import (
     RolloutBatch,
     RolloutForward,
     RowIndex,
-    apply_decision,
     has_rollouts,
     is_forward_passes,
     is_gated,
@@ -49,24 +48,26 @@ from hpt_trl.trainer.checks import (
     room_of,
 )
 from hpt_trl.trainer.collector import DemonstrationCollector, Demonstrations
-from hpt_trl.trainer.deferred_logps import DeferredLogps
 from hpt_trl.trainer.demonstration_step import (
     batch_of_demonstrations,
     demonstration_losses,
-    demonstration_rewards,
 )
 from hpt_trl.trainer.demonstrations import DemonstrationTokenizer, prompt_identifier
 from hpt_trl.trainer.durable import DurableGRPOTrainer
 from hpt_trl.trainer.forwards import backward_each, regroup
 from hpt_trl.trainer.image_columns import IMAGE_COLUMNS
 from hpt_trl.trainer.losses import has_signal, rollout_losses, row_losses
+from hpt_trl.trainer.needed_logps import NeededLogps
 from hpt_trl.trainer.step_log import StepLog
 from hpt_trl.trainer.trl_hooks import (
+    Generated,
     add_demonstration_head,
+    has_advantage,
     latest_rollouts,
     rows_are_independent,
     zero_advantage_rows_matter,
 )
+from hpt_trl.trainer.verdict import Verdict, groups_of, judge
 from hpt_trl.trainer.warmup import SFTWarmup, is_in_warmup, warmup_batch
 
 if TYPE_CHECKING:
@@ -111,6 +112,9 @@ class HPTTrainer(DurableGRPOTrainer):
     max_completion_length: int
     origin = Origin()
     _rewards_B_F: Tensor  # (rows on all processes, reward functions) of the last generation
+    _known_rewards_B_F: Tensor | None = None  # those that TRL has not asked for yet
+    _generated: Generated
+    _verdict: Verdict | None = None
     _tag_names = ["trl", "hpt"]
     _name = "HPT"
     _paper = PAPER
@@ -175,7 +179,7 @@ class HPTTrainer(DurableGRPOTrainer):
         )
         limits = self.args.demonstration_limit, room_of(self.model), self.args.demonstration_overflow
         self._collector = DemonstrationCollector(tokenizer, *limits, self._tokenizer.pad_token_id)
-        self._deferred_logps = DeferredLogps()
+        self._needed_logps = NeededLogps()
         self._step_log = StepLog(self.accelerator.device)
         base_model = self.model.get_base_model() if is_peft_model(self.model) else self.model
         add_demonstration_head(base_model, self.args.cast_lm_head_to_fp32)
@@ -199,13 +203,21 @@ class HPTTrainer(DurableGRPOTrainer):
 
     # Generate, score and decide. TRL shuffles rows after this: groups are complete only here.
 
+    def _generate(self, prompts):
+        generated = super()._generate(prompts)
+        self._generated = Generated.of(prompts, generated)
+        return generated
+
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
-        self._rewards_B_F = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
-        return self._rewards_B_F
+        if self._known_rewards_B_F is None:
+            self._rewards_B_F = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+            return self._rewards_B_F
+        known_B_F, self._known_rewards_B_F = self._known_rewards_B_F, None
+        return known_B_F
 
     def _get_per_token_logps_and_entropies(self, model, input_ids, attention_mask, logits_to_keep, *args, **kwargs):
         compute = super()._get_per_token_logps_and_entropies
-        return self._deferred_logps.call(compute, model, input_ids, attention_mask, logits_to_keep, *args, **kwargs)
+        return self._needed_logps.call(compute, model, input_ids, attention_mask, logits_to_keep, *args, **kwargs)
 
     def _generate_and_score_completions(self, inputs):
         """Sample, score, let the gate decide per prompt, and attach the demonstrations that it chose."""
@@ -213,48 +225,47 @@ class HPTTrainer(DurableGRPOTrainer):
             return warmup_batch(self, self._warmup, inputs)
         if self.model.training and not self.algorithm.rollouts:
             return self._batch_without_rollouts(inputs, self._rows)
-        with self._deferred_logps.recording(enabled=self._can_defer_logps()):
+        self._verdict, self._known_rewards_B_F = None, None
+        with self._needed_logps.choosing(partial(self._choose_rows, inputs) if self._can_choose_rows() else None):
             batch = super()._generate_and_score_completions(inputs)
         if self._gate_column is None:
             self._record_samples()
             return batch
-        group_size = self.num_generations if self.model.training else cast(int, self.num_generations_eval)
-        groups = Groups.of(
-            self._rewards_B_F, self._gate_column, self.reward_weights, group_size, self.args.gate_success_value
-        )
-        self._step_log.log_solve_rates(self._metrics["train" if self.model.training else "eval"], groups.solve_rates())
         if not self.model.training:
+            self._step_log.log_solve_rates(self._metrics["eval"], groups_of(self).solve_rates())
             return batch
-        demonstrations = self._collector.collect(inputs, batch, self._rows, enabled=not self._gate_is_off)
-        decision = decide(
-            groups,
-            demonstrations.is_available_P,
-            self.algorithm,
-            self.gate,
-            self.state.global_step,
-            reads_solve_rates=self.own_gate is not None or self.algorithm.prescribed_gate is None,
-            scale_joint_groups=self.args.scale_rewards == "group",
-            demonstration_reward_P=demonstration_rewards(self, inputs, demonstrations),
-        )
-        apply_decision(batch, decision, groups, self._rows, uses_trl_loss=self.algorithm.trl_rollouts)
-        self._record(inputs, decision, batch, demonstrations, groups.solve_rates(), self._rows)
-        if not is_rollouts_only(decision.weights):
-            self._collector.attach(batch, demonstrations, decision, self._rows)
-        needs_all_rows = self._gate_is_off or not self.args.skip_zero_signal_rollouts
-        self._deferred_logps.compute_into(batch, None if needs_all_rows else self._has_signal(batch))
+        verdict = self._verdict or judge(self, inputs, batch)
+        solve_rate_P = verdict.groups.solve_rates()
+        self._step_log.log_solve_rates(self._metrics["train"], solve_rate_P)
+        verdict.apply_to(self, batch)
+        self._record(inputs, verdict.decision, batch, verdict.demonstrations, solve_rate_P, self._rows)
+        if not is_rollouts_only(verdict.decision.weights):
+            self._collector.attach(batch, verdict.demonstrations, verdict.decision, self._rows)
+        self._needed_logps.finish(batch, self._has_signal(batch), self._metrics["train"])
         return batch
+
+    def _can_choose_rows(self) -> bool:
+        """Whether only some rows need old log-probabilities. With KL, every row needs them."""
+        judges = self.model.training and not self._gate_is_off and self._gate_column is not None
+        return judges and self.args.skip_zero_signal_rollouts and not zero_advantage_rows_matter(self)
+
+    def _choose_rows(self, inputs: Sequence[dict[str, Any]], batch: RolloutBatch) -> Tensor:
+        """(B,) True for rollouts that will be trained on, known as soon as they are complete."""
+        generated = self._generated
+        generated.add_extra_fields(inputs)
+        rewards_B_F = self._calculate_rewards(
+            inputs, generated.prompts, generated.completions, generated.completion_ids
+        )
+        self._verdict = judge(self, inputs, batch)
+        self._known_rewards_B_F = rewards_B_F
+        # TRL has not computed advantages yet, but it is known where they will be 0.
+        batch["advantages"] = self._rows.own_rows(has_advantage(self, self._verdict.groups.total_P_G)).float()
+        self._verdict.apply_to(self, batch)
+        return self._has_signal(batch)
 
     @property
     def _rows(self) -> RowIndex:
         return RowIndex(self.accelerator.process_index, self.accelerator.num_processes, self.num_generations)
-
-    def _can_defer_logps(self) -> bool:
-        """Whether old log-probabilities can wait for the rewards, after which only some rows may need them.
-
-        With vLLM, TRL computes its importance ratio from them at once; with KL, every row needs them.
-        """
-        must_not_wait = self._gate_is_off or self._gate_column is None or self.use_vllm
-        return self.model.training and not (must_not_wait or zero_advantage_rows_matter(self))
 
     def _batch_without_rollouts(self, inputs: Sequence[Mapping[str, Any]], rows: RowIndex) -> GatedBatch:
         """A batch whose rows hold a prompt, no completion, and the demonstration of their group; it is recorded."""

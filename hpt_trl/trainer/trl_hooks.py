@@ -8,11 +8,12 @@ import functools
 import inspect
 import json
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import accelerate
+import torch
 import transformers
 import trl
 from accelerate import Accelerator
@@ -27,6 +28,7 @@ TESTED = {"trl": "1.16.0", "transformers": "5.23.0", "accelerate": "1.15.0"}
 
 _LOGGED_LISTS = ("prompt", "completion", "advantages")
 _LOGGED_TABLES = ("rewards", "extra")
+_GENERATED_PARTS = 8  # of the result of `_generate`
 _ANY = "..."  # further parameters are forwarded unchanged
 
 _SIGNATURES = {
@@ -49,7 +51,7 @@ _SIGNATURES = {
     ],
     (GRPOTrainer, "_calculate_rewards"): ["self", "inputs", "prompts", "completions", "completion_ids_list"],
     (GRPOTrainer, "_generate_and_score_completions"): ["self", "inputs"],
-    (GRPOTrainer, "_generate"): ["self", _ANY],
+    (GRPOTrainer, "_generate"): ["self", "prompts"],
     (GRPOTrainer, "_generate_single_turn"): ["self", _ANY],
     (GRPOTrainer, "_get_per_token_logps_and_entropies"): [
         "self",
@@ -209,6 +211,44 @@ def latest_rollouts(trainer: GRPOTrainer) -> dict[str, Any]:
         `extra`.
     """
     return {name: trainer._logs[name] for name in ("prompt", "completion", "rewards", "extra")}
+
+
+class Generated(NamedTuple):
+    """What reward functions are told of B rollouts beside their data rows: TRL's arguments of `_calculate_rewards`."""
+
+    prompts: list[Any]
+    completions: list[Any]
+    completion_ids: list[list[int]]
+    extra_fields: dict[str, Any]  # of a `rollout_func`, which TRL adds to the data rows
+
+    @classmethod
+    def of(cls, prompts: list[Any], generated: tuple) -> "Generated":
+        """From the argument and the result of TRL's `_generate`."""
+        if len(generated) != _GENERATED_PARTS:
+            raise _unsupported(f"GRPOTrainer._generate returned {len(generated)} parts instead of {_GENERATED_PARTS}")
+        _, completion_ids, _, completions, _, extra_fields, *_ = generated
+        return cls(prompts, completions, completion_ids, extra_fields)
+
+    def add_extra_fields(self, examples: Sequence[dict[str, Any]]) -> None:
+        """Add the extra fields to the data rows, as TRL does before it asks for rewards."""
+        for row, example in enumerate(examples):
+            for name, values in self.extra_fields.items():
+                if not isinstance(values, list):
+                    example[name] = values
+                elif row < len(values):
+                    example[name] = values[row]
+
+
+def has_advantage(trainer: GRPOTrainer, total_P_G: Tensor) -> Tensor:
+    """(P * G,) False where TRL's advantage will be exactly 0, before TRL has computed it.
+
+    Args:
+        trainer: says how TRL combines several rewards.
+        total_P_G: (P, G) weighted sums of the rewards of each rollout, NaN where it could not be scored.
+    """
+    if trainer.multi_objective_aggregation != "sum_then_normalize":
+        return torch.ones_like(total_P_G, dtype=torch.bool).flatten()
+    return (total_P_G - total_P_G.nanmean(dim=1, keepdim=True)).nan_to_num().flatten() != 0
 
 
 def zero_advantage_rows_matter(trainer: GRPOTrainer) -> bool:

@@ -9,7 +9,7 @@ from accelerate import PartialState
 from accelerate.utils import DistributedType
 
 from hpt_trl.trainer.forwards import _of_all_ranks
-from tests.tiny import fixed_rollouts, make_trainer, parameters, rollouts_gate
+from tests.tiny import fixed_rollouts, make_trainer, parameters, rollouts_gate, scored_rollouts
 
 torch.set_num_threads(1)
 
@@ -49,6 +49,8 @@ EQUAL_TO_ONE_PROCESS = {
     "budget": {"gate": "linear", "max_steps": 1, "max_tokens_per_forward": 24},
     "budget_one_row": {"max_steps": 8, "max_tokens_per_forward": 1},
     "old_logps": {"max_steps": 2, "num_iterations": 2},
+    # Rollouts as of vLLM: one process has rows to compute where the other has none.
+    "vllm": {"max_steps": 1},
     # Groups of 16 rows span both processes, of which one owns no first row.
     "spanning": {"gate": "linear", "max_steps": 1, "num_generations": 16},
 }
@@ -63,11 +65,19 @@ def random_gate(solve_rate_P, step):
     return tuple(torch.tensor([float(kind == name) for kind in kinds]) for name in ("rollouts", "demonstration"))
 
 
+def first_prompt_gate(solve_rate_P, step):
+    """Rollouts of the first prompt, demonstrations of the others."""
+    is_first_P = torch.tensor([1.0, 0.0, 0.0, 0.0])
+    return is_first_P, 1 - is_first_P
+
+
 def moved_parameters(model: str, folder: Path, processes: int, name: str) -> torch.Tensor:
     """How far the parameters move in a run on the same rollouts, whatever the number of processes."""
     options = SGD | {"gradient_accumulation_steps": 4 // processes} | EQUAL_TO_ONE_PROCESS[name]
     gate = {"gate": random_gate} if name in ("patterns", "budget_one_row") else {}
-    trainer = make_trainer(model, folder, trainer={"rollout_func": fixed_rollouts, **gate}, **options)
+    gate |= {"gate": first_prompt_gate} if name == "vllm" else {}
+    rollouts = scored_rollouts if name == "vllm" else fixed_rollouts
+    trainer = make_trainer(model, folder, trainer={"rollout_func": rollouts, **gate}, **options)
     assert trainer.accelerator.num_processes == processes
     before = parameters(trainer).clone()
     trainer.train()
