@@ -104,7 +104,7 @@ class Gradients(GradientCallback):
 
 def ratios(folder: Path) -> dict[str, Any]:
     """Three steps of a policy that stays as it is, served in another precision: gradients and what was generated."""
-    options = {"learning_rate": 0.0, "max_grad_norm": 0.0}
+    options = {"learning_rate": 0.0, "max_grad_norm": 0.0, "sft_weight": 1.0}
     trainer = make_trainer(folder, "bfloat16", {"gate": fixed_gate}, **options)
     gradients, generated = Gradients(), []
     trainer.add_callback(gradients)
