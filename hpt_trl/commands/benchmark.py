@@ -11,14 +11,18 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config
 from transformers.utils import logging as transformers_logging
 
 from hpt_trl.common.command_line import parse, user_errors
 from hpt_trl.data.sources import MINIATURE, resolve_model
-from hpt_trl.profiling.ratios import Bench, Result, generation, training
+from hpt_trl.profiling.chart import draw_ratios
+from hpt_trl.profiling.models import save_model_of_31m_parameters, save_random_model
+from hpt_trl.profiling.ratios import Bench, Result, generation, longest_row, training
 
-PARTS = ("training", "generation")
+TITLES = {
+    "training": "Cost / cost of what it is compared with",
+    "generation": "Tokens per second / those of TRL in float32",
+}
 MIN_PARAMETERS = 30_000_000
 
 
@@ -32,7 +36,11 @@ class BenchmarkArguments:
     """
 
     model: str = field(
-        default=MINIATURE, metadata={"help": "Model: a folder, a Hub id, or 'miniature' for the bundled model."}
+        default=MINIATURE,
+        metadata={
+            "help": "Model: a folder, a Hub id, or 'miniature' for the bundled model. Only config and tokenizer are "
+            "read, because random weights cost the same."
+        },
     )
     part: str = field(default="training", metadata={"help": "What to measure: 'training' or 'generation'."})
     quick: bool = field(
@@ -42,18 +50,25 @@ class BenchmarkArguments:
     length: int = field(default=128, metadata={"help": "Mean rollout length in tokens."})
     dtype: str = field(default="float32", metadata={"help": "Data type of the model: 'float32' or 'bfloat16'."})
     json: str | None = field(default=None, metadata={"help": "JSON file to which the results are also written."})
+    figure: str | None = field(
+        default=None, metadata={"help": "Image file (.png, .svg or .pdf) to which the ratios are drawn."}
+    )
 
     def __post_init__(self) -> None:
-        if self.part not in PARTS:
-            raise ValueError(f"part must be one of {PARTS}, got {self.part!r}.")
+        if self.part not in tuple(TITLES):
+            raise ValueError(f"part must be one of {tuple(TITLES)}, got {self.part!r}.")
         if self.repeats < 1 or self.length < 16:
             raise ValueError(
                 f"repeats must be at least 1 and length at least 16 tokens, got {self.repeats} and {self.length}."
             )
         if self.dtype not in ("float32", "bfloat16"):
             raise ValueError(f"dtype must be 'float32' or 'bfloat16', got {self.dtype!r}.")
-        if self.json and not Path(self.json).absolute().parent.is_dir():
-            raise ValueError(f"json is in a folder that does not exist: {self.json!r}. Create the folder first.")
+        for name in ("json", "figure"):
+            file = getattr(self, name)
+            if file and not Path(file).absolute().parent.is_dir():
+                raise ValueError(f"{name} is in a folder that does not exist: {file!r}. Create the folder first.")
+        if self.figure and Path(self.figure).suffix not in (".png", ".svg", ".pdf"):
+            raise ValueError(f"figure must end in .png, .svg or .pdf, got {self.figure!r}.")
         if self.quick:
             self.repeats, self.length = min(self.repeats, 3), min(self.length, 64)
 
@@ -66,27 +81,6 @@ def generation_table(results: Sequence[dict[str, Any]]) -> Table:
     return table
 
 
-def model_for_overhead(path: str, folder: str) -> str:
-    """Path of the model itself or, if it is small, of a random 31M-parameter model saved with its tokenizer."""
-    model = AutoModelForCausalLM.from_pretrained(path)
-    if model.num_parameters() >= MIN_PARAMETERS:
-        return path
-    tokenizer = AutoTokenizer.from_pretrained(path)
-    config = Qwen2Config(
-        vocab_size=len(tokenizer),
-        hidden_size=512,
-        intermediate_size=1536,
-        num_hidden_layers=9,
-        num_attention_heads=8,
-        num_key_value_heads=8,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
 def training_table(results: Sequence[Result]) -> Table:
     """A rich table with one row per ratio."""
     table = Table()
@@ -95,10 +89,9 @@ def training_table(results: Sequence[Result]) -> Table:
     for result in results:
         memory = f" ({result.more['memory_ratio']:.2f})" if "memory_ratio" in result.more else ""
         met = "yes" if result.holds else "[red]no[/red]"
+        goal, met = ("-", "-") if result.goal is None else (f"{result.goal:.2f}", met)
         ratio = f"{result.ratio:.2f}{memory}"
-        table.add_row(
-            result.name, result.what, ratio, f"{result.goal:.2f}", met, str(result.tokens), str(result.other_tokens)
-        )
+        table.add_row(result.name, result.what, ratio, goal, met, str(result.tokens), str(result.other_tokens))
     return table
 
 
@@ -115,22 +108,29 @@ def benchmark(args: BenchmarkArguments) -> list[dict[str, Any]]:
     silence_libraries()
     # Output that is piped into a file has no window width to fit.
     console = Console(width=None if sys.stdout.isatty() else 140)
-    path = resolve_model(args.model)
-    bench = Bench(path, args.model, args.length, args.repeats, args.dtype)
-    if args.part == "generation":
-        speeds = list(generation(bench))
-        console.print(generation_table(speeds))
-        return speeds
-    results = []
     with tempfile.TemporaryDirectory() as folder:
-        larger = replace(bench, model=model_for_overhead(path, folder))
-        if larger.model != path:
-            larger.name = "random Qwen2 of 31M parameters"
+        bench, larger = benches(args, folder)
+        if args.part == "generation":
+            speeds = list(generation(bench))
+            console.print(generation_table(speeds))
+            return speeds
+        results = []
         for result in training(bench, larger):
             results.append(result)
             print(f"{result.name}: {result.ratio:.3f}", file=sys.stderr, flush=True)
     console.print(training_table(results))
     return [{key: value for key, value in asdict(result).items() if key != "more"} | result.more for result in results]
+
+
+def benches(args: BenchmarkArguments, folder: str) -> tuple[Bench, Bench]:
+    """The model to measure and, if that is small, a larger one on which overheads are measured; else the same."""
+    path, bench = resolve_model(args.model), Bench(f"{folder}/model", args.model, args.length, args.repeats, args.dtype)
+    parameters = save_random_model(path, bench.model, args.dtype, longest_row(args.length))
+    if parameters >= MIN_PARAMETERS:
+        return bench, bench
+    larger = replace(bench, model=f"{folder}/larger", name="random Qwen2 of 31M parameters")
+    save_model_of_31m_parameters(bench.model, larger.model, args.dtype)
+    return bench, larger
 
 
 def main(argv: Sequence[str]) -> None:
@@ -141,3 +141,5 @@ def main(argv: Sequence[str]) -> None:
         results = benchmark(args)
         if args.json:
             Path(args.json).write_text(json.dumps(results, indent=1) + "\n")
+        if args.figure:
+            draw_ratios(results, TITLES[args.part], Path(args.figure))

@@ -7,17 +7,18 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from statistics import median
 from typing import Any
 
 from trl import GRPOTrainer
 from trl.import_utils import is_vllm_available
 
+from hpt_trl.profiling.floor import floor_step
 from hpt_trl.profiling.workload import (
     Group,
     StepCost,
     StepSpec,
-    bare_step,
     measure_step,
     sft_step,
     tokens_per_second,
@@ -36,17 +37,37 @@ class Ratio:
 
 @dataclass
 class Result:
-    """One ratio, its goal, and what was compared."""
+    """One ratio, its goal or None, and what was compared."""
 
     name: str
     ratio: float
-    goal: float
+    goal: float | None
     holds: bool
     what: str
     model: str
     tokens: int
     other_tokens: int
     more: dict[str, Any] = field(default_factory=dict)
+
+
+def costs_in_turns(steps: Sequence[Callable[[], StepCost]], repeats: int) -> list[list[StepCost]]:
+    """Costs of every step, measured in turns, in the opposite order every second time."""
+    costs: list[list[StepCost]] = [[] for _ in steps]
+    for repeat in range(repeats):
+        for step, own in list(zip(steps, costs))[:: -1 if repeat % 2 else 1]:
+            own.append(step())
+    return costs
+
+
+def cost_ratio(costs: Sequence[StepCost], base: Sequence[StepCost], field_name: str = "training_seconds") -> Ratio:
+    """Median ratio of a time of two steps that were measured in turns."""
+    ratio = median(getattr(cost, field_name) / getattr(other, field_name) for cost, other in zip(costs, base))
+    return Ratio(ratio, costs[0].tokens, base[0].tokens)
+
+
+def longest_row(length: int) -> int:
+    """Room for the longest row of any ratio, in tokens: a demonstration and its prompt."""
+    return max(8 * length, 16 * 16) + 64
 
 
 @dataclass
@@ -59,6 +80,7 @@ class Bench:
         length: mean tokens of a rollout.
         repeats: pairs of steps per ratio.
         dtype: dtype of the parameters.
+        options: options of both trainers' configs. With `max_steps` above 1, the last step is measured.
     """
 
     model: str
@@ -66,6 +88,7 @@ class Bench:
     length: int
     repeats: int
     dtype: str
+    options: dict[str, Any] = field(default_factory=dict)
 
     def groups(self, kinds: Sequence[str], size: int = 8, length: int | None = None) -> list[Group]:
         """One prompt per kind: "mixed", "all" or "none" of its rollouts solved; demonstrations as long as rollouts."""
@@ -87,36 +110,32 @@ class Bench:
         field_name: str = "training_seconds",
         repeat_factor: int = 1,
     ) -> Ratio:
-        """Median ratio of the times of two steps, measured in alternating order.
+        """Median ratio of the times of two steps, measured in turns.
 
         Args:
             first, second: make and measure a step.
             field_name: the time of `StepCost` to compare.
             repeat_factor: multiplies the number of repeats, for ratios near 1.
         """
-        costs = []
-        for repeat in range(repeat_factor * self.repeats):
-            if repeat % 2:
-                second_cost = second()
-                first_cost = first()
-            else:
-                first_cost = first()
-                second_cost = second()
-            costs.append((first_cost, second_cost))
-        ratio = median(getattr(cost, field_name) / getattr(other, field_name) for cost, other in costs)
-        return Ratio(ratio, costs[0][0].tokens, costs[0][1].tokens)
+        costs, others = costs_in_turns((first, second), repeat_factor * self.repeats)
+        return cost_ratio(costs, others, field_name)
+
+    def floor(self, spec: StepSpec, rows_per_pass: int) -> StepCost:
+        """Cost of the same tokens without padding and without a trainer."""
+        rounds, is_bf16 = self.options.get("max_steps", 1), self.options.get("bf16", False)
+        return floor_step(self.model, spec, rows_per_pass, self.dtype, is_bf16, rounds)
 
     def hpt_step(self, spec: StepSpec, profile_memory: bool = False) -> StepCost:
         """Cost of a step of HPTTrainer."""
-        return measure_step(HPTTrainer, self.model, spec, self.dtype, profile_memory)
+        return measure_step(HPTTrainer, self.model, spec, self.dtype, profile_memory, **self.options)
 
     def grpo_step(self, spec: StepSpec, profile_memory: bool = False) -> StepCost:
         """Cost of a step of GRPOTrainer."""
-        return measure_step(GRPOTrainer, self.model, spec, self.dtype, profile_memory)
+        return measure_step(GRPOTrainer, self.model, spec, self.dtype, profile_memory, **self.options)
 
-    def result(self, name: str, ratio: Ratio, goal: float, what: str, **more: Any) -> Result:
-        """Compare a ratio with its goal."""
-        holds = ratio.value <= goal and more.get("memory_ratio", 0) <= more.get("memory_goal", 1)
+    def result(self, name: str, ratio: Ratio, goal: float | None, what: str, **more: Any) -> Result:
+        """Compare a ratio with its goal, if it has one."""
+        holds = (goal is None or ratio.value <= goal) and more.get("memory_ratio", 0) <= more.get("memory_goal", 1)
         return Result(name, round(ratio.value, 4), goal, holds, what, self.name, ratio.tokens, ratio.other_tokens, more)
 
 
@@ -167,12 +186,20 @@ def long_demonstration(bench: Bench) -> Iterator[Result]:
     yield bench.result("long_demonstration_memory", memory, 0.6, what.format("peak memory"))
 
 
-def over_bare_step(bench: Bench) -> Result:
-    """HPT's overhead over a bare forward and backward pass of the tokens with signal."""
+FLOOR_ROWS_PER_PASS = (4, 8, 16)
+
+
+def over_floor(bench: Bench) -> Iterator[Result]:
+    """Distance to forward and backward passes alone: over one row at a time, and over the fastest batches."""
     spec = wasteful_spec(bench)
-    ratio = bench.time_ratio(lambda: bench.hpt_step(spec), lambda: bare_step(bench.model, spec, bench.dtype))
-    what = "training part, HPT / bare forward and backward over the tokens with signal"
-    return bench.result("over_floor", ratio, 1.15, what)
+    floors = [partial(bench.floor, spec, rows) for rows in (1, *FLOOR_ROWS_PER_PASS)]
+    hpt, *floor_costs = costs_in_turns([lambda: bench.hpt_step(spec), *floors], bench.repeats)
+    one_row, *batches = [cost_ratio(hpt, costs) for costs in floor_costs]
+    what = "training part, HPT / forward and backward over the tokens with signal, {} without padding"
+    yield bench.result("over_single_rows", one_row, 1.15, what.format("one row at a time"))
+    distance, rows = max(zip(batches, FLOOR_ROWS_PER_PASS), key=lambda pair: pair[0].value)
+    # No goal: rows have different lengths, so batches without padding are out of reach.
+    yield bench.result("over_floor", distance, None, what.format("in the fastest batches"), floor_rows_per_pass=rows)
 
 
 def rank_imbalance(bench: Bench) -> Result:
@@ -210,12 +237,17 @@ def doubling(bench: Bench) -> Result:
     groups = bench.groups(["none"] + ["mixed"] * 3)
     single, double = StepSpec(groups, 8), StepSpec(groups + groups, 8)
     ratio = bench.time_ratio(lambda: bench.hpt_step(double), lambda: bench.hpt_step(single))
+    what = "twice the rows: training part; memory of 64 rows under a token budget / of 8"
+    memory = round(memory_under_budget(bench), 4)
+    return bench.result("doubling", ratio, 2.1, what, memory_ratio=memory, memory_goal=1.05)
+
+
+def memory_under_budget(bench: Bench) -> float:
+    """Peak memory of 64 rows per micro-batch over that of 8, under the same `max_tokens_per_forward`."""
     group = Group(32, [bench.length] * 8, [1.0, 0.0] * 4)
     options = {"gate": "off", "max_tokens_per_forward": 8 * (32 + bench.length)}
     few_rows, many_rows = StepSpec([group], 8, options), StepSpec([group] * 8, 64, options)
-    memory = bench.hpt_step(many_rows, True).peak_bytes / bench.hpt_step(few_rows, True).peak_bytes
-    what = "twice the rows: training part; memory of 64 rows under a token budget / of 8"
-    return bench.result("doubling", ratio, 2.1, what, memory_ratio=round(memory, 4), memory_goal=1.05)
+    return bench.hpt_step(many_rows, True).peak_bytes / bench.hpt_step(few_rows, True).peak_bytes
 
 
 GENERATION: dict[str, tuple[type, dict[str, Any]]] = {
@@ -256,13 +288,13 @@ def generation(bench: Bench) -> Iterator[dict[str, Any]]:
 
 
 def training(bench: Bench, larger: Bench) -> Iterator[Result]:
-    """All training ratios. The bare step is compared on a larger model, where fixed overheads do not dominate."""
+    """All training ratios. The floor is compared on a larger model, where fixed overheads do not dominate."""
     bench.grpo_step(StepSpec(bench.groups(["mixed"]), 8))  # warm-up: the first step of a process includes imports
     yield no_waste(bench)
     yield wasteful(bench)
     yield wasteful_vllm(bench)
     yield from long_demonstration(bench)
-    yield over_bare_step(larger)
+    yield from over_floor(larger)
     yield rank_imbalance(bench)
     yield warmup_step(larger)
     yield doubling(bench)

@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
@@ -15,9 +15,9 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import gather
 from datasets import Dataset
-from torch import Tensor, nn
+from torch import nn
 from torch.profiler import ProfilerActivity, profile
-from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, TrainerCallback
+from transformers import AutoTokenizer, PrinterCallback, TrainerCallback
 from trl import GRPOConfig, SFTConfig, SFTTrainer
 
 from hpt_trl.config import HPTConfig
@@ -85,7 +85,7 @@ class StepCost:
 
     Args:
         step_seconds: wall-clock time of the step.
-        training_seconds: the same without the optimizer.
+        training_seconds: the same up to the optimizer.
         tokens: tokens in forward passes with a gradient, padding included.
         peak_bytes: peak memory above what was allocated before the step; 0 if memory was not profiled.
     """
@@ -97,7 +97,7 @@ class StepCost:
 
 
 class StepProfiler(TrainerCallback):
-    """Measures time, tokens and optionally memory of an optimizer step."""
+    """Measures time, tokens and optionally memory of the last optimizer step."""
 
     def __init__(self, device: torch.device, profile_memory: bool):
         self.device, self.profile_memory = device, profile_memory
@@ -105,21 +105,34 @@ class StepProfiler(TrainerCallback):
 
     def on_step_begin(self, args, state, control, **kwargs):
         gc.collect()
+        self.tokens = 0
         if self.profile_memory:
             self.read_peak = track_peak_memory(self.device)
-        self.begin = time.perf_counter()
+        self.begin = synchronized_time(self.device)
+
+    def on_pre_optimizer_step(self, args, state, control, **kwargs):
+        self.training_seconds = synchronized_time(self.device) - self.begin
 
     def on_step_end(self, args, state, control, **kwargs):
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        self.seconds = time.perf_counter() - self.begin
+        self.seconds = synchronized_time(self.device) - self.begin
         if self.profile_memory:
             self.peak_bytes = self.read_peak()
+
+    def cost(self) -> StepCost:
+        """Cost of the step."""
+        return StepCost(self.seconds, self.training_seconds, self.tokens, self.peak_bytes)
 
     def count_tokens(self, module: nn.Module, arguments: tuple, keywords: dict[str, Any]) -> None:
         """Forward pre-hook of the model that counts the tokens to be backpropagated, padding included."""
         if torch.is_grad_enabled():
             self.tokens += keywords["input_ids"].numel()
+
+
+def synchronized_time(device: torch.device) -> float:
+    """Wall-clock time in seconds, when the device has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def track_peak_memory(device: torch.device) -> Callable[[], int]:
@@ -183,19 +196,25 @@ class ScriptedRollouts:
 
 
 def measure_step(
-    trainer_class: type, model: str, spec: StepSpec, dtype: str = "float32", profile_memory: bool = False
+    trainer_class: type,
+    model: str,
+    spec: StepSpec,
+    dtype: str = "float32",
+    profile_memory: bool = False,
+    **common: Any,
 ) -> StepCost:
-    """Run one optimizer step of a new trainer on scripted rollouts.
+    """Run an optimizer step of a new trainer on scripted rollouts.
 
     Args:
         trainer_class: GRPOTrainer or HPTTrainer.
         model: a folder or a Hub id.
         spec: the step's prompts and batch layout.
         dtype: dtype of the parameters.
-        profile_memory: whether to profile memory, which slows the step down.
+        profile_memory: whether to profile memory, which slows the step down on a CPU.
+        common: options of either trainer's config. With `max_steps` above 1, the last step is measured.
     """
     script = ScriptedRollouts(spec, AutoTokenizer.from_pretrained(model))
-    options = {"model_init_kwargs": {"dtype": dtype}} | (spec.options if trainer_class is HPTTrainer else {})
+    options = {"model_init_kwargs": {"dtype": dtype}} | common | (spec.options if trainer_class is HPTTrainer else {})
     with tempfile.TemporaryDirectory() as folder:
         trainer = make_trainer(
             trainer_class, model, script, folder, options, script.reward_func, rollout_func=script.rollout_func
@@ -205,7 +224,7 @@ def measure_step(
         hook = trainer.model.register_forward_pre_hook(profiler.count_tokens, with_kwargs=True)
         trainer.train()
         hook.remove()
-    return StepCost(profiler.seconds, trainer.state.log_history[0]["step_time"], profiler.tokens, profiler.peak_bytes)
+    return profiler.cost()
 
 
 def sft_step(model: str, spec: StepSpec, dtype: str = "float32") -> StepCost:
@@ -224,7 +243,7 @@ def sft_step(model: str, spec: StepSpec, dtype: str = "float32") -> StepCost:
         trainer.add_callback(profiler)
         trainer.model.register_forward_pre_hook(profiler.count_tokens, with_kwargs=True)
         trainer.train()
-    return StepCost(profiler.seconds, profiler.seconds, profiler.tokens)
+    return profiler.cost()
 
 
 def tokens_per_second(trainer_class: type, model: str, spec: StepSpec, options: dict[str, Any]) -> float:
@@ -278,37 +297,6 @@ def make_trainer(
     trainer = trainer_class(model, reward_func, config, script.dataset, **keywords)
     trainer.remove_callback(PrinterCallback)
     return trainer
-
-
-def bare_step(model: str, spec: StepSpec, dtype: str = "float32") -> StepCost:
-    """Cost of a bare forward and backward pass over the tokens with signal, one row at a time, without padding."""
-    policy: Any = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, dtype))
-    policy.to("cuda" if torch.cuda.is_available() else "cpu").train()
-    rows = _rows_with_signal(spec, AutoTokenizer.from_pretrained(model))
-    begin = time.perf_counter()
-    for ids, labels in rows:
-        policy(input_ids=ids.to(policy.device), labels=labels.to(policy.device)).loss.backward()
-    if policy.device.type == "cuda":
-        torch.cuda.synchronize()
-    seconds = time.perf_counter() - begin
-    return StepCost(seconds, seconds, sum(ids.numel() for ids, _ in rows))
-
-
-def _rows_with_signal(spec: StepSpec, tokenizer: Any) -> Sequence[tuple[Tensor, Tensor]]:
-    """(1, L) ids and labels of every rollout and demonstration that HPT trains on."""
-    script = ScriptedRollouts(spec, tokenizer)
-    rows = []
-    for prompt, group in script.group_of.items():
-        prompt_ids = tokenizer(prompt)["input_ids"]
-        lengths = list(group.rollout_lengths) if group.has_signal else []
-        if group.demonstration_length and not any(group.rewards):
-            lengths.append(group.demonstration_length)
-        for length in lengths:
-            ids = torch.tensor([prompt_ids + [7] * length])
-            labels = ids.clone()
-            labels[:, : len(prompt_ids)] = -100
-            rows.append((ids, labels))
-    return rows
 
 
 def main(model: str, spec_json: str) -> None:
