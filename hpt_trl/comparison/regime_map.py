@@ -11,7 +11,7 @@ from hpt_trl.comparison.regimes import REGIMES
 from hpt_trl.comparison.runs import MAP_STAGE
 from hpt_trl.comparison.statistics import interval
 from hpt_trl.comparison.summary import AVERAGES, Scores, Summary
-from hpt_trl.comparison.tables import AVERAGE_TITLES, best_in_bold, cell, markdown, p_text, title_of
+from hpt_trl.comparison.tables import AVERAGE_TITLES, cell, markdown, p_text, title_of
 
 
 def map_scores(summary: Summary, budget: str) -> dict[str, Scores]:
@@ -75,13 +75,19 @@ def best_table(scores: Mapping[str, Scores], column: str) -> str:
 
 
 def accuracy_table(scores: Mapping[str, Scores], column: str) -> str:
-    """Methods by regimes, and in the worst of these regimes; the best of each column in bold."""
+    """Regimes by methods, and each method in the worst of these regimes; the best of each row in bold."""
     methods = [
         method for method in next(iter(scores.values())).methods if all(method in s.methods for s in scores.values())
     ]
-    rows = {method: [regime.interval(method, column) for regime in scores.values()] for method in methods}
-    with_worst = {method: [*values, min(values, key=lambda value: value.mean)] for method, values in rows.items()}
-    return best_in_bold([*scores, "worst of these"], with_worst)
+    rows = {title: {name: regime.interval(name, column) for name in methods} for title, regime in scores.items()}
+    rows["worst of these"] = {
+        name: min((row[name] for row in rows.values()), key=lambda value: value.mean) for name in methods
+    }
+    lines = []
+    for title, row in rows.items():
+        best = max(methods, key=lambda method: row[method].mean)
+        lines.append([title, *(f"**{cell(row[name])}**" if name == best else cell(row[name]) for name in methods)])
+    return markdown(["demonstrations", *map(title_of, methods)], lines)
 
 
 def draw_map(summary: Summary, colors: Mapping[str, str]) -> Figure:
