@@ -6,6 +6,7 @@ from typing import Any
 
 from hpt_trl.common.command_line import read_arguments
 from hpt_trl.data.readers import local_files
+from hpt_trl.data.row_writer import RowWriter
 from hpt_trl.data.sources import MINIATURE, resolve_model
 
 Options = Mapping[str, Any]
@@ -61,6 +62,8 @@ def _check_evaluate(options: Options) -> None:
 
 def _check_prepare(options: Options) -> None:
     if not str(options.get("source")).endswith(".gguf"):
+        if isinstance(options.get("output"), str):
+            RowWriter(Path(options["output"]))
         _check_data(options.get("source"), options.get("split", "train"))
 
 

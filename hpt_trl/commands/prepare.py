@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from hpt_trl.common.command_line import parse, user_errors
 from hpt_trl.common.logs import say
 from hpt_trl.common.masking import masked
-from hpt_trl.data.columns import named_converter
+from hpt_trl.data.columns import boxing, named_converter
 from hpt_trl.data.decontamination import Overlap
 from hpt_trl.data.decontamination_problems import benchmark_problems
 from hpt_trl.data.gguf_model import convert_gguf
@@ -21,6 +21,11 @@ from hpt_trl.data.readers import REPORT_SUFFIX, read_rows
 from hpt_trl.data.refusal_report import Reason, Report
 from hpt_trl.data.row_writer import RowWriter
 from hpt_trl.verifier.custom import DEFAULT_VERIFIER, named_verifier, verifier_help
+
+_CHAT_FORM = (
+    "The prompts are conversations, for models with a chat template. For a base model without one, add --prompt_format "
+    "text."
+)
 
 
 @dataclass
@@ -53,6 +58,13 @@ class PrepareArguments:
     solution_column: str | None = field(
         default=None,
         metadata={"help": "Column with the correct answer. Default: the boxed answer of the demonstration."},
+    )
+    solution_pattern: str | None = field(
+        default=None,
+        metadata={
+            "help": "Regular expression whose group is the answer in the demonstration, such as '#### (.+)', where it "
+            "is not boxed; it is boxed then."
+        },
     )
     prompt_format: str | None = field(
         default=None,
@@ -106,6 +118,8 @@ def prepare(args: PrepareArguments) -> str:
     if not columns:
         raise ValueError(f"The dataset {args.source!r} has no rows in split {args.split!r}.")
     convert = named_converter(columns, args.prompt_column, args.demonstration_column, args.solution_column)
+    if args.solution_pattern:
+        convert = boxing(convert, args.solution_pattern, args.demonstration_column)
     report = Report()
     preparation = Preparation(
         convert, style, _overlap(args, report), args.missing_demonstration, report, named_verifier(args.verifier)
@@ -114,11 +128,12 @@ def prepare(args: PrepareArguments) -> str:
         for row in preparation.run(tqdm(islice(rows, args.limit), desc="prepare", unit="row")):
             writer.write(row)
         if not report.kept:
-            raise ValueError(f"No row of {args.source!r} could be kept. {report.summary()} {_advice(report)}")
+            raise ValueError(f"No row of {args.source!r} could be kept. {report.summary()} {_advice(report, args)}")
     path = output.with_name(output.name + REPORT_SUFFIX)
     content = {"settings": asdict(args), **report.as_dict()}
     path.write_text(json.dumps(masked(content), indent=1, ensure_ascii=False), encoding="utf-8")
-    return f"{report}\nDataset written to {output}, this report to {path}."
+    form = "" if preparation.prompt_type is str else f"{_CHAT_FORM}\n"
+    return f"{report}\n{form}Dataset written to {output}, this report to {path}."
 
 
 def _overlap(args: PrepareArguments, report: Report) -> Overlap | None:
@@ -131,11 +146,16 @@ def _overlap(args: PrepareArguments, report: Report) -> Overlap | None:
     return Overlap(benchmarks.problems)
 
 
-def _advice(report: Report) -> str:
+def _advice(report: Report, args: PrepareArguments) -> str:
     """What to do when no row was kept, based on the most common reason."""
     ((reason, _),) = report.refused.most_common(1)
     if reason == Reason.CONTAMINATED:
         return "If this is test data, pass --decontaminate false."
+    if reason in (Reason.NO_SOLUTION, Reason.NO_BOX) and not args.solution_pattern:
+        return (
+            f"For example {report.examples[reason][0]}. Name the column of the answers by --solution_column, or, if "
+            "the demonstrations mark their answers otherwise than by a box, their form: --solution_pattern '#### (.+)'."
+        )
     return f"For example {report.examples[reason][0]}"
 
 

@@ -237,6 +237,53 @@ def from_named(prompt: str, demonstration: str | None, solution: str | None) -> 
     return convert
 
 
+def boxing(convert: Converter, pattern: str, column: str | None = None) -> Converter:
+    r"""A converter for demonstrations that mark their answer in another way than by a box.
+
+    The last match in the demonstration is replaced by a sentence that boxes it, as for GSM8K. A demonstration with a
+    box of its own stays as it is.
+
+    Args:
+        convert: converts the row with the boxed answer.
+        pattern: regular expression whose one group is the answer, such as `#### (.+)`.
+        column: the column of the demonstration; None: where chat messages, completions and our own format have it.
+
+    Raises:
+        ValueError: if the pattern is not a regular expression with one group.
+    """
+    try:
+        answer = re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"solution_pattern is not a regular expression: {pattern!r}: {error}.") from None
+    if answer.groups != 1:
+        raise ValueError(
+            f"solution_pattern must have one group in parentheses, the answer, such as '#### (.+)', got {pattern!r}."
+        )
+    columns = [column] if column else _DEMONSTRATIONS
+    return lambda row: convert({**row, **{name: _boxed(row[name], answer) for name in columns if name in row}})
+
+
+# The columns that hold a demonstration where the user names none.
+_DEMONSTRATIONS = ("messages", "conversations", "completion", "demonstration", "target")
+
+
+def _boxed(value: Any, answer: re.Pattern[str]) -> Any:
+    """The value with its answer in a box: of a text, of the last of several messages, or of each of several texts."""
+    if isinstance(value, str):
+        match = None if BOXED in value else next(reversed(list(answer.finditer(value))), None)
+        if match is None:
+            return value
+        sentence = f"The final answer is {BOXED}{match[1].strip()}}}."
+        return f"{value[: match.start()].rstrip()}\n{sentence}{value[match.end() :].rstrip()}".lstrip()
+    if isinstance(value, Mapping):
+        return {**value, **{key: _boxed(value[key], answer) for key in ("content", "value") if key in value}}
+    if not isinstance(value, Sequence):
+        return value
+    is_conversation = any(isinstance(part, Mapping) for part in value)
+    kept = value[:-1] if is_conversation else []
+    return [*kept, *(_boxed(part, answer) for part in value[len(kept) :])]
+
+
 # The order matters, because the first entry whose columns are all present is used: OpenR1 also matches MATH and
 # messages.
 _KNOWN: tuple[tuple[frozenset[str], Converter], ...] = (

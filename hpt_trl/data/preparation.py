@@ -69,7 +69,7 @@ class Preparation:
         self.report = report or Report()
         self.verifier = verifier or named_verifier(DEFAULT_VERIFIER)
         self._kept_prompts: set[bytes] = set()
-        self._prompt_type: type | None = None
+        self.prompt_type: type | None = None  # of the kept rows: str or list
 
     def run(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
         """Yield the kept rows, in order, with `prompt`, `demonstration` ("" if there is none) and `solution`.
@@ -110,7 +110,7 @@ class Preparation:
         refusal = candidate.refusal
         if key in self._kept_prompts:
             refusal = RefusedError(Reason.DUPLICATE)
-        elif refusal is None and not isinstance(candidate.prompt, self._prompt_type or object):
+        elif refusal is None and not isinstance(candidate.prompt, self.prompt_type or object):
             # A column has either texts or conversations, not both.
             refusal = RefusedError(Reason.MALFORMED, "texts and conversations in one column: set prompt_format")
         if refusal is not None:
@@ -119,7 +119,7 @@ class Preparation:
             self.report.refuse(refusal.reason, candidate.row_number, refusal.detail, excerpt)
             return False
         self._kept_prompts.add(key)
-        self._prompt_type = self._prompt_type or type(candidate.prompt)
+        self.prompt_type = self.prompt_type or type(candidate.prompt)
         return True
 
     def _finish(self, candidate: _Candidate) -> dict[str, Any]:

@@ -3,8 +3,11 @@
 import csv
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from hpt_trl.common.overriding import overriding
 
 SPLITS = ("train", "validation", "test")
 _FILE_BUILDERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
@@ -12,6 +15,7 @@ REPORT_SUFFIX = ".report.json"
 """Suffix of the report that `hpt-trl prepare` writes next to its data; such a file is never read as data."""
 
 _PARQUET_ROWS = 256
+_REACH_SECONDS = 10.0
 
 
 def local_files(source: str, split: str) -> list[Path]:
@@ -96,7 +100,8 @@ def load_rows(source: str, split: str = "train", config: str | None = None, stre
     files = local_files(source, split)
     try:
         if not files:
-            return load_dataset(source, name=config, split=split, streaming=streaming)
+            with _offline_without_hub():
+                return load_dataset(source, name=config, split=split, streaming=streaming)
         builder = _FILE_BUILDERS[files[0].suffix]
         return load_dataset(builder, data_files=[str(file) for file in files], split="train", streaming=streaming)
     except DatasetsError as error:
@@ -108,6 +113,31 @@ def load_rows(source: str, split: str = "train", config: str | None = None, stre
     except RuntimeError as error:
         # The dataset has a loading script, and `datasets` does not run code from the Hub.
         raise ValueError(f"The data {source!r} cannot be loaded: {error}") from error
+
+
+@contextmanager
+def _offline_without_hub() -> Iterator[None]:
+    """Where the Hub cannot be reached, read from the cache at once: `datasets` would retry for half a minute first."""
+    import datasets
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE or _can_reach(constants.ENDPOINT):
+        yield
+        return
+    with overriding(constants, HF_HUB_OFFLINE=True), overriding(datasets.config, HF_HUB_OFFLINE=True):
+        yield
+
+
+def _can_reach(url: str) -> bool:
+    import requests
+
+    try:
+        requests.head(url, timeout=_REACH_SECONDS)
+    except requests.exceptions.SSLError:  # it has answered
+        return True
+    except (requests.ConnectionError, requests.Timeout):
+        return False
+    return True
 
 
 def read_rows(source: str, split: str = "train", config: str | None = None, streaming: bool = False) -> Iterator[dict]:

@@ -110,6 +110,59 @@ def test_columns_are_named_with_dashes_or_underscores(tmp_path, monkeypatch, cap
     assert rows_of(output) == [{"prompt": "Q: 6*7?\nA:", "demonstration": "\\boxed{42}", "solution": "42"}]
 
 
+def chat(*answers):
+    question = {"role": "user", "content": "What is 6 * 7?"}
+    return [
+        {"messages": [question | {"content": f"{number}. What is it?"}, {"role": "assistant", "content": answer}]}
+        for number, answer in enumerate(answers)
+    ]
+
+
+def test_an_answer_that_is_not_boxed_is_found_by_its_pattern(tmp_path, monkeypatch, capsys):
+    marked = chat("Six times #### 12\nseven.\n#### 42 ", "It is \\boxed{43}.\n#### 1", "no answer")
+    source = write(tmp_path / "in.jsonl", [*marked, {"messages": None}])
+    output = tmp_path / "out.jsonl"
+    flags = ["--output", output, "--decontaminate", "false", "--solution_pattern", "#### (.+)"]
+    code, printed, _ = call(monkeypatch, capsys, source, *flags)
+    assert code == 0
+    assert "4 rows read, 2 kept, 2 refused." in printed
+    rows = rows_of(output)
+    # The last match is the answer, and a demonstration with a box stays as it is.
+    assert [row["solution"] for row in rows] == ["42", "43"]
+    assert rows[0]["demonstration"] == "Six times #### 12\nseven.\nThe final answer is \\boxed{42}."
+    assert rows[1]["demonstration"] == "It is \\boxed{43}.\n#### 1"
+
+
+def test_messages_need_no_options_and_the_form_of_prompts_is_named(tmp_path, monkeypatch, capsys):
+    source = write(tmp_path / "in.jsonl", chat("It is \\boxed{42}.", "It is \\boxed{43}."))
+    flags = ["--output", tmp_path / "out.jsonl", "--decontaminate", "false"]
+    code, printed, _ = call(monkeypatch, capsys, source, *flags)
+    assert code == 0
+    assert "2 rows read, 2 kept, 0 refused." in printed
+    assert "For a base model without one, add --prompt_format text." in printed
+    code, printed, _ = call(monkeypatch, capsys, source, *flags, "--prompt_format", "text")
+    assert code == 0
+    assert "--prompt_format" not in printed
+
+
+def test_the_pattern_is_advised_where_no_answer_is_boxed(tmp_path, monkeypatch, capsys):
+    source = write(tmp_path / "in.jsonl", chat("#### 42"))
+    flags = ["--output", tmp_path / "out.jsonl", "--decontaminate", "false"]
+    code, _, error = call(monkeypatch, capsys, source, *flags)
+    assert code == 2
+    assert "--solution_pattern '#### (.+)'" in error
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"), [("#### (", "not a regular expression: '#### ('"), ("####", "must have one group in paren")]
+)
+def test_a_wrong_pattern_is_reported(tmp_path, monkeypatch, capsys, pattern, message):
+    source = write(tmp_path / "in.jsonl", chat("#### 42"))
+    flags = ["--output", tmp_path / "out.jsonl", "--decontaminate", "false", "--solution_pattern", pattern]
+    code, _, error = call(monkeypatch, capsys, source, *flags)
+    assert (code, message in error) == (2, True)
+
+
 def test_limit_reads_only_the_first_rows(source, tmp_path, monkeypatch, capsys):
     output = tmp_path / "out.jsonl"
     flags = ["--limit", 2, "--decontaminate", "false"]

@@ -91,3 +91,17 @@ def test_a_missing_hub_dataset_is_an_error_in_one_paragraph(tmp_path):
     assert "Elliott/Openr1-Math-46k-8192" in lines[-1]
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_without_a_network_nothing_is_retried(tmp_path):
+    # Nothing listens on the discard port.
+    environment = os.environ | {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    environment.pop("HF_HUB_OFFLINE", None)
+    source = tmp_path / "in.jsonl"
+    source.write_text(json.dumps({"prompt": "6*7?", "demonstration": "\\boxed{42}", "solution": "42"}))
+    command = [sys.executable, "-m", "hpt_trl.commands.cli", "prepare", source, "--output", tmp_path / "out.jsonl"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "The benchmark 'aime24' could not be loaded for decontamination" in done.stderr
+    assert "--decontaminate false" in done.stderr
+    assert "etry" not in done.stderr
