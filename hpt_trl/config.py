@@ -209,9 +209,7 @@ class HPTConfig(DurableGRPOConfig):
         self._check_warmup()
         self._check_forwards()
         if self.remove_unused_columns:
-            raise ValueError(
-                "remove_unused_columns=True would drop the 'demonstration' column before HPT sees it. Leave it False."
-            )
+            raise ValueError("remove_unused_columns=True would drop the 'demonstration' column. Leave it False.")
 
     def _read_deprecated(self) -> None:
         if self.drop_silent_rows is not None:
