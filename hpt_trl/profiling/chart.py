@@ -20,15 +20,14 @@ def draw_ratios(results: Sequence[Mapping[str, Any]], title: str, file: Path) ->
     """
     figure = Figure(figsize=(7, 0.4 * len(results) + 1.4), layout="constrained")
     axes = figure.add_subplot()
-    names = [result["name"] for result in results]
+    # Beside the name the number is in no goal's way.
+    names = [f"{result['name']}  {result['ratio']:.2f}" for result in results]
     colors = [_MET if result.get("holds", True) else _MISSED for result in results]
-    bars = axes.barh(names, [result["ratio"] for result in results], color=colors)
-    axes.bar_label(bars, [f"{result['ratio']:.2f}" for result in results], padding=6)
-    with_goal = [result for result in results if result.get("goal") is not None]
-    if with_goal:
-        goals, rows = [result["goal"] for result in with_goal], [result["name"] for result in with_goal]
-        axes.plot(goals, rows, "k|", markersize=16, label="goal: at most this")
-        axes.legend(loc="lower right")
+    axes.barh(names, [result["ratio"] for result in results], color=colors)
+    goals = [(result["goal"], name) for result, name in zip(results, names) if result.get("goal") is not None]
+    if goals:
+        axes.plot(*zip(*goals), "k|", markersize=16, label="goal: at most this")
+        axes.legend(loc="upper right")
     axes.axvline(1, color="0.7", linewidth=0.8, zorder=0)
     axes.margins(x=0.1)
     axes.invert_yaxis()

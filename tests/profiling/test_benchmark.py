@@ -1,18 +1,28 @@
 """The tokens and bytes that `hpt-trl benchmark` measures. Times are too noisy to test."""
 
 import json
+from io import StringIO
 from pathlib import Path
 
 import pytest
 from peft import LoraConfig
+from rich.console import Console
 from transformers import AutoConfig, Gemma3Config, GPT2Config, Qwen2Config, T5Config
 
-from hpt_trl.commands.benchmark import BenchmarkArguments, benches, main
+from hpt_trl.commands.benchmark import BenchmarkArguments, benches, main, training_table
 from hpt_trl.miniature.build import build_tokenizer
 from hpt_trl.profiling.chart import draw_ratios
 from hpt_trl.profiling.floor import floor_step
 from hpt_trl.profiling.models import save_random_model
-from hpt_trl.profiling.ratios import Bench, doubling, long_demonstration, longest_row, no_waste, rank_imbalance
+from hpt_trl.profiling.ratios import (
+    Bench,
+    doubling,
+    long_demonstration,
+    longest_row,
+    no_waste,
+    over_floor,
+    rank_imbalance,
+)
 from hpt_trl.profiling.workload import Group, StepSpec
 
 ROOT = Path(__file__).parents[2]
@@ -33,6 +43,18 @@ def test_only_tokens_with_signal_are_computed(bench):
     assert bench.hpt_step(spec).tokens == 2 * (10 + 20) + (10 + 30)
     # The floor has rows of (40 + 30) / 2 tokens in one pass and one row of 30 in the other.
     assert floor_step(bench.model, spec, rows_per_pass=2).tokens == 2 * 35 + 30
+
+
+def test_the_floor_has_the_same_tokens_in_batches_without_padding(bench):
+    single, floor = over_floor(bench)
+    assert (single.name, single.goal) == ("over_single_rows", 1.15)
+    assert (floor.name, floor.goal, floor.holds) == ("over_floor", None, True)
+    # 16 rollouts and 4 demonstrations, each rounded by half a token at most.
+    assert abs(floor.other_tokens - single.other_tokens) <= 20 / 2
+    assert single.other_tokens < floor.tokens == single.tokens
+    with StringIO() as output:
+        Console(file=output, width=200).print(training_table([floor]))
+        assert [cell.strip() for cell in output.getvalue().splitlines()[3].split("│")][4:6] == ["-", "-"]
 
 
 def test_two_ranks_compute_equally_many_tokens(bench):
@@ -119,7 +141,7 @@ def test_the_ratios_in_the_guide_are_the_committed_ones(part):
 def test_committed_ratios_meet_their_goals():
     results = json.loads((RESULTS / "training.json").read_text())
     assert [result["name"] for result in results] == [
-        "no_waste", "wasteful", "wasteful_vllm", "long_demonstration_time", "long_demonstration_memory", "over_floor",
+        "no_waste", "wasteful", "wasteful_vllm", "long_demonstration_time", "long_demonstration_memory", "over_single_rows",
         "rank_imbalance", "warmup_step", "doubling",
     ]  # fmt: skip
     for result in results:
