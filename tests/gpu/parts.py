@@ -33,10 +33,10 @@ ENVIRONMENT = {
 
 # The most important parts first: the last ones may find no time left. Seconds at most, and the checks.
 PARTS: dict[str, tuple[float, Callable[[Setting], Sequence[Check]]]] = {
-    "equality": (120, lambda setting: equality.CHECKS),
-    "time_small": (150, lambda setting: timing.SMALL),
-    "options": (90, lambda setting: options.CHECKS),
-    "sharded": (180, sharded.checks),
+    "equality": (180, lambda setting: equality.CHECKS),
+    "time_small": (180, lambda setting: timing.SMALL),
+    "options": (120, lambda setting: options.CHECKS),
+    "sharded": (200, sharded.checks),
     "time_large": (150, lambda setting: timing.LARGE),
 }
 

@@ -5,7 +5,7 @@ accelerate launch --config_file CONFIG -m tests.gpu.sharded zero2 DEVICE MODEL F
 
 import sys
 from collections.abc import Iterator
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,12 @@ def moved(config: str, device: str, model: str, folder: Path) -> dict[str, Any]:
     backend = torch.distributed.get_backend() if torch.distributed.is_initialized() else None
     used = in_use(trainer) if config in STAGES else {}
     return used | {"moved": movement_vector.cpu(), "losses": losses, "backend": backend}
+
+
+@cache
+def moved_without_launcher(setting: Setting) -> torch.Tensor:
+    """The same in this process."""
+    return moved("none", setting.device, setting.model("0.5b"), setting.run_folder("no_launcher"))["moved"]
 
 
 def launch(setting: Setting, config: str) -> Iterator[Finding]:

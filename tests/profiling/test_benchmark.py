@@ -141,8 +141,8 @@ def test_the_ratios_in_the_guide_are_the_committed_ones(part):
 def test_committed_ratios_meet_their_goals():
     results = json.loads((RESULTS / "training.json").read_text())
     assert [result["name"] for result in results] == [
-        "no_waste", "wasteful", "wasteful_vllm", "long_demonstration_time", "long_demonstration_memory", "over_single_rows",
-        "rank_imbalance", "warmup_step", "doubling",
+        "no_waste", "wasteful", "wasteful_vllm", "long_demonstration_time", "long_demonstration_memory",
+        "over_single_rows", "rank_imbalance", "warmup_step", "doubling",
     ]  # fmt: skip
     for result in results:
         assert result["ratio"] <= result["goal"]
