@@ -1,7 +1,7 @@
 """Renders one or two runs as a single HTML page that needs no network and no scripts."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,6 +11,7 @@ from markupsafe import Markup
 import hpt_trl
 from hpt_trl.common.escaping import encodable
 from hpt_trl.common.masking import mask_tokens
+from hpt_trl.model_card.evaluations import chosen_evaluations, read_results
 from hpt_trl.monitoring.samples import Sample
 from hpt_trl.report.charts import PANELS, Panel
 from hpt_trl.report.diagnosis import diagnose
@@ -60,6 +61,7 @@ def render(runs: Sequence[Run]) -> str:
         title=" and ".join(run.name for run in runs),
         runs=[_describe_run(run) for run in runs],
         metrics=_metrics(runs),
+        evaluations=_evaluations(runs),
         sections=[_section(title, names, runs) for title, names in _SECTIONS.items()],
         settings=_settings(runs),
         version=hpt_trl.__version__,
@@ -118,6 +120,28 @@ def _metrics(runs: Sequence[Run]) -> list[dict[str, Any]]:
             pairs = [(_formatted(template, early(values)), _formatted(template, late(values))) for values in series]
             rows.append({"label": label, "pairs": pairs})
     return rows
+
+
+def _evaluations(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """One row per metric of the evaluations in the runs' folders, with a cell for each run."""
+    cells: dict[str, list[str | None]] = {}
+    for number, run in enumerate(runs):
+        for label, text in _evaluation_texts(run):
+            cells.setdefault(label, [None] * len(runs))[number] = text
+    return [{"label": label, "cells": row} for label, row in cells.items()]
+
+
+def _evaluation_texts(run: Run) -> Iterator[tuple[str, str]]:
+    for file in chosen_evaluations(run.folder, None):
+        try:
+            results = read_results(file, run.folder, None)
+        except ValueError as error:
+            yield f"{file.relative_to(run.folder)}", f"not shown: {error}"
+            continue
+        for result in results:
+            for metric in result.metrics:
+                label = f"{metric.name} on {result.title} ({result.problems}; {result.sampling})"
+                yield label, f"{metric.value:.1%} ({metric.low:.1%} to {metric.high:.1%})"
 
 
 def _formatted(template: str, value: float) -> str | None:
