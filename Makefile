@@ -28,13 +28,18 @@ OUT ?= build/gpu_check
 install: $(VENV)/installed
 
 # torch first and alone: asked for by a range, pip may take a newer build with gigabytes of CUDA.
-$(VENV)/installed: pyproject.toml constraints.txt
+$(VENV)/package: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	touch $@
+
+$(VENV)/installed: $(VENV)/package
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,docs]'
 	touch $@
 
-quickstart: install
+# The package without the developers' tools.
+quickstart: $(VENV)/package
 	$(BIN)/hpt-trl quickstart
 
 # The inner loop, under a minute.

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -23,7 +23,7 @@ from hpt_trl.data.preparation import Preparation, columns_of
 from hpt_trl.data.prompts import Prompt
 from hpt_trl.data.readers import REPORT_SUFFIX, read_rows
 from hpt_trl.data.row_writer import RowWriter
-from hpt_trl.data.sources import MINIATURE
+from hpt_trl.data.sources import MINIATURE, resolve_rows
 from hpt_trl.evaluation.demonstrations import CHOICES, Complete, Demonstrations, sample_demonstrations
 from hpt_trl.evaluation.endpoint import KEY_VARIABLE, Endpoint
 from hpt_trl.evaluation.engines import (
@@ -201,11 +201,8 @@ def _sample(args: DemonstrateArguments, rows: Sequence[dict[str, Any]]) -> Demon
 def _rows(args: DemonstrateArguments) -> tuple[list[dict[str, Any]], Preparation]:
     """The usable rows; demonstrations that they already have are verified."""
     if args.source == MINIATURE:
-        from hpt_trl.miniature.tasks import Split, problems
-
-        source: Any = iter(
-            {**row, "demonstration": ""} for row in problems(args.limit or 4096, 0, cast(Split, args.split))
-        )
+        rows_of_task = resolve_rows(args.source, args.split, args.dataset_config)
+        source: Any = iter({**row, "demonstration": ""} for row in rows_of_task)
     else:
         source = read_rows(args.source, args.split, args.dataset_config)
     columns, source = columns_of(source)

@@ -1,7 +1,7 @@
-"""`hpt-trl quickstart`: train the bundled model with HPT; report accuracy before and after, and plot the run."""
+"""`hpt-trl quickstart`: train the bundled model with GRPO and with HPT, and compare both on held-out problems."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,20 +11,30 @@ from rich.console import Console
 from rich.table import Table
 from trl import ModelConfig
 
+from hpt_trl.commands.push import PushArguments, push
+from hpt_trl.commands.report import write_report
 from hpt_trl.commands.train import HPTScriptArguments, build_trainer, run
-from hpt_trl.common.command_line import parse, user_errors
+from hpt_trl.common.command_line import parse, run_errors, user_errors
+from hpt_trl.common.configs import PREFIX
 from hpt_trl.common.logs import say
 from hpt_trl.common.masking import safe_command
+from hpt_trl.comparison.statistics import Interval, interval
 from hpt_trl.config import HPTConfig
-from hpt_trl.data.sources import MINIATURE
+from hpt_trl.data.sources import DIGIT_SUMS, MINIATURE
 from hpt_trl.evaluation.arguments import EvaluateArguments
-from hpt_trl.evaluation.evaluate import evaluate
+from hpt_trl.evaluation.evaluate import Evaluation
+from hpt_trl.evaluation.evaluate import run as run_evaluation
 from hpt_trl.evaluation.scores import wilson_interval
-from hpt_trl.miniature import MODEL_PATH
-from hpt_trl.report.render import plot_run
+from hpt_trl.report.methods_figure import plot_methods
+from hpt_trl.report.run_folder import Run, read_run
 from hpt_trl.trainer.hpt import HPTTrainer
 
-CONFIG = Path(MODEL_PATH).with_name("quickstart.yaml")
+PROG = "hpt-trl quickstart"
+CONFIG = f"{PREFIX}quickstart"
+METHODS = {"GRPO": ["--gate", "off"], "HPT": []}
+"""Options of each method; all others are the same."""
+_BEFORE = "before"
+_HELD_OUT = 740
 
 
 @dataclass
@@ -33,72 +43,132 @@ class QuickstartArguments:
     Arguments of `hpt-trl quickstart`.
 
     Args:
-        output_dir (`str`): Folder for the trained model, the figure and the scores.
+        output_dir (`str`): Folder for the runs, their report, the figure and the scores.
     """
 
-    output_dir: str = field(default="runs/quickstart", metadata={"help": "Output folder of the run."})
-    max_steps: int = field(default=60, metadata={"help": "Number of optimizer steps."})
-    problems: int = field(default=300, metadata={"help": "Number of held-out problems to evaluate on, at most 500."})
+    output_dir: str = field(default="runs/quickstart", metadata={"help": "Output folder."})
+    seeds: int = field(default=3, metadata={"help": "Number of runs of each method, with the seeds 0, 1, ..."})
+    max_steps: int = field(default=60, metadata={"help": "Number of optimizer steps of each run."})
+    problems: int = field(
+        default=300, metadata={"help": f"Number of held-out problems to evaluate on, at most {_HELD_OUT}."}
+    )
 
     def __post_init__(self) -> None:
-        if not 1 <= self.problems <= 500:
+        for name in ("seeds", "max_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if not 1 <= self.problems <= _HELD_OUT:
             raise ValueError(
-                f"problems must be from 1 to 500, got {self.problems}: the bundled dataset has 500 held-out problems."
+                f"problems must be from 1 to {_HELD_OUT}, got {self.problems}: the bundled digit sums have {_HELD_OUT} "
+                "held-out problems."
             )
 
-
-def quickstart_trainer(args: QuickstartArguments) -> HPTTrainer:
-    """Build the trainer from the bundled config."""
-    flags = ["--config", str(CONFIG), "--output_dir", args.output_dir, "--max_steps", str(args.max_steps)]
-    flags += ["--overwrite_output_dir", "true"]
-    return build_trainer(*parse((HPTScriptArguments, HPTConfig, ModelConfig), flags, "hpt-trl quickstart"))
+    def run_folder(self, method: str, seed: int) -> Path:
+        """Output folder of one run."""
+        return Path(self.output_dir) / f"{method.lower()}_seed{seed}"
 
 
-def quickstart(args: QuickstartArguments, trainer: HPTTrainer) -> None:
-    """Evaluate, train, evaluate again; write `quickstart.json` and `run.png` to the output folder."""
-    console = Console()
-    before = held_out(MINIATURE, args.problems)
-    run(trainer)
-    after = held_out(args.output_dir, args.problems)
-    folder = Path(args.output_dir)
-    plot_run(folder, folder / "run.png")
-    scores = {"before": before, "after HPT": after}
-    (folder / "quickstart.json").write_text(json.dumps(scores, indent=1))
-    console.print(accuracy_table(scores))
-    say(f"Figure of the run: {folder / 'run.png'}. For a full report, run `hpt-trl report {folder}`.")
+def train_and_score(args: QuickstartArguments, method: str, seed: int, options: Sequence[str]) -> dict[str, Any]:
+    """Train one run, evaluate it, write its model card with this evaluation; return the scores."""
+    folder = args.run_folder(method, seed)
+    run(_trainer(args, folder, seed, options))
+    score = held_out(args, str(folder), seed, folder / "evaluation")
+    push(PushArguments(str(folder)))  # only writes the card
+    return score
 
 
-def held_out(model: str, problems: int) -> dict[str, Any]:
-    """Accuracy of a model on held-out problems, with one completion per problem sampled as in training, and answers."""
-    result = evaluate(
-        EvaluateArguments(
-            model, MINIATURE, limit=problems, temperature=1.0, top_p=1.0, max_new_tokens=48, batch_size=100
-        )
+def _trainer(args: QuickstartArguments, folder: Path, seed: int, options: Sequence[str]) -> HPTTrainer:
+    flags = ["--config", CONFIG, "--output_dir", str(folder), "--max_steps", str(args.max_steps)]
+    flags += ["--seed", str(seed), *options, "--overwrite_output_dir", "true"]
+    trainer = build_trainer(*parse((HPTScriptArguments, HPTConfig, ModelConfig), flags, PROG))
+    trainer.origin = replace(trainer.origin, command=safe_command("hpt-trl train", flags))
+    return trainer
+
+
+def held_out(args: QuickstartArguments, model: str, seed: int, output: Path) -> dict[str, Any]:
+    """Evaluate with one completion per held-out problem, sampled as in training; write and return the scores."""
+    output.mkdir(parents=True, exist_ok=True)
+    options = EvaluateArguments(
+        model,
+        MINIATURE,
+        dataset_config=DIGIT_SUMS,
+        limit=args.problems,
+        temperature=1.0,
+        top_p=1.0,
+        max_new_tokens=32,
+        batch_size=100,
+        seed=seed,
+        output=str(output / "results.json"),
     )
+    return _score(run_evaluation(options), args.problems)
+
+
+def _score(result: Evaluation, problems: int) -> dict[str, Any]:
+    """Accuracy with Wilson's interval, and the answer to the first problem."""
     ((name, score),) = result.scores.items()
     accuracy = score.average.value
     low, high = wilson_interval(accuracy, problems)
-    ordered = sorted(result.answers[name], key=lambda answer: answer.problem)
-    answers = [{"text": answer.text, "verdict": answer.verdict} for answer in ordered]
-    return {"accuracy": accuracy, "low": low, "high": high, "problems": problems, "answers": answers}
+    (first,) = (answer.text for answer in result.answers[name] if answer.problem == 0)
+    return {"accuracy": accuracy, "low": low, "high": high, "first_answer": first}
 
 
-def accuracy_table(scores: dict[str, dict[str, Any]]) -> Table:
-    """A rich table with one row per model; the interval is Wilson's."""
-    table = Table("model", "problems", "accuracy", "95% interval")
-    for name, score in scores.items():
-        interval = f"{score['low']:.1%} to {score['high']:.1%}"
-        table.add_row(name, str(score["problems"]), f"{score['accuracy']:.1%}", interval)
+def quickstart(args: QuickstartArguments) -> None:
+    """Train and evaluate every method with every seed; write scores, figure, report and model cards."""
+    seeds = range(args.seeds)
+    scores: dict[str, list[dict[str, Any]]] = {_BEFORE: [], **{method: [] for method in METHODS}}
+    runs: dict[str, list[Run]] = {method: [] for method in METHODS}
+    for seed in seeds:
+        scores[_BEFORE].append(held_out(args, MINIATURE, seed, Path(args.output_dir) / f"before_seed{seed}"))
+    say(f"Before training, the model solves {scores[_BEFORE][0]['accuracy']:.1%} of {args.problems} held-out problems.")
+    for number, (seed, method) in enumerate(((seed, method) for seed in seeds for method in METHODS), 1):
+        say(f"\nRun {number} of {len(METHODS) * args.seeds}: {method}, seed {seed}, {args.max_steps} steps.")
+        score = train_and_score(args, method, seed, METHODS[method])
+        scores[method].append(score)
+        runs[method].append(read_run(args.run_folder(method, seed)))
+        say(f"{method}, seed {seed}: {score['accuracy']:.1%} of the held-out problems solved.")
+    write_results(args, scores, runs)
+
+
+def write_results(
+    args: QuickstartArguments, scores: Mapping[str, Sequence[Mapping[str, Any]]], runs: Mapping[str, Sequence[Run]]
+) -> None:
+    """Write `quickstart.json`, the figure and a report of the first seed; print the table and what to look at next."""
+    folder = Path(args.output_dir)
+    content = {"problems": args.problems, "max_steps": args.max_steps, "scores": scores}
+    (folder / "quickstart.json").write_text(json.dumps(content, indent=1))
+    plot_methods(runs, scores, folder / "quickstart.png")
+    page = write_report([of_seeds[0] for of_seeds in runs.values()], folder / "_report")
+    Console().print(accuracy_table(scores, args.problems))
+    best = args.run_folder("HPT", 0)
+    say(
+        f"Figure: {folder / 'quickstart.png'}\nReport of both methods, seed 0: {page}\n"
+        f"Model, model card and gate history of HPT, seed 0: {best}"
+    )
+
+
+def accuracy_table(scores: Mapping[str, Sequence[Mapping[str, Any]]], problems: int) -> Table:
+    """A rich table with a row per seed (Wilson's intervals) and, for several seeds, their mean (t interval)."""
+    table = Table("seed", *scores, title=f"Held-out problems solved, of {problems} (95% interval)")
+    for seed, row in enumerate(zip(*scores.values())):
+        cells = (Interval(score["accuracy"], score["low"], score["high"]) for score in row)
+        table.add_row(str(seed), *map(accuracy_text, cells))
+    if table.row_count > 1:
+        means = (interval([score["accuracy"] for score in of_seeds]) for of_seeds in scores.values())
+        table.add_row("mean", *map(accuracy_text, means))
     return table
+
+
+def accuracy_text(accuracy: Interval) -> str:
+    """An accuracy and its interval, which is cut at 0 and 1."""
+    return f"{accuracy.mean:.1%} ({max(0.0, accuracy.low):.1%} to {min(1.0, accuracy.high):.1%})"
 
 
 def main(argv: Sequence[str]) -> None:
     """Run the command line `hpt-trl quickstart`."""
-    prog = "hpt-trl quickstart"
     # A model this small gains nothing from a second thread, and on a busy machine it loses minutes.
     torch.set_num_threads(1)
-    with user_errors(prog):
-        (args,) = parse((QuickstartArguments,), argv, prog)
-        trainer = quickstart_trainer(args)
-        trainer.origin = replace(trainer.origin, command=safe_command(prog, argv))
-    quickstart(args, trainer)
+    with user_errors(PROG):
+        (args,) = parse((QuickstartArguments,), argv, PROG)
+        Path(args.output_dir).mkdir(parents=True, exist_ok=True)
+    with run_errors(PROG, how_to_continue=""):
+        quickstart(args)

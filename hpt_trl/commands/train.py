@@ -18,7 +18,7 @@ from hpt_trl.common.logs import say
 from hpt_trl.common.masking import safe_command, without_secrets
 from hpt_trl.config import HPTConfig
 from hpt_trl.data.readers import REPORT_SUFFIX, local_files
-from hpt_trl.data.sources import MINIATURE, resolve_model, resolve_rows
+from hpt_trl.data.sources import BUNDLED_TASKS, CHAINS, MINIATURE, resolve_model, resolve_rows
 from hpt_trl.model_card.run_facts import Data, Origin, hub_id
 from hpt_trl.trainer.hpt import HPTTrainer
 from hpt_trl.trainer.trl_hooks import save_model_without_pushing
@@ -108,7 +108,7 @@ def _data(script: HPTScriptArguments) -> Data:
     """Description of the dataset for the model card."""
     name, split = script.dataset_name or "", script.dataset_train_split
     if name == MINIATURE:
-        return Data("the addition and subtraction problems bundled with hpt_trl", split=split)
+        return Data(BUNDLED_TASKS[script.dataset_config or CHAINS], split=split)
     if dataset_id := hub_id(name):
         return Data(name, dataset_id, script.dataset_config or "", split)
     return _local_data(name, split)

@@ -12,6 +12,12 @@ from hpt_trl.miniature import MODEL_PATH
 
 MINIATURE = "miniature"
 """Name of the bundled model and of its tasks, which need no download."""
+CHAINS, DIGIT_SUMS = "chains", "digit_sums"
+BUNDLED_TASKS = {
+    CHAINS: "the addition and subtraction problems bundled with hpt_trl",
+    DIGIT_SUMS: "the digit sums bundled with hpt_trl",
+}
+"""What the miniature's tasks are; the first one is the default. `dataset_config` chooses one."""
 
 
 def resolve_model(name: str | None) -> str:
@@ -47,18 +53,24 @@ def resolve_rows(name: str | None, split: str, config: str | None = None, stream
     if not name:
         raise ValueError("No data was given. Set dataset_name to a file, a folder, a Hub id, or 'miniature'.")
     if name == MINIATURE:
-        from hpt_trl.miniature.tasks import dataset
-
-        if split == "train":
-            return dataset(4096, 0, "train")
-        if split == "test":
-            return dataset(500, 1, "test")
-        raise ValueError(f"The miniature has the splits 'train' and 'test', got {split!r}.")
+        return _bundled_rows(split, config or CHAINS)
     rows = load_rows(name, split, config, streaming)
     columns = rows.column_names
     if not columns or is_ready(columns):
         return rows
     return rows.map(partial(_as_row, converter(columns)), remove_columns=columns)
+
+
+def _bundled_rows(split: str, task: str) -> Any:
+    from hpt_trl.miniature import digit_sums, tasks
+
+    if split != "train" and split != "test":
+        raise ValueError(f"The miniature has the splits 'train' and 'test', got {split!r}.")
+    if task not in BUNDLED_TASKS:
+        raise ValueError(f"The miniature has the tasks {list(BUNDLED_TASKS)}, got dataset_config={task!r}.")
+    if task == DIGIT_SUMS:
+        return digit_sums.dataset("train" if split == "train" else "test")
+    return tasks.dataset(4096, 0, "train") if split == "train" else tasks.dataset(500, 1, "test")
 
 
 def _as_row(convert: Converter, row: dict[str, Any]) -> dict[str, Any]:

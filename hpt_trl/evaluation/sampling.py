@@ -68,7 +68,8 @@ def load_tasks(args: EvaluateArguments, tokenizer: Any) -> tuple[dict[str, Task]
     sources = {name: (SUITES[name], load_suite(name, args.benchmarks)) for name in names}
     if args.data:
         name = re.sub(r"[^\w.-]+", "_", args.data).strip("_.") or "data"
-        suite = Suite("/".join(Path(args.data).parts[-2:]), args.data, args.split, samples=1, size=0, group="")
+        title = "/".join(filter(None, [*Path(args.data).parts[-2:], args.dataset_config]))
+        suite = Suite(title, args.data, args.split, samples=1, size=0, group="")
         sources[f"data_{name}"] = suite, load_problems(args.data, args.split, args.dataset_config)
     tasks = {}
     for name, (suite, rows) in sources.items():

@@ -3,7 +3,7 @@
 from hpt_trl.report.diagnosis import diagnose
 from hpt_trl.report.run_folder import read_run
 
-for finding in diagnose(read_run("runs/quickstart")):
+for finding in diagnose(read_run("runs/quickstart/hpt_seed0")):
     print(finding)
 """
 

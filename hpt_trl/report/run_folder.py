@@ -2,7 +2,7 @@
 
 from hpt_trl.report.run_folder import read_run
 
-run = read_run("runs/quickstart")
+run = read_run("runs/quickstart/hpt_seed0")
 run.series("hpt/solve_rate").tail()  # by optimizer step
 run.gate  # the weights the gate chose for each prompt
 """

@@ -25,14 +25,11 @@ FEW = ROOT / "configs" / "few_demonstrations.yaml"
 MAP = ROOT / "configs" / "map.yaml"
 WORDS = ROOT / "configs" / "smollm2_words.yaml"
 DEMONSTRATE = ROOT / "configs" / "demonstrations" / "sample_by_7b.yaml"
-CONFIGS = [
-    *sorted(
-        path
-        for path in (ROOT / "configs").rglob("*.yaml")
-        if path.parent.name != "accelerate" and path not in (MINIATURE, FEW, MAP, WORDS, DEMONSTRATE)
-    ),
-    PACKAGE / "miniature" / "quickstart.yaml",
-]
+CONFIGS = sorted(
+    path
+    for path in (ROOT / "configs").rglob("*.yaml")
+    if path.parent.name != "accelerate" and path not in (MINIATURE, FEW, MAP, WORDS, DEMONSTRATE)
+)
 
 # Each folder may import those before it.
 ORDER = [

@@ -158,3 +158,23 @@ def test_every_address_to_install_from_is_the_one_of_pyproject():
         if name.endswith((".md", ".py", ".ipynb", ".cff", ".toml")):
             named |= dict.fromkeys(re.findall(r"git\+https://[\w.-]+/[\w./-]+", (ROOT / name).read_text()), name)
     assert set(named) == {f"git+{REPOSITORY}"}, named
+
+
+def test_every_link_to_a_hosted_notebook_leads_to_one_of_ours():
+    listed = subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True).stdout.splitlines()
+    links = {link for name in listed for link in re.findall(r"https://colab\.[^\s)\]]+", (ROOT / name).read_text())}
+    assert links
+    for link in links:
+        page = f"https://colab.research.google.com/github/{REPOSITORY.removeprefix('https://github.com/')}/blob/main/"
+        assert link.startswith(page), link
+        assert (ROOT / link.removeprefix(page)).is_file(), link
+
+
+def test_the_quickstart_installs_the_package_without_the_developers_tools(tmp_path):
+    commands = ["make", "--dry-run", "quickstart", f"VENV={tmp_path / 'venv'}"]
+    printed = subprocess.run(commands, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "-e .\n" in printed
+    assert "[dev" not in printed
+    assert printed.strip().endswith("hpt-trl quickstart")
+    commands[2] = "install"
+    assert "-e '.[dev,docs]'" in subprocess.run(commands, cwd=ROOT, capture_output=True, text=True, check=True).stdout

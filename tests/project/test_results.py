@@ -5,8 +5,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from statistics import mean
 
 import pandas as pd
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+from hpt_trl.commands.quickstart import accuracy_table
+from tests.project.test_extras import PROJECT, pins
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "notebooks" / "results"
@@ -19,20 +25,65 @@ def percent(share: float) -> str:
 
 
 def test_the_quickstart_table():
-    before, after = json.loads((RESULTS / "quickstart" / "quickstart.json").read_text()).values()
-    for score in (before, after):
-        interval = f"{percent(score['low'])} to {percent(score['high'])}"
-        assert f"| {score['problems']} | {percent(score['accuracy'])} | {interval} |" in README
-    assert after["accuracy"] > before["accuracy"] + 0.15
-    assert after["low"] > before["high"]
+    content = json.loads((RESULTS / "quickstart" / "quickstart.json").read_text())
+    scores = content["scores"]
+    # The columns of the printed table are the README's.
+    columns = [[column.header, *column.cells] for column in accuracy_table(scores, content["problems"]).columns]
+    for row in zip(*columns):
+        assert f"| {' | '.join(row)} |" in README
+    assert len(scores["HPT"]) == 3
+    assert f"{content['max_steps']} steps" in README
+    assert f"{content['problems']} held-out problems" in README
+    for grpo, hpt in zip(scores["GRPO"], scores["HPT"]):
+        assert hpt["low"] > grpo["high"] + 0.1
 
 
-def test_the_python_examples_run():
+def test_the_other_methods_on_the_quickstarts_task():
+    content = json.loads((RESULTS / "quickstart" / "other_methods.json").read_text())
+    sft, warmup = (mean(score["accuracy"] for score in scores) for scores in content["scores"].values())
+    text = README.replace("\n", " ")
+    assert f"SFT alone solves {percent(sft)} in the same {content['max_steps']} steps" in text
+    assert f"HPT after an SFT warm-up (`algorithm: warmup_hpt`) {percent(warmup)}" in text
+
+
+def test_the_python_examples_run(tmp_path):
     examples = re.findall(r"```python\n(.*?)```", README + ALGORITHMS, flags=re.DOTALL)
     assert len(examples) == 2
+    printed = []
     for example in examples:
-        done = subprocess.run([sys.executable, "-c", example], cwd=ROOT, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(
+            [sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True, timeout=300
+        )
         assert done.returncode == 0, done.stderr[-2000:]
+        printed.append(done.stdout)
+    before, after = (float(re.search(rf"solved {when}: (\S+)", printed[0])[1]) for when in ("before", "after"))
+    assert after > before + 0.15
+    assert re.search(r"27\+8=\?\n.*\\boxed\{\d+\}", printed[0], re.DOTALL)
+    assert (tmp_path / "runs" / "sums" / "model.safetensors").is_file()
+
+
+def test_the_supported_versions_are_those_of_the_package():
+    rows = dict(re.findall(r"^\| ([A-Za-z, ()]+) \| ([^|]+ \| [^|]+) \|$", README, re.MULTILINE))
+    asked = {Requirement(each).name: Requirement(each).specifier for each in PROJECT["dependencies"]}
+    assert rows["torch"] == f"{str(asked['torch'])[2:]} and newer | {version_of('torch')}"
+    # Up to the next minor release, which is excluded.
+    for title, name in (("TRL", "trl"), ("accelerate", "accelerate")):
+        (low,) = (each.version for each in asked[name] if each.operator == ">=")
+        assert rows[title] == f"{low} | {version_of(name)}"
+    bounds = {each.operator: Version(each.version) for each in asked["transformers"]}
+    newest = f"{bounds['<'].major}.{bounds['<'].minor - 1}"
+    with_vllm = pins("constraints-vllm.txt")["transformers"]
+    tested = f"{version_of('transformers')}; {with_vllm} with vLLM"
+    assert rows["transformers"] == f"{bounds['>=']} to {newest} | {tested}"
+    low = {name: str(asked[name])[2:] for name in ("datasets", "peft")}
+    tested = f"{version_of('datasets')}, {version_of('peft')}"
+    assert rows["datasets, PEFT"] == f"{low['datasets']}, {low['peft']} and newer | {tested}"
+    assert rows["DeepSpeed, vLLM (optional)"].endswith(f"| {version_of('deepspeed')}; on a CPU")
+    assert rows["Python"].startswith(f"{PROJECT['requires-python'][2:]} and newer")
+
+
+def version_of(name: str) -> str:
+    return pins("constraints.txt")[name]
 
 
 def test_the_real_run():
