@@ -22,7 +22,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sp
 root_doc = "README"
 # The order in the navigation; guides that are not listed follow.
 _GUIDES = [
-    "how_it_works", "from_grpo", "algorithms", "data", "metrics", "monitoring", "checkpointing", "hardware",
+    "how_it_works", "from_grpo", "options", "algorithms", "data", "metrics", "monitoring", "checkpointing", "hardware",
     "performance", "benchmarks", "comparison", "smollm2", "tutorials", "troubleshooting", "limitations", "security",
     "decisions", "glossary",
 ]  # fmt: skip
