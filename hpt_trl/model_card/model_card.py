@@ -214,9 +214,10 @@ def data_of(facts: RunFacts) -> str:
 
 def usage_of(facts: RunFacts) -> str:
     """Python code that loads the model and asks it a question."""
-    name = _python_text(facts.repository or facts.name)
+    name = _python_text(facts.repository or facts.folder or facts.name)
     content = f"{_QUESTION}\n{INSTRUCTION}"
-    prompt = [{"role": "user", "content": content}] if facts.is_chat else f"{content}\n"
+    general = [{"role": "user", "content": content}] if facts.is_chat else f"{content}\n"
+    prompt = facts.example or general
     lines = ["from transformers import pipeline", "", f'generator = pipeline("text-generation", model={name})']
     if facts.form == "adapter":
         lines = [

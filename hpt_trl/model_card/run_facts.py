@@ -21,6 +21,7 @@ from hpt_trl.config import HPTConfig
 from hpt_trl.miniature import MODEL_PATH
 
 FILE_NAME = "hpt_run.json"
+_MAX_EXAMPLE = 600  # characters
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,8 @@ class RunFacts:
         trackers: URLs of charts, by tracker.
         tags: tags for the metadata.
         paper: title, id and citation of the paper.
+        folder: the run's folder, as the run was told it; of an absolute path, the last part.
+        example: a prompt of the training data, for the example of how to use the model; "" if none is short.
     """
 
     name: str
@@ -112,6 +115,8 @@ class RunFacts:
     trackers: dict[str, str]
     tags: list[str]
     paper: dict[str, str]
+    folder: str = ""
+    example: Any = ""
 
     def write(self, folder: str | Path) -> None:
         """Save the facts in a folder."""
@@ -268,6 +273,26 @@ def collect(trainer: Any, name: str, data_name: str, tags: set[str], method: str
         trackers={tracker: url for tracker, url in tracker_urls.items() if url},
         tags=sorted(tags),
         paper=paper,
+        folder=_folder(str(trainer.args.output_dir)),
+        example=_example(rows),
+    )
+
+
+def _folder(path: str) -> str:
+    return Path(path).name if Path(path).is_absolute() else Path(path).as_posix()
+
+
+def _example(rows: Any) -> Any:
+    """The first prompt of the training data, if it is text and short."""
+    if not isinstance(rows, Dataset) or "prompt" not in rows.column_names or len(rows) == 0:
+        return ""
+    prompt = rows[0]["prompt"]
+    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    is_text = isinstance(messages, list) and all(isinstance(each.get("content"), str) for each in messages)
+    if not is_text or sum(len(each["content"]) for each in messages) > _MAX_EXAMPLE:
+        return ""
+    return (
+        prompt if isinstance(prompt, str) else [{name: each[name] for name in ("role", "content")} for each in prompt]
     )
 
 

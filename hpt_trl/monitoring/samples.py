@@ -2,8 +2,9 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,8 @@ class Sample:
         learned_from: what the gate chose to train the prompt on: "its rollouts", "a demonstration", "both" or
             "nothing"; None if unknown.
         solve_rate: fraction of the prompt's rollouts that solved it, in [0, 1]; None if unknown.
+        demonstration: text of the demonstration that the prompt was trained on, shortened like the others; None if it
+            was trained on none, or it is unknown.
     """
 
     step: int
@@ -47,6 +50,7 @@ class Sample:
     notes: dict[str, str] = field(default_factory=dict)
     learned_from: str | None = None
     solve_rate: float | None = None
+    demonstration: str | None = None
 
 
 def text_of(messages: Any) -> str:
@@ -97,24 +101,25 @@ def best_and_worst(rollouts: Mapping[str, Any], step: int) -> dict[int, Sample]:
         Two samples; one if all rewards are equal; none if no rollout could be scored.
     """
     columns = rollouts["rewards"]
-    # A column that was not logged in this step still holds the rows of an earlier one.
-    extra = {name: values for name, values in rollouts["extra"].items() if len(values) == len(rollouts["prompt"])}
     totals_R = [_sum(values) for values in zip(*columns.values())]
     scored = {row: total for row, total in enumerate(totals_R) if total is not None}
     if not scored:
         return {}
     best = max(scored, key=scored.__getitem__)
     worst = min(scored, key=scored.__getitem__)
-    return {
-        row: Sample(
-            step,
-            shortened(text_of(rollouts["prompt"][row])),
-            shortened(text_of(rollouts["completion"][row])),
-            {name: _number(values[row]) for name, values in columns.items()},
-            {name: shortened(str(values[row])) for name, values in extra.items()},
-        )
-        for row in sorted({best, worst})
-    }
+    return {row: _sample(rollouts, row, step) for row in sorted({best, worst})}
+
+
+def _sample(rollouts: Mapping[str, Any], row: int, step: int) -> Sample:
+    # A column that was not logged in this step still holds the rows of an earlier one.
+    extra = {name: values for name, values in rollouts["extra"].items() if len(values) == len(rollouts["prompt"])}
+    return Sample(
+        step,
+        shortened(text_of(rollouts["prompt"][row])),
+        shortened(text_of(rollouts["completion"][row])),
+        {name: _number(values[row]) for name, values in rollouts["rewards"].items()},
+        {name: shortened(str(values[row])) for name, values in extra.items()},
+    )
 
 
 def _number(value: Any) -> float | None:
@@ -124,6 +129,9 @@ def _number(value: Any) -> float | None:
 def _sum(values: Sequence[Any]) -> float | None:
     numbers = [number for number in map(_number, values) if number is not None]
     return sum(numbers) if numbers else None
+
+
+_WITH_DEMONSTRATION = ("a demonstration", "both")
 
 
 def _source(weights: GateWeights, prompt: int) -> str:
@@ -149,8 +157,11 @@ class SampleLog:
         group_size: int,
         solve_rate_P: Tensor | None = None,
         weights: GateWeights | None = None,
+        demonstration_of: Callable[[int], str | None] | None = None,
     ) -> None:
         """Make the best and the worst rollout of a generation the latest samples.
+
+        If neither is of a prompt that is trained on its demonstration, a rollout of such a prompt is added.
 
         Args:
             rollouts: columns as in `best_and_worst`; the rows of a prompt are adjacent.
@@ -158,14 +169,24 @@ class SampleLog:
             group_size: number of rollouts per prompt.
             solve_rate_P: (P,) solve rates; NaN if no rollout could be scored.
             weights: weights chosen by the gate, tensors of shape (P,).
+            demonstration_of: returns the text of a prompt's demonstration, None if it is not known.
         """
         samples = best_and_worst(rollouts, step)
+        shown = [row // group_size for row in samples]
+        if shown and weights and not any(_source(weights, prompt) in _WITH_DEMONSTRATION for prompt in shown):
+            prompts = range(len(weights.rollouts_P))
+            learning = (prompt for prompt in prompts if _source(weights, prompt) in _WITH_DEMONSTRATION)
+            rows = (prompt * group_size for prompt in islice(learning, 1))
+            samples |= {row: _sample(rollouts, row, step) for row in rows}
         for row, sample in samples.items():
             prompt = row // group_size
             if solve_rate_P is not None:
                 sample.solve_rate = _number(solve_rate_P[prompt])
             if weights is not None:
                 sample.learned_from = _source(weights, prompt)
+                if demonstration_of is not None and sample.learned_from in _WITH_DEMONSTRATION:
+                    text = demonstration_of(prompt)
+                    sample.demonstration = None if text is None else shortened(text)
         self.latest = list(samples.values())
 
     def begin(self, folder: str | Path, step: int) -> None:
@@ -217,7 +238,7 @@ def _has_types(sample: Sample) -> bool:
         and is_text
         and has_tables
         and all(number is None or isinstance(number, (int, float)) for number in numbers)
-        and (sample.learned_from is None or isinstance(sample.learned_from, str))
+        and all(text is None or isinstance(text, str) for text in (sample.learned_from, sample.demonstration))
     )
 
 

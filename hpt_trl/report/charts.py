@@ -27,6 +27,7 @@ class Panel:
         caption: one sentence on what the chart shows.
         draw: `(axes, run) -> whether there was data to draw`.
         missing: sentence to show for a run without the data.
+        metrics: names of the logged metrics in the chart, for the table of their values.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Panel:
     caption: str
     draw: Callable[[Any, Run], bool]
     missing: str
+    metrics: tuple[str, ...] = ()
 
 
 def _curve(axes: Any, values: pd.Series, label: str, color: str, **line: Any) -> bool:
@@ -65,8 +67,12 @@ def _shares(axes: Any, columns: Sequence[tuple[pd.Series, str, str]]) -> bool:
 
 
 def _reward(axes: Any, run: Run) -> bool:
-    drawn = _curve(axes, run.series("hpt/solve_rate"), "solve rate", BLUE, linewidth=3.5, alpha=0.55)
-    drawn |= _curve(axes, run.series("reward"), "mean reward", GREEN, linestyle="--")
+    rate, reward = run.series("hpt/solve_rate"), run.series("reward")
+    if rate.equals(reward.rename(rate.name)):
+        drawn = _curve(axes, rate, "solve rate, equal to mean reward", BLUE)
+    else:
+        drawn = _curve(axes, rate, "solve rate", BLUE)
+        drawn |= _curve(axes, reward, "mean reward", GREEN, linestyle="--")
     for name in ("eval_hpt/solve_rate", "eval_reward"):
         if name in run.evaluations:
             values = run.evaluations[name].dropna()
@@ -164,6 +170,33 @@ def _gradient(axes: Any, run: Run) -> bool:
     return True
 
 
+def _learning_rate(axes: Any, run: Run) -> bool:
+    axes.set_ylabel("learning rate")
+    drawn = _curve(axes, run.series("learning_rate"), "_", BLUE)  # without a legend
+    _from_zero(axes, drawn)
+    axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
+    return drawn
+
+
+def _kl(axes: Any, run: Run) -> bool:
+    axes.set_ylabel("KL, nats per token")
+    return _curve(axes, run.series("kl"), "KL to the reference model", BLUE)
+
+
+_CLIPPED = (("clip_ratio/low_mean", "below", SKY), ("clip_ratio/high_mean", "above", VERMILLION))
+
+
+def _clipped(axes: Any, run: Run) -> bool:
+    axes.set_ylabel("fraction of tokens")
+    columns = [(run.series(name), label, color) for name, label, color in _CLIPPED]
+    if not any(values.max() > 0 for values, _, _ in columns):
+        return False
+    for values, label, color in columns:
+        _curve(axes, values, label, color)
+    _from_zero(axes, True)
+    return True
+
+
 def _time(axes: Any, run: Run) -> bool:
     axes.set_ylabel("seconds per step")
     step = run.series("step_time")
@@ -190,13 +223,15 @@ def _time(axes: Any, run: Run) -> bool:
     return True
 
 
+_VERDICTS = (
+    ("right", "correct", GREEN), ("wrong", "wrong", BLUE), ("unparseable_answer", "no answer", ORANGE),
+    ("unparseable_gold", "bad solution", PINK), ("timed_out", "timed out", VERMILLION),
+)  # fmt: skip
+
+
 def _verdicts(axes: Any, run: Run) -> bool:
     axes.set_ylabel("fraction of rollouts")
-    kinds = (
-        ("right", "correct", GREEN), ("wrong", "wrong", BLUE), ("unparseable_answer", "no answer", ORANGE),
-        ("unparseable_gold", "bad solution", PINK), ("timed_out", "timed out", VERMILLION),
-    )  # fmt: skip
-    columns = [(run.series(f"verdicts/{kind}"), label, color) for kind, label, color in kinds]
+    columns = [(run.series(f"verdicts/{kind}"), label, color) for kind, label, color in _VERDICTS]
     # Kinds that never occurred are left out of the legend.
     return _shares(axes, [column for column in columns if column[0].max() > 0] or columns)
 
@@ -224,8 +259,8 @@ def _gate_map(arrange: Callable, shows_share: bool) -> Callable[[Any, Run], bool
         image = axes.imshow(
             matrix, cmap=colors, vmin=0, vmax=1, aspect="auto", origin="lower", interpolation="none", extent=extent
         )
-        bar = axes.figure.colorbar(image, ax=axes, pad=0.02, aspect=25, ticks=[0, 0.5, 1])
-        bar.set_label("weight on the demonstration" if shows_share else "solve rate")
+        bar = axes.figure.colorbar(image, cax=axes.inset_axes((1.03, 0, 0.035, 1)), ticks=[0, 0.5, 1])
+        bar.set_label("weight on the demonstration" if shows_share else "solve rate", fontsize=8, labelpad=2)
         bar.outline.set_visible(False)
         axes.set_ylabel("prompts of the step" if arrange is step_map else "prompts")
         axes.yaxis.get_major_locator().set_params(integer=True)
@@ -238,13 +273,15 @@ _NO_GATE = "No gate.parquet: this run did not record its gate."
 _NO_HISTORY = "Each prompt was sampled about once, so there is no history to show."
 
 PANELS = (
-    Panel("reward", "Reward and solve rate", "Dashed line: mean reward, summed over reward functions. Wide line: "
-          "fraction of rollouts that solved their prompt.", _reward, "No reward was logged."),
+    Panel("reward", "Reward and solve rate", "Solve rate: fraction of rollouts that solved their prompt. Mean reward: "
+          "summed over reward functions.", _reward, "No reward was logged.",
+          ("hpt/solve_rate", "reward")),
     Panel("sources", "Prompts on demonstrations and on rollouts", "Fraction of each step's prompts that the gate "
           "trained on their demonstration.", _sources,
-          "No demonstration share was logged: this trainer does not use demonstrations."),
+          "No demonstration share was logged: this trainer does not use demonstrations.",
+          ("hpt/demonstration_share",)),
     Panel("groups", "Solved and unsolved groups", "Groups in which all rollouts get the same reward provide no policy "
-          "gradient.", _groups, "Solved and unsolved groups were not logged."),
+          "gradient.", _groups, "Solved and unsolved groups were not logged.", ("hpt/none_solved", "hpt/all_solved")),
     Panel("gate_solve_rate", "Gate: solve rate by step", "Each column is a step. Its prompts are stacked by solve "
           "rate, with the hardest at the bottom.", _gate_map(step_map, False), _NO_GATE),
     Panel("gate_sources", "Gate: demonstrations by step", "The same prompts in the same order. The hardest ones, at "
@@ -254,15 +291,23 @@ PANELS = (
     Panel("questions_sources", "Repeated prompts: demonstrations", "The same prompts in the same order.",
           _gate_map(prompt_map, True), _NO_HISTORY),
     Panel("nll", "NLL of the demonstrations", "Mean over the tokens of the step's demonstrations. Lower is better.",
-          _nll, "No step was trained on a demonstration."),
+          _nll, "No step was trained on a demonstration.", ("demonstrations/nll",)),
     Panel("entropy", "Entropy", "Entropy of the policy's next-token distribution. Near 0, the rollouts of a prompt are "
-          "nearly identical.", _entropy, "No entropy was logged."),
+          "nearly identical.", _entropy, "No entropy was logged.", ("entropy",)),
     Panel("lengths", "Lengths", "In tokens. A rollout at the limit was truncated.", _lengths,
-          "No lengths were logged."),
+          "No lengths were logged.",
+          ("completions/mean_length", "completions/max_length", "demonstrations/length")),
     Panel("gradient", "Gradient norm", "Before clipping, with the steps that were skipped because of it.", _gradient,
-          "No gradient norm was logged."),
+          "No gradient norm was logged.", ("grad_norm", "hpt/skipped_steps")),
+    Panel("learning_rate", "Learning rate", "Of the first parameter group, at the end of each logged step.",
+          _learning_rate, "No learning rate was logged.", ("learning_rate",)),
+    Panel("kl", "KL divergence", "Of the policy from the reference model, on the rollouts.", _kl,
+          "No KL divergence was logged: beta was 0.", ("kl",)),
+    Panel("clipped", "Clipped tokens", "Fraction of the rollouts' tokens whose probability ratio was clipped, below "
+          "and above.", _clipped, "No probability ratio was clipped.", tuple(name for name, _, _ in _CLIPPED)),
     Panel("time", "Time per step", "Training covers the forward and backward passes, without the optimizer update.",
-          _time, "No step time was logged."),
+          _time, "No step time was logged.", ("step_time", "time/generation", "time/verdicts")),
     Panel("verdicts", "Verdicts", "The verifier's verdicts on the rollouts.", _verdicts,
-          "No verdicts were logged: accuracy_reward was not among the reward functions."),
+          "No verdicts were logged: accuracy_reward was not among the reward functions.",
+          tuple(f"verdicts/{kind}" for kind, _, _ in _VERDICTS)),
 )  # fmt: skip

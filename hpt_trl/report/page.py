@@ -1,10 +1,12 @@
 """Renders one or two runs as a single HTML page that needs no network and no scripts."""
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -17,11 +19,12 @@ from hpt_trl.report.charts import PANELS, Panel
 from hpt_trl.report.diagnosis import diagnose
 from hpt_trl.report.render import panel_svgs
 from hpt_trl.report.run_folder import Run, early, late
+from hpt_trl.verifier.answers.boxes import last_boxed
 
 _SECTIONS = {
     "Rewards": ("reward", "groups", "verdicts"),
     "Gate": ("sources", "gate_solve_rate", "gate_sources", "questions_solve_rate", "questions_sources"),
-    "Training": ("nll", "entropy", "lengths", "gradient", "time"),
+    "Training": ("nll", "entropy", "lengths", "gradient", "learning_rate", "kl", "clipped", "time"),
 }
 _METRICS = (
     ("solve rate", "hpt/solve_rate", "{:.1%}"),
@@ -43,6 +46,9 @@ _SETTINGS = (
 # Options that have no effect on training.
 _IGNORED_SETTINGS = {"output_dir", "logging_dir", "run_name", "report_to", "hub_token"}
 _SAMPLED_STEPS = 4
+_TABLE_ROWS = 20
+# Where a path of this machine begins: folders behind a slash that continues no word, number or address.
+_FOLDERS = re.compile(r"(?<![\w.:/~$\\}-])(?:[A-Za-z]:)?[/\\](?:[^\s'\"/\\]+[/\\])+")
 
 
 def render(runs: Sequence[Run]) -> str:
@@ -102,7 +108,7 @@ def _about(run: Run) -> str:
     facts = run.facts
     parts = [str(facts["trainer"])] if "trainer" in facts else []
     if facts.get("model"):
-        parts.append(f"model {facts['model']}")
+        parts.append(f"model {_plain(facts['model'])}")
     if facts.get("reward_functions"):
         parts.append(f"rewards {', '.join(facts['reward_functions'])}")
     if "processes" in facts:
@@ -154,16 +160,29 @@ def _section(title: str, names: Sequence[str], runs: Sequence[Run]) -> dict[str,
     for panel in (by_name[name] for name in names):
         figures = panel_svgs(panel, runs)
         if any(figures):
-            panels.append(_panel(panel, figures))
+            panels.append(_panel(panel, figures, runs))
         elif panel.missing not in missing:
             missing.append(panel.missing)
     return {"title": title, "panels": panels, "missing": missing}
 
 
-def _panel(panel: Panel, figures: Sequence[str | None]) -> dict[str, Any]:
+def _panel(panel: Panel, figures: Sequence[str | None], runs: Sequence[Run]) -> dict[str, Any]:
     # The figures are the only part of the page that is not escaped: they are drawn from numbers only.
     safe = [None if figure is None else Markup(figure) for figure in figures]
-    return {"title": panel.title, "caption": panel.caption, "missing": panel.missing, "figures": safe}
+    tables = [_values(panel, run) for run in runs]
+    return {
+        "title": panel.title, "caption": panel.caption, "missing": panel.missing, "figures": safe, "tables": tables
+    }  # fmt: skip
+
+
+def _values(panel: Panel, run: Run) -> dict[str, Any]:
+    """The values of a chart as a table, at evenly spaced steps if there are many."""
+    columns = {name: values for name in panel.metrics if len(values := run.series(name))}
+    table = pd.DataFrame(columns).sort_index()
+    if len(table) > _TABLE_ROWS:
+        table = table.iloc[[round(i * (len(table) - 1) / (_TABLE_ROWS - 1)) for i in range(_TABLE_ROWS)]]
+    rows = [(str(step), [_formatted("{:.4g}", value) for value in row]) for step, *row in table.itertuples()]
+    return {"names": list(columns), "rows": rows}
 
 
 def selected_samples(samples: Sequence[Sample]) -> list[Sample]:
@@ -177,7 +196,7 @@ def selected_samples(samples: Sequence[Sample]) -> list[Sample]:
 def _sample(sample: Sample) -> dict[str, Any]:
     total = sum(value or 0.0 for value in sample.rewards.values())
     verdict = sample.notes.get("verdict")
-    notes = [f"{name}: {value}" for name, value in sample.notes.items() if name != "verdict" and value]
+    notes = [f"{name}: {_answer(value)}" for name, value in sample.notes.items() if name != "verdict" and value]
     rewards = [f"{name} {'none' if value is None else f'{value:g}'}" for name, value in sample.rewards.items()]
     facts = [*notes, *rewards]
     if sample.solve_rate is not None:
@@ -188,14 +207,22 @@ def _sample(sample: Sample) -> dict[str, Any]:
         "step": sample.step,
         "prompt": sample.prompt,
         "completion": sample.completion,
+        "demonstration": sample.demonstration,
         "verdict": verdict or f"reward {total:g}",
         "is_right": verdict == "right" if verdict else total > 0,
         "facts": facts,
     }
 
 
+def _answer(text: str) -> str:
+    """An answer or a solution in the same notation, without the dollars or the box around it."""
+    boxed = last_boxed(text)
+    return (text if boxed is None else boxed).strip().strip("$").strip()
+
+
 def _plain(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    """An option as text, without the folders of the machine that it names."""
+    return f"{value:g}" if isinstance(value, float) else _FOLDERS.sub("", str(value))
 
 
 def _settings(runs: Sequence[Run]) -> list[dict[str, Any]]:

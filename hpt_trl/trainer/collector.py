@@ -43,6 +43,11 @@ class Demonstrations:
         """Token ids of the demonstration of each of this process's rows, empty where there is none."""
         return [self.tokens[row].ids if row in self.tokens else [] for row in range(rows)]
 
+    def text_of(self, rows: RowIndex, tokenizer: Any, prompt: int) -> str | None:
+        """The demonstration of a prompt of the first process; None if it has none or is another's prompt."""
+        tokens = self.tokens.get(prompt * rows.group_size)
+        return None if tokens is None else tokenizer.decode(tokens.ids, skip_special_tokens=True)
+
 
 class DemonstrationCollector:
     """

@@ -377,12 +377,18 @@ class HPTTrainer(DurableGRPOTrainer):
             rates = solve_rate_P[: len(prompt_ids)].tolist()
             self.gate_history.add(self.state.global_step, prompt_ids, rates, weights)
         if has_rollouts(batch):
-            self._record_samples(solve_rate_P, decision.weights)
+            self._record_samples(solve_rate_P, decision.weights, demonstrations)
 
-    def _record_samples(self, solve_rate_P: Tensor | None = None, weights: GateWeights | None = None) -> None:
+    def _record_samples(
+        self,
+        solve_rate_P: Tensor | None = None,
+        weights: GateWeights | None = None,
+        demonstrations: Demonstrations | None = None,
+    ) -> None:
         if self.model.training and self.accelerator.is_main_process:
             step = self.state.global_step
-            self.samples.note(latest_rollouts(self), step, self.num_generations, solve_rate_P, weights)
+            texts = demonstrations and partial(demonstrations.text_of, self._rows, self._tokenizer)
+            self.samples.note(latest_rollouts(self), step, self.num_generations, solve_rate_P, weights, texts)
 
     def _write_card(self, name: str, dataset_name: str, tags: set[str]) -> None:
         write_run_card(self, name, dataset_name, tags)

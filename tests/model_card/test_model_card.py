@@ -16,6 +16,7 @@ from peft import LoraConfig
 from hpt_trl.commands.push import PushArguments, push
 from hpt_trl.common.escaping import one_line
 from hpt_trl.common.masking import safe_command, without_secrets
+from hpt_trl.model_card import run_facts
 from hpt_trl.model_card.model_card import Metric, Result, intervals_of, model_card
 from hpt_trl.model_card.run_facts import Data, base_of, hub_id, read_facts
 from tests.hub_server import TOKEN, card_errors
@@ -249,7 +250,7 @@ def test_hostile_names_are_texts_of_the_card_and_nothing_else():
         read_facts(Path(__file__).parents[1] / "fixtures" / "run_0_1_0"),
         name=EVIL, base=EVIL, algorithm=EVIL, data=Data(EVIL.replace(" ", ""), config=EVIL, split=EVIL, note=EVIL),
         settings={"reward functions": EVIL, EVIL: "1"}, command=f"hpt-trl train --x '{EVIL}'", config={"a": EVIL},
-        form="adapter", base_hub_id="", trackers={},
+        form="adapter", base_hub_id="", trackers={}, folder=EVIL, example=EVIL,
     )  # fmt: skip
     evaluated = Result(EVIL, "", "", "", EVIL, EVIL, [Metric("accuracy", EVIL, 0.5, 0.4, 0.6)])
     card = model_card(facts, HISTORY, [evaluated])
@@ -274,6 +275,28 @@ def test_hostile_names_are_texts_of_the_card_and_nothing_else():
     compile(usage.content, "usage", "exec")
     assert EVIL in command.content.replace("\\ud800", "\ud800")
     assert yaml.safe_load(config.content.replace("\\ud800", "\ud800"))["a"] == EVIL
+
+
+@pytest.mark.parametrize(
+    ("prompt", "shown"),
+    [
+        ("3+4?", "prompt = '3+4?'"),
+        ([{"role": "user", "content": "3+4?"}], "prompt = [{'role': 'user', 'content': '3+4?'}]"),
+        ("x" * 100, "What is 12 * 7 + 5?"),
+    ],
+)
+def test_an_unpublished_card_names_its_folder_and_asks_a_question_of_the_run(
+    tiny_model, tmp_path, monkeypatch, prompt, shown
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run_facts, "_MAX_EXAMPLE", 80)
+    rows = Dataset.from_list([row | {"prompt": prompt} for row in ROWS])
+    trainer = make_trainer(tiny_model, Path("runs/mine"), rows=rows)
+    trainer.create_model_card()
+    card = Path("runs/mine/README.md").read_text()
+    assert 'model="runs/mine")' in card
+    assert shown in card
+    assert str(tmp_path) not in card
 
 
 def rows_of(tokens):

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -12,7 +13,7 @@ from hpt_trl.commands.report import ReportArguments, main, report
 from hpt_trl.monitoring.samples import Sample, SampleLog
 from hpt_trl.report.charts import PANELS
 from hpt_trl.report.page import render
-from hpt_trl.report.render import plot_run, write_png
+from hpt_trl.report.render import panel_svgs, plot_run, write_png
 from hpt_trl.report.run_folder import read_run
 from tests.tiny import make_trainer
 
@@ -79,12 +80,14 @@ def page(written):
 
 def test_the_page_has_all_sections_and_panels(page):
     parsed = Page(page)
-    headings = [panel.title for panel in PANELS if panel.name != "verdicts"]
+    headings = [panel.title for panel in PANELS if panel.name not in ("verdicts", "kl", "clipped")]
     for heading in ("Findings", "Key metrics", "Samples", "Settings", *headings):
         assert heading in parsed.text
     assert "Finished: 6 of 6 optimizer steps." in parsed.text
-    assert parsed.tags.count("svg") == len(headings) == 12
+    assert parsed.tags.count("svg") == len(headings) == 13
     assert "accuracy_reward was not among the reward functions" in parsed.text
+    assert "No KL divergence was logged: beta was 0." in parsed.text
+    assert "No probability ratio was clipped." in parsed.text
     for unit in ("nats per token", "seconds per step", "optimizer step"):
         assert unit in parsed.text
 
@@ -146,7 +149,7 @@ def contrast(first, second):
 
 def test_the_figures_are_not_blank(written):
     figures = list(written.parent.glob("*.png"))
-    assert len(figures) == 12
+    assert len(figures) == 13
     for path in figures:
         pixels = np.asarray(Image.open(path).convert("RGB"))[::5, ::5].reshape(-1, 3)
         assert len(np.unique(pixels, axis=0)) > 20, path
@@ -157,7 +160,7 @@ def test_two_runs_are_shown_side_by_side_on_the_same_scales(runs, tmp_path):
     both = [read_run(runs / name) for name in ("hpt", "grpo")]
     page = render(both)
     parsed = Page(page)
-    assert parsed.tags.count("svg") == 2 * 12 - 1  # only one run has an NLL of demonstrations
+    assert parsed.tags.count("svg") == 2 * 13 - 1  # only one run has an NLL of demonstrations
     assert "No step was trained on a demonstration." in parsed.text
     # The settings contain the options that differ between the runs, but not their output folders.
     settings = parsed.text.split("Settings")[1].split("All options")[0]
@@ -231,3 +234,64 @@ def test_the_command_prints_the_path_of_the_page(runs, tmp_path, capsys):
     shutil.copy(runs / "hpt" / "gate.parquet", tmp_path / "run")  # the smallest set of files that can be drawn
     main([str(tmp_path / "run"), "--output", str(tmp_path / "new" / "folder")])
     assert capsys.readouterr().out.strip() == f"Report written to {tmp_path / 'new' / 'folder' / 'report.html'}."
+
+
+def test_every_chart_of_metrics_has_a_table_of_its_values(runs):
+    run = read_run(runs / "hpt")
+    parsed = Page(render([run]))
+    assert parsed.text.count("Values") >= 8
+    # A chart names only metrics that a run can log.
+    named = {name for panel in PANELS for name in panel.metrics}
+    assert {"learning_rate", "hpt/solve_rate", "entropy"} <= named & set(run.log)
+    rate = run.series("learning_rate")
+    assert f"{rate.iloc[0]:.4g}" in parsed.text
+    assert f"{rate.iloc[-1]:.4g}" in parsed.text
+
+
+def test_a_curve_is_drawn_once_where_reward_and_solve_rate_are_the_same(runs):
+    from matplotlib.figure import Figure
+
+    run = read_run(runs / "hpt")
+    (panel,) = (panel for panel in PANELS if panel.name == "reward")
+
+    def lines(rewards):
+        axes = Figure().add_subplot()
+        panel.draw(axes, replace(run, log=run.log.assign(reward=rewards)))
+        return axes.get_legend_handles_labels()[1]
+
+    assert lines(run.log["hpt/solve_rate"]) == ["solve rate, equal to mean reward"]
+    assert lines(run.log["hpt/solve_rate"] + 1) == ["solve rate", "mean reward"]
+
+
+def test_the_page_names_no_folder_of_the_machine(runs, tmp_path):
+    run = read_run(runs / "hpt")
+    facts = run.facts | {"model": "/home/me/models/base"}
+    facts["config"] = run.config | {"a": {"cache": "/home/me/cache"}, "b": "C:\\Users\\me\\x", "c": "https://a.b/c/d"}
+    text = Page(render([replace(run, facts=facts)])).text
+    assert "model base" in text
+    assert "{'cache': 'cache'}" in text
+    assert "https://a.b/c/d" in text
+    assert not any(word in text for word in ("/home/", "Users", str(runs), str(runs.parent)))
+
+
+def test_answer_and_solution_are_shown_in_one_notation(runs):
+    sample = Sample(0, "6*7?", "It is \\boxed{42}.", {"r": 1.0}, {"answer": "42", "solution": "$\\boxed{42}$"})
+    text = Page(render([replace(read_run(runs / "hpt"), samples=[sample])])).text
+    assert "answer: 42 solution: 42" in text
+
+
+def test_a_sample_that_learned_from_its_demonstration_shows_it(runs):
+    run = read_run(runs / "hpt")
+    learned = [sample for sample in run.samples if sample.learned_from == "a demonstration"]
+    # `so 6!!!`: the tiny model's data.
+    assert learned
+    assert all(sample.demonstration and sample.demonstration.startswith("so ") for sample in learned)
+    assert not any(sample.demonstration for sample in run.samples if sample.learned_from == "its rollouts")
+    text = Page(render([replace(run, samples=learned[:1])])).text
+    assert f"Demonstration, on which the prompt was trained {learned[0].demonstration}" in text
+
+
+def test_the_axes_of_all_charts_begin_and_end_at_the_same_place(page, runs):
+    svgs = [panel_svgs(panel, [read_run(runs / "hpt")])[0] for panel in PANELS]
+    frames = {re.search(r'id="[^"]*patch_2"[^>]*>\s*<path d="([^"]*)"', svg)[1] for svg in svgs if svg}
+    assert len(frames) == 1

@@ -5,8 +5,10 @@ import shutil
 
 import pandas as pd
 import pytest
+import torch
 from transformers import TrainerCallback
 
+from hpt_trl.algorithm.gate import GateWeights
 from hpt_trl.common.errors import LocalRunError
 from hpt_trl.monitoring.run_log import LOG_NAME, RUN_NAME
 from hpt_trl.monitoring.samples import FILE_NAME, Sample, SampleLog, best_and_worst, read_samples, shortened, text_of
@@ -89,8 +91,12 @@ def test_a_resumed_run_has_each_step_once(killed, tiny_model, tmp_path):
     steps = [sample.step for sample in run.samples]
     assert steps == sorted(steps)
     assert set(steps) == {0, 1, 2, 3, 4, 5}
-    # At most the best and the worst rollout of each step, also for steps that were trained twice.
-    assert max(steps.count(step) for step in steps) == 2
+    # The best and the worst rollout of each step, also for steps that were trained twice, and one of a prompt that was
+    # trained on its demonstration where neither is.
+    assert {steps.count(step) for step in steps} <= {1, 2, 3}
+    for step in set(steps):
+        sources = [sample.learned_from for sample in run.samples if sample.step == step]
+        assert len(sources) < 3 or sources.count("a demonstration") == 1
 
 
 def test_the_parts_of_a_step_are_timed(killed):
@@ -197,6 +203,21 @@ def test_the_best_and_the_worst_rollout_are_the_samples():
     }
     unscored = ROLLOUTS | {"rewards": {"one": [float("nan")] * 4}}
     assert best_and_worst(unscored, 7) == {}
+
+
+def test_a_prompt_on_its_demonstration_is_among_the_samples():
+    rollouts = {"prompt": list("aabbcc"), "completion": list("uvwxyz"), "rewards": {"r": [1, 0, 0.5, 0.5, 0.5, 0.5]}}
+    one_P, zero_P = torch.ones(3), torch.zeros(3)
+    weights = GateWeights(torch.tensor([1.0, 1.0, 0.0]), torch.tensor([0.0, 0.0, 1.0]), zero_P)
+    log = SampleLog()
+    log.note(rollouts | {"extra": {}}, 0, 2, one_P, weights, {2: "shown"}.get)
+    assert [(each.completion, each.learned_from, each.demonstration) for each in log.latest] == [
+        ("u", "its rollouts", None),
+        ("v", "its rollouts", None),
+        ("y", "a demonstration", "shown"),
+    ]
+    log.note(rollouts | {"extra": {}}, 0, 2, one_P, GateWeights(one_P, zero_P, zero_P))
+    assert len(log.latest) == 2
 
 
 def test_long_texts_keep_their_ends():
