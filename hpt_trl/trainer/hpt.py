@@ -387,7 +387,7 @@ class HPTTrainer(DurableGRPOTrainer):
     ) -> None:
         if self.model.training and self.accelerator.is_main_process:
             step = self.state.global_step
-            texts = demonstrations and partial(demonstrations.text_of, self._rows, self._tokenizer)
+            texts = None if demonstrations is None else partial(demonstrations.text_of, self._rows, self._tokenizer)
             self.samples.note(latest_rollouts(self), step, self.num_generations, solve_rate_P, weights, texts)
 
     def _write_card(self, name: str, dataset_name: str, tags: set[str]) -> None:
