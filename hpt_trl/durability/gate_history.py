@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hpt_trl.algorithm.gate import GateWeights
@@ -13,13 +15,19 @@ from hpt_trl.common.files import atomic_path
 
 FILE_NAME = "gate.parquet"
 COLUMNS = ("step", "prompt_id", "solve_rate", "rollouts", "demonstration", "off_policy")
+_SCHEMA = pa.schema([(name, pa.float64()) for name in COLUMNS]).set(0, pa.field("step", pa.int64()))
+_SCHEMA = _SCHEMA.set(1, pa.field("prompt_id", pa.string()))
+
+_NEW_SHARE = 0.01
+"""New rows, as a share of those in the file, from which on a log line writes it again."""
 
 
 class GateHistory:
     """Rows `step, prompt_id, solve_rate, rollouts, demonstration, off_policy`, one per prompt and generation."""
 
     def __init__(self) -> None:
-        self._frames: list[pd.DataFrame] = []
+        self._tables: list[pa.Table] = []
+        self._rows = self._written_rows = 0
 
     def add(self, step: int, prompt_ids: Sequence[str], solve_rates: Sequence[float], weights: GateWeights) -> None:
         """Record one generation.
@@ -38,16 +46,26 @@ class GateHistory:
             "demonstration": weights.demonstration_P.tolist(),
             "off_policy": weights.off_policy_P.tolist(),
         }
-        self._frames.append(pd.DataFrame(columns))
+        self._append(pa.table(columns, schema=_SCHEMA))
+
+    def _append(self, table: pa.Table) -> None:
+        self._tables.append(table)
+        self._rows += len(table)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether enough rows are new to write the file again: the time for all writes is linear in the rows."""
+        return self._rows - self._written_rows > _NEW_SHARE * self._written_rows
 
     def write(self, folder: str | Path) -> None:
         """Write `gate.parquet` into a folder."""
-        if not self._frames:
+        if not self._tables:
             return
-        self._frames = [pd.concat(self._frames, ignore_index=True)]
-        # It is rewritten at every log line, and complete checkpoints are flushed: no flush is needed here.
+        self._tables = [pa.concat_tables(self._tables).combine_chunks()]
+        self._written_rows = self._rows
+        # It is rewritten while the run goes on, and complete checkpoints are flushed: no flush is needed here.
         with atomic_path(Path(folder) / FILE_NAME, durable=False) as temporary:
-            self._frames[0].to_parquet(temporary, index=False)
+            pq.write_table(self._tables[0], temporary)
 
     def begin(self, folders: Sequence[str | Path], step: int) -> None:
         """Start a history at `step`: empty, or that of the resumed run without the steps that are repeated.
@@ -58,16 +76,16 @@ class GateHistory:
         """
         paths = [Path(folder) / FILE_NAME for folder in folders]
         past = next((path for path in paths if path.exists()), None)
-        self._frames = []
+        self._tables, self._rows, self._written_rows = [], 0, 0
         if step > 0 and past is not None:
-            self._frames = [_read_rows(past, step)]
+            self._append(_read_rows(past, step))
 
 
-def _read_rows(path: Path, step: int) -> pd.DataFrame:
+def _read_rows(path: Path, step: int) -> pa.Table:
     """Rows of the steps before `step`."""
     try:
         rows = pd.read_parquet(path)[list(COLUMNS)]
-        return rows[rows["step"] < step]
+        return pa.Table.from_pandas(rows[rows["step"] < step], schema=_SCHEMA, preserve_index=False)
     # pyarrow's errors are ValueErrors and OSErrors; a missing column is a KeyError.
     except (ValueError, OSError, KeyError, TypeError) as error:
         raise LocalRunError(
@@ -77,7 +95,7 @@ def _read_rows(path: Path, step: int) -> pd.DataFrame:
 
 
 class GateHistoryCallback(TrainerCallback):
-    """Writes `gate.parquet` to the output folder at every log and checkpoint, and reads it when a run is resumed.
+    """Writes `gate.parquet` to the output folder at logs and checkpoints, and reads it when a run is resumed.
 
     Args:
         history: what is written.
@@ -113,4 +131,8 @@ class GateHistoryCallback(TrainerCallback):
                     "last checkpoint with resume_from_checkpoint=True."
                 ) from error
 
-    on_log = on_save = on_train_end = _write
+    on_save = on_train_end = _write
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self.history.is_due:
+            self._write(args, state, control)

@@ -15,7 +15,7 @@ from hpt_trl.common.imports import is_dotted_path
 from hpt_trl.config import HPTConfig
 from hpt_trl.data.usable_rows import prompt_fault
 from hpt_trl.durability.config import DurableGRPOConfig
-from hpt_trl.trainer.data_checks import check_demonstrations
+from hpt_trl.trainer.data_checks import check_demonstrations, longest_prompt
 from hpt_trl.trainer.trl_hooks import check_loss_type
 
 # Options of TRL's loss on rollouts that the estimator's does not have, with the value at which they do nothing.
@@ -261,12 +261,12 @@ def too_long(lengths: Sequence[int], context: int | None) -> str | None:
 
 
 def check_prompts(
-    prompts: Sequence[Any], lengths_of: Callable[[list], list[int]], context: int | None, answer: int
+    dataset: Dataset, lengths_of: Callable[[list], list[int]], context: int | None, answer: int
 ) -> str | None:
     """Reject data with prompts that leave no room for an answer.
 
     Args:
-        prompts: strings or conversations.
+        dataset: its column `prompt` holds strings or conversations.
         lengths_of: returns the number of tokens of each of some prompts.
         context: maximum number of tokens of the model; None: no limit.
         answer: maximum number of tokens of an answer.
@@ -277,6 +277,13 @@ def check_prompts(
     Raises:
         ValueError: if prompts cannot be tokenized or leave no room.
     """
+    longest_bytes = longest_prompt(dataset) if len(dataset) else None
+    if longest_bytes is not None:
+        # A token has at least one byte. Reading a million rows takes a minute.
+        template = lengths_of(dataset["prompt"][:1])[0]
+        if context is None or longest_bytes + template + answer < context:
+            return None
+    prompts = dataset["prompt"][:]
     faults = [fault for prompt in prompts if (fault := prompt_fault(prompt))]
     if faults:
         raise ValueError(

@@ -142,7 +142,7 @@ class DurableGRPOTrainer(PushingGRPOTrainer):
             return
         lengths_of = super()._tokenize_prompts
         warning = check_prompts(
-            cast(Dataset, dataset)["prompt"],
+            cast(Dataset, dataset),
             lambda prompts: [len(ids) for ids in lengths_of(prompts)[0]],
             room_of(self.model),
             self.max_completion_length or 0,

@@ -226,4 +226,4 @@ def _demonstrated(rows: Dataset) -> list[int]:
     """Indices of the rows that have a demonstration."""
     if "demonstration" not in rows.column_names:
         return []
-    return [row for row, demonstration in enumerate(rows["demonstration"]) if not is_missing(demonstration)]
+    return [row for row, demonstration in enumerate(rows["demonstration"][:]) if not is_missing(demonstration)]

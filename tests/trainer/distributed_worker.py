@@ -61,13 +61,13 @@ def random_gate(solve_rate_P, step):
     draw = random.Random(step)
     patterns = [["demonstration"] * 4, ["nothing"] * 4, ["demonstration", "demonstration", "nothing", "nothing"]]
     patterns.append([draw.choice(["rollouts", "demonstration", "nothing"]) for _ in range(4)])
-    kinds = patterns[step % 4]
+    kinds = [patterns[step % 4][prompt % 4] for prompt in range(len(solve_rate_P))]
     return tuple(torch.tensor([float(kind == name) for kind in kinds]) for name in ("rollouts", "demonstration"))
 
 
 def first_prompt_gate(solve_rate_P, step):
     """Rollouts of the first prompt, demonstrations of the others."""
-    is_first_P = torch.tensor([1.0, 0.0, 0.0, 0.0])
+    is_first_P = (torch.arange(len(solve_rate_P)) == 0).float()
     return is_first_P, 1 - is_first_P
 
 

@@ -87,7 +87,8 @@ def syncs(folder: Path, has_adapter: bool) -> dict[str, Any]:
 
 def fixed_gate(solve_rate_P: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Step 0: demonstrations. Step 1: rollouts. Step 2: rollouts of two prompts, demonstrations of two."""
-    rollouts_P = torch.tensor([[0.0] * 4, [1.0] * 4, [1.0, 1.0, 0.0, 0.0]])[step]
+    patterns = torch.tensor([[0.0] * 4, [1.0] * 4, [1.0, 1.0, 0.0, 0.0]])
+    rollouts_P = patterns[step, torch.arange(len(solve_rate_P)) % 4]
     return rollouts_P, 1 - rollouts_P
 
 
