@@ -64,7 +64,8 @@ def longest_prompt(dataset: Dataset) -> int | None:
     if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)) or not pa.types.is_struct(kind.value_type):
         return None
     longest = [_longest_conversation(chunk) for chunk in column.chunks if len(chunk)]
-    return None if None in longest else max(longest)
+    known = [size for size in longest if size is not None]
+    return max(known) if len(known) == len(longest) else None
 
 
 def _longest_conversation(chunk: pa.Array) -> int | None:
