@@ -9,9 +9,9 @@ from hpt_trl.commands.quickstart import METHODS, QuickstartArguments, accuracy_t
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """One seed with the default steps: half a minute per method."""
+    """One seed, three quarters of the steps."""
     output = tmp_path_factory.mktemp("quick")
-    main(["--output_dir", str(output), "--seeds", "1", "--problems", "200"])
+    main(["--output_dir", str(output), "--seeds", "1", "--max_steps", "45", "--problems", "200"])
     return output
 
 
