@@ -16,6 +16,7 @@ from hpt_trl.common.imports import import_callable, is_dotted_path
 from hpt_trl.durability.config import DurableGRPOConfig
 
 _WARMUP_PRESET = "warmup_hpt"
+_PRESETS = ", ".join([*sorted(ALGORITHMS), _WARMUP_PRESET])
 # The learning rates that the search of configs/few_demonstrations.yaml found for SFT and for HPT after it: 3e-4, 1e-4.
 _WARMUP_RATE = 3
 
@@ -129,9 +130,7 @@ class HPTConfig(DurableGRPOConfig):
         metadata={"help": "Whether TRL divides advantages by a std. Source: arXiv 2509.04419, section 4.1 (no)."},
     )
 
-    algorithm: str = field(
-        default="hpt", metadata={"help": "Preset of the unified estimator: 'hpt', 'warmup_hpt', 'sft', 'luffy', ..."}
-    )
+    algorithm: str = field(default="hpt", metadata={"help": f"Preset of the unified estimator: one of {_PRESETS}."})
     gate: str = field(
         default="switch",
         metadata={

@@ -10,7 +10,7 @@ _HPT, _FAULTS, _DATA, _MODEL = "HPT", "Faults", "Data and rewards", "Model and L
 _GENERATION, _TRL, _TRANSFORMERS = "Generation and vLLM", "TRL's GRPO", "transformers' training"
 _INDENT = 34
 _CONFIG = (
-    "YAML file of options, or a config of the package such as hpt_trl:miniature; flags override it. `hpt-trl configs` "
+    "YAML file of options, or a config of the package as hpt_trl:NAME; flags override it. `hpt-trl configs` "
     "lists those of the package."
 )
 

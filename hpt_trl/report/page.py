@@ -142,7 +142,7 @@ def _evaluation_texts(run: Run) -> Iterator[tuple[str, str]]:
         try:
             results = read_results(file, run.folder, None)
         except ValueError as error:
-            yield f"{file.relative_to(run.folder)}", f"not shown: {error}"
+            yield f"{file.relative_to(run.folder)}", f"not shown: {_plain(error)}"
             continue
         for result in results:
             for metric in result.metrics:

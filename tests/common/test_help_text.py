@@ -66,6 +66,10 @@ def test_common_options_exist():
 def test_choices_and_defaults_are_complete(parser):
     text = " ".join(parser.format_help().split())
     assert "One of linear, cosine, cosine_with_restarts," in text
+    assert "one of chord, chord_mu, chord_phi, cispo, dr_grpo, grpo, gspo, hpt, luffy, ppo, reinforce," in text
+    # Only the usage abbreviates.
+    assert "..., " not in text
+    assert ", ." not in text
     assert "(default: 5e-06)" in text
     assert "(default: false)" in text
     assert "SchedulerType" not in text

@@ -288,7 +288,7 @@ def test_a_sample_that_learned_from_its_demonstration_shows_it(runs):
     assert all(sample.demonstration and sample.demonstration.startswith("so ") for sample in learned)
     assert not any(sample.demonstration for sample in run.samples if sample.learned_from == "its rollouts")
     text = Page(render([replace(run, samples=learned[:1])])).text
-    assert f"Demonstration, on which the prompt was trained {learned[0].demonstration}" in text
+    assert f"Demonstration {learned[0].demonstration}" in text
 
 
 def test_the_axes_of_all_charts_begin_and_end_at_the_same_place(page, runs):
