@@ -253,3 +253,10 @@ def test_the_end_of_a_command_examines_no_object_of_torch(tmp_path, monkeypatch,
     assert run(monkeypatch, capsys, "report", str(tmp_path))[0] == 1
     assert gc.get_freeze_count() > 10_000
     gc.unfreeze()
+
+
+def test_evaluate_names_conversations_for_a_model_without_a_template(tmp_path, monkeypatch, capsys):
+    data = data_file(tmp_path, CHAT)
+    code, error = run(monkeypatch, capsys, "evaluate", "--model", "miniature", "--data", data)
+    assert code == 2
+    assert "hpt-trl evaluate: error: The prompts are conversations, but the tokenizer of the model has no chat" in error
