@@ -6,7 +6,7 @@ from dataclasses import replace
 from transformers import AutoTokenizer
 
 from hpt_trl.comparison.held_out_eval import MAX_COMPLETION_LENGTH, is_correct
-from hpt_trl.comparison.regime_map import accuracy_table, best_table, map_scores
+from hpt_trl.comparison.regime_map import accuracy_table, best_table, distance_table, map_scores
 from hpt_trl.comparison.regimes import REGIMES, foreign, regime_rows, sometimes_wrong, with_few_demonstrations
 from hpt_trl.miniature import MODEL_PATH
 from hpt_trl.miniature.families import SUITES, training_rows
@@ -50,8 +50,13 @@ def test_the_map_says_who_is_best_and_how_far_hpt_is():
     assert list(scores) == ["128 error-free", "16 error-free"]
     assert scores["16 error-free"].methods == ["sft", "grpo", "hpt", "warmup_hpt"]
     row = best_table(scores, "in").splitlines()[-1]
-    assert row == (
-        "| 16 error-free | SFT warm-up, then HPT | 100.0 ± 0.0 | SFT | 75.0 ± 0.0 | 25.0 ± 0.0 | - | -25.0 ± 0.0 | - |"
+    assert row == "| 16 error-free | SFT warm-up, then HPT | 100.0 ± 0.0 | SFT | 75.0 ± 0.0 |"
+    header, _, *rows = distance_table(scores, "in", None).splitlines()
+    assert (
+        header
+        == "| demonstrations | HPT, minus the best without HPT | SFT warm-up, then HPT, minus the best without HPT |"
     )
+    assert rows[-1] == "| 16 error-free | -25.0 ± 0.0 (p -) | 25.0 ± 0.0 (p -) |"
+    assert distance_table(scores, "in", "grpo").splitlines()[-1].startswith("| 16 error-free | 50.0 ± 0.0 (p -) |")
     worst = accuracy_table(scores, "in").splitlines()[-1]
     assert worst == "| worst of these | 75.0 ± 0.0 | 0.0 ± 0.0 | 50.0 ± 0.0 | **100.0 ± 0.0** |"
