@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from hpt_trl.comparison.regime_map import draw_map, map_scores
+from hpt_trl.comparison.regime_map import draw_map, has_map
 from hpt_trl.comparison.statistics import interval
 from hpt_trl.comparison.summary import AVERAGES, REFERENCES, Summary
 from hpt_trl.comparison.tables import AVERAGE_TITLES, title_of
@@ -51,12 +51,10 @@ def draw_all(summary: Summary, folder: Path) -> dict[str, str]:
             "that the base model solves are excluded.",
             lambda: solved_alone(summary, model),
         ),
-        (
-            "map.png",
-            "Accuracy in every regime of demonstrations at equal compute, with 95% intervals over seeds.",
-            lambda: draw_map(summary, _COLORS) if len(map_scores(summary, "compute")) > 1 else None,
-        ),
     ]
+    if has_map(summary):
+        caption = "Accuracy in every regime of demonstrations at equal compute, with 95% intervals over seeds."
+        figures = [("map.png", caption, lambda: draw_map(summary, _COLORS))]
     for name, caption, draw in figures:
         figure = draw()
         if figure is not None:

@@ -14,6 +14,11 @@ from hpt_trl.comparison.summary import AVERAGES, BUDGETS, Scores, Summary
 from hpt_trl.comparison.tables import AVERAGE_TITLES, cell, markdown, p_text, title_of
 
 
+def has_map(summary: Summary) -> bool:
+    """Whether a summary has runs in regimes of demonstrations."""
+    return any(entry["run"]["stage"].startswith(MAP_STAGE) for entry in summary["runs"])
+
+
 def map_scores(summary: Summary, budget: str) -> dict[str, Scores]:
     """Scores in every regime that was run, by its title. The main runs are a regime of their own, the first.
 
@@ -91,19 +96,24 @@ def _best_without_hpt(regime: Scores, column: str) -> str:
 
 
 def accuracy_table(scores: Mapping[str, Scores], column: str) -> str:
-    """Regimes by methods, and each method in the worst of these regimes; the best of each row in bold."""
+    """Regimes by methods, the best of each row in bold; the last row says how far each method is behind it at most."""
     methods = [
         method for method in next(iter(scores.values())).methods if all(method in s.methods for s in scores.values())
     ]
-    rows = {title: {name: regime.interval(name, column) for name in methods} for title, regime in scores.items()}
-    rows["worst of these"] = {
-        name: min((row[name] for row in rows.values()), key=lambda value: value.mean) for name in methods
-    }
+    furthest_behind = dict.fromkeys(methods, 0.0)
     lines = []
-    for title, row in rows.items():
+    for title, regime in scores.items():
+        row = {method: regime.interval(method, column) for method in methods}
         best = max(methods, key=lambda method: row[method].mean)
         lines.append([title, *(f"**{cell(row[name])}**" if name == best else cell(row[name]) for name in methods)])
-    return markdown(["demonstrations", *map(title_of, methods)], lines)
+        for name in methods:
+            furthest_behind[name] = max(furthest_behind[name], row[best].mean - row[name].mean)
+    least = min(furthest_behind.values())
+    distances = [f"{100 * value:.1f}" for value in furthest_behind.values()]
+    bold = [f"**{text}**" if value == least else text for text, value in zip(distances, furthest_behind.values())]
+    return markdown(
+        ["demonstrations", *map(title_of, methods)], [*lines, ["*furthest behind the best of a row*", *bold]]
+    )
 
 
 def draw_map(summary: Summary, colors: Mapping[str, str]) -> Figure:

@@ -8,8 +8,7 @@ from typing import Any
 from hpt_trl.common.files import write_atomically
 from hpt_trl.comparison.figures import draw_all
 from hpt_trl.comparison.methods import WITHOUT_DEMONSTRATIONS
-from hpt_trl.comparison.regime_map import map_parts
-from hpt_trl.comparison.runs import MAP_STAGE
+from hpt_trl.comparison.regime_map import has_map, map_parts
 from hpt_trl.comparison.summary import BUDGETS, Scores, Summary
 from hpt_trl.comparison.tables import (
     base_table,
@@ -40,8 +39,14 @@ def write_report(summary: dict[str, Any], folder: Path) -> Path:
 
 
 def tables_text(summary: Summary) -> str:
-    """The report without its figures. It depends on the summary only, so anyone can reproduce it."""
-    parts = ["# HPT and its baselines on miniature models", _settings_text(summary), headline_table(summary)]
+    """The report without its figures. It depends on the summary only, so anyone can reproduce it.
+
+    With regimes, it is about these: the main runs have a report of their own, with more seeds and methods.
+    """
+    parts = ["# HPT and its baselines on miniature models", _settings_text(summary)]
+    if has_map(summary):
+        return "\n\n".join([*parts, *map_parts(summary), *_search_parts(summary)])
+    parts.append(headline_table(summary))
     if "base" in summary["settings"]["methods"]:
         parts += ["## Base models", "Accuracy in % at temperature 1, as for rollouts.", base_table(summary)]
     parts += ["## Cost", _COST_NOTE, cost_table(summary)]
@@ -52,8 +57,6 @@ def tables_text(summary: Summary) -> str:
         parts += _ablation_parts(summary)
     if "textbook" in stages:
         parts += _textbook_parts(summary)
-    if any(stage.startswith(MAP_STAGE) for stage in stages):
-        parts += map_parts(summary)
     if "search" in stages:
         parts += _search_parts(summary)
     return "\n\n".join(parts)

@@ -23,14 +23,15 @@ from hpt_trl.comparison.figures import alone_counts, pass_share
 from hpt_trl.comparison.held_out_eval import HeldOutEval, accuracy_reward, is_correct
 from hpt_trl.comparison.methods import ABLATIONS, MAIN_METHODS, METHODS, Phase, Recipe, build_trainer
 from hpt_trl.comparison.pool import Task, run_tasks
+from hpt_trl.comparison.regime_map import accuracy_table, map_scores
 from hpt_trl.comparison.regimes import REGIMES, with_few_demonstrations
-from hpt_trl.comparison.report import tables_text
+from hpt_trl.comparison.report import tables_text, write_report
 from hpt_trl.comparison.runs import Run, run_settings
 from hpt_trl.comparison.sampler import sample
 from hpt_trl.comparison.settings import CompareArguments
 from hpt_trl.comparison.statistics import holm, interval, paired_p
 from hpt_trl.comparison.summary import BUDGETS, Scores
-from hpt_trl.comparison.tables import headline_table, significance_text
+from hpt_trl.comparison.tables import headline_table, p_text, significance_text, title_of
 from hpt_trl.miniature import MODEL_PATH, bases
 from hpt_trl.miniature.bases import MAIN_BASES
 from hpt_trl.miniature.families import IN_DISTRIBUTION, SUITES, training_rows
@@ -293,14 +294,19 @@ def test_finished_runs_are_not_repeated(compared):
     assert again[1:] == times[1:]
 
 
-def test_the_report_is_made_from_the_summary_only(compared):
+def test_the_report_is_made_from_the_summary_only(compared, tmp_path):
     folder: Path = compared[0] / "report_map"
     summary = json.loads((folder / "summary.json").read_text())
     report = (folder / "report.md").read_text()
     assert report.startswith(tables_text(summary))
-    figures = {path.name for path in folder.glob("*.png")}
-    assert {"accuracy.png", "pass_at_k.png", "solve_rates.png", "demonstrations.png", "map.png"} <= figures
+    assert [path.name for path in folder.glob("*.png")] == ["map.png"]
     assert "## The map" in report
+    main_runs = [entry for entry in summary["runs"] if not entry["run"]["stage"].startswith("map/")]
+    text = write_report(summary | {"runs": main_runs}, tmp_path).read_text()
+    figures = {path.name for path in tmp_path.glob("*.png")}
+    assert {"accuracy.png", "pass_at_k.png", "solve_rates.png", "demonstrations.png"} <= figures
+    assert "## Equal compute" in text
+    assert "## The map" not in text
     for entry in summary["runs"]:
         if entry["run"]["stage"] == "main" and entry["run"]["method"] != "base":
             assert entry["spent"]["steps"]["step"] == 2
@@ -312,7 +318,7 @@ def test_the_report_is_made_from_the_summary_only(compared):
 RESULTS = Path(__file__).parents[2] / "notebooks" / "results" / "miniature"
 
 
-@pytest.mark.parametrize("name", ["miniature", "few_demonstrations"])
+@pytest.mark.parametrize("name", ["miniature", "few_demonstrations", "map"])
 def test_the_committed_tables_are_made_from_the_committed_summary(name):
     folder = RESULTS.with_name(name)
     assert (folder / "report.md").read_text().startswith(tables_text(json.loads((folder / "summary.json").read_text())))
@@ -324,9 +330,11 @@ def test_the_numbers_of_the_readme_and_the_guide_are_those_of_the_main_table():
     assert all(len(each.seeds) == 5 and each.reference == "warmup_hpt" for each in scores.values())
     readme = (RESULTS.parents[2] / "README.md").read_text()
     assert headline_table(summary) in readme
+    comparison = (RESULTS.parents[1] / "guides" / "comparison.md").read_text()
     for budget, each in scores.items():
+        title = BUDGETS[budget].capitalize().replace("optimizer ", "")
         for line in significance_text(each).splitlines():
-            assert f"- {BUDGETS[budget].capitalize().replace('optimizer ', '')}: {line[2].lower()}{line[3:]}" in readme
+            assert f"- {title}: {line[2].lower()}{line[3:]}" in comparison
 
     def percent(budget, method):
         return f"{100 * scores[budget].interval(method, 'in').mean:.1f}%"
@@ -337,7 +345,10 @@ def test_the_numbers_of_the_readme_and_the_guide_are_those_of_the_main_table():
     assert f"solves {steps[0]} in distribution at 60 optimizer steps, HPT without {steps[1]}, GRPO {steps[2]}" in guide
     assert f"at equal compute {compute[0]}, {compute[1]}, {compute[2]} and {compute[3]}" in guide
     text = readme.replace("\n", " ")
-    assert f"HPT has {percent('compute', 'hpt')} in distribution at equal compute and GRPO {compute[2]}" in text
+    assert f"HPT has {percent('compute', 'hpt')} in distribution at equal compute and GRPO {compute[2]}" in comparison
+    ahead = [method for method, p in scores["compute"].p_values("in").items() if p < 0.05]
+    assert [title_of(name) for name in ahead] == ["GRPO", "LUFFY", "SRFT", "CHORD-phi", "Dr. GRPO", "HPT"]
+    assert "is significantly ahead of GRPO, LUFFY, SRFT, CHORD-phi, Dr. GRPO and HPT in distribution" in text
     assert f"rollouts alone after SFT until flat ({percent('compute', 'flat_grpo')})" in text
     runs = [entry for entry in summary["runs"] if entry["run"]["stage"] == "main"]
 
@@ -349,6 +360,46 @@ def test_the_numbers_of_the_readme_and_the_guide_are_those_of_the_main_table():
     # Six log entries of five steps are the warm-up.
     after = [run["demonstration_share"][6:] for run in runs if run["run"]["method"] == "warmup_hpt"]
     assert f"{100 * sum(sum(each) / len(each) for each in after) / 5:.1f}% of the prompts train on their" in text
+
+
+def test_the_numbers_of_the_readme_are_those_of_the_map():
+    scores = map_scores(json.loads((RESULTS.with_name("map") / "summary.json").read_text()), "compute")
+    assert all(len(regime.seeds) == 3 for regime in scores.values())
+    text = (RESULTS.parents[2] / "README.md").read_text()
+    assert accuracy_table(scores, "in") in text
+    foreign, complete = scores["128 in another notation"], scores["all error-free"]
+
+    def percent(regime, method):
+        return f"{100 * regime.interval(method, 'in').mean:.1f}%"
+
+    text = text.replace("\n", " ").replace("  ", " ")
+    assert f"SFT then GRPO falls to {percent(foreign, 'sft_grpo')}, and so does HPT after a warm-up" in text
+    assert f"HPT alone keeps {percent(foreign, 'hpt')} (p {p_text(foreign.p_values('in', 'hpt')['sft_grpo'])})" in text
+    assert f"SFT to the end, {percent(complete, 'sft')}." in text
+    counts = []
+    for column in ("in", "out"):
+        behind = [
+            max(regime.interval(name, column).mean for name in regime.methods)
+            - regime.interval("flat_hpt", column).mean
+            for regime in scores.values()
+        ]
+        counts += [sum(value == 0 for value in behind), sum(value < 0.01 for value in behind)]
+    assert counts == [5, 6, 5, 7]
+    assert "best in five of eight rows and within a point of the best in six; out of distribution in seven" in text
+    ahead = {
+        title: (
+            100 * interval(regime.differences("sft_grpo", "in", "flat_hpt")).mean,
+            regime.p_values("in", "flat_hpt"),
+        )
+        for title, regime in scores.items()
+    }
+    significant = {title: p["sft_grpo"] for title, (_, p) in ahead.items() if p["sft_grpo"] < 0.05}
+    assert list(significant) == ["all error-free"]
+    difference = f"{ahead['all error-free'][0]:.1f} points (p {p_text(significant['all error-free'])})"
+    others = max(mean for title, (mean, _) in ahead.items() if title != "all error-free")
+    assert (
+        f"SFT then GRPO by {difference} where every prompt has a demonstration, elsewhere by up to {others:.1f}" in text
+    )
 
 
 def test_the_table_of_how_the_warm_up_was_chosen_is_made_from_the_committed_runs():
