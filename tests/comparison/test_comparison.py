@@ -372,7 +372,7 @@ def test_the_numbers_of_the_readme_are_those_of_the_map():
     def percent(regime, method):
         return f"{100 * regime.interval(method, 'in').mean:.1f}%"
 
-    text = text.replace("\n", " ").replace("  ", " ")
+    text = " ".join(text.split())
     assert f"SFT then GRPO falls to {percent(foreign, 'sft_grpo')}, and so does HPT after a warm-up" in text
     assert f"HPT alone keeps {percent(foreign, 'hpt')} (p {p_text(foreign.p_values('in', 'hpt')['sft_grpo'])})" in text
     assert f"SFT to the end, {percent(complete, 'sft')}." in text
