@@ -107,3 +107,35 @@ def test_the_share_of_boxed_answers():
         texts = [text for row in rows for text in row]
         boxed = sum("\\boxed" in text for text in texts) / len(texts)
         assert f"| {percent(boxed)} | {sum(map(len, texts)) / len(texts):.0f} |" in SMOLLM2
+
+
+def test_what_a_forecast_of_unsolved_prompts_would_save():
+    gates = json.loads((RESULTS / "miniature" / "summary.json").read_text())["gates"]
+    text = (ROOT / "notebooks" / "guides" / "decisions.md").read_text()
+    assert sum(map(len, gates.values())) / len(gates) == 256
+    for unsolved_visits, claim in (
+        (2, "of {} of all visits, and {} of these were solved after all"),
+        (1, "it is {}, and {} of these"),
+    ):
+        shares = [forecast_shares(rates, unsolved_visits) for rates in gates.values()]
+        skipped, wrong = ([round(100 * each) for each in column] for column in zip(*shares))
+        assert claim.format(*(f"{min(each)} to {max(each)}%" for each in (skipped, wrong))) in text
+
+
+def forecast_shares(rates: list[list[float | None]], unsolved_visits: int) -> tuple[float, float]:
+    """Share of visits whose rollouts a forecast would skip, and of these the share that was solved after all.
+
+    Args:
+        rates: solve rate of every prompt at every visit; None where there was none.
+        unsolved_visits: visits in a row without a solution after which the next two visits are skipped.
+    """
+    visits, skipped, wrong = 0, 0, 0
+    for prompt in rates:
+        in_row, skipped_in_row = 0, 0
+        for rate in (each for each in prompt if each is not None):
+            visits += 1
+            if in_row >= unsolved_visits and skipped_in_row < 2:
+                skipped, skipped_in_row, wrong = skipped + 1, skipped_in_row + 1, wrong + (rate > 0)
+            else:
+                in_row, skipped_in_row = in_row + 1 if rate == 0 else 0, 0
+    return skipped / visits, wrong / skipped
