@@ -209,7 +209,8 @@ def check_gate(gate: Gate, group_size: int, device: torch.device) -> None:
         ValueError: if it fails or returns anything but weights.
     """
     rate_P = torch.arange(group_size + 1, device=device) / group_size
-    with torch.random.fork_rng():
+    # Without a list, fork_rng warns where a process sees several GPUs.
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
         gate_weights(_copy(gate), rate_P, torch.ones_like(rate_P, dtype=torch.bool), step=0)
 
 

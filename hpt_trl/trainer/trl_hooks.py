@@ -214,7 +214,7 @@ def latest_rollouts(trainer: GRPOTrainer) -> dict[str, Any]:
 
 
 class Generated(NamedTuple):
-    """What reward functions are told of B rollouts beside their data rows: TRL's arguments of `_calculate_rewards`."""
+    """What TRL passes to `_calculate_rewards` for B rollouts, beside their data rows."""
 
     prompts: list[Any]
     completions: list[Any]

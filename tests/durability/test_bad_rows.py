@@ -110,7 +110,8 @@ def test_broken_samples_of_an_older_run_end_no_run(tiny_model, tmp_path, run, co
     (tmp_path / "_record").mkdir()
     (tmp_path / SAMPLES).write_text(content)
     make_trainer(tiny_model, tmp_path, max_steps=1).train()
-    assert len(read_samples(tmp_path / SAMPLES)) == len(read_samples(run / SAMPLES)) // 3
+    expected = [sample for sample in read_samples(run / SAMPLES) if sample.step == 0]
+    assert read_samples(tmp_path / SAMPLES) == expected != []
 
 
 def test_broken_samples_of_a_resumed_run_are_lost_with_a_warning(tiny_model, tmp_path, caplog):

@@ -171,10 +171,10 @@ def test_every_link_to_a_hosted_notebook_leads_to_one_of_ours():
 
 
 def test_the_quickstart_installs_the_package_without_the_developers_tools(tmp_path):
-    commands = ["make", "--dry-run", "quickstart", f"VENV={tmp_path / 'venv'}"]
+    commands = ["make", "--no-print-directory", "--dry-run", "quickstart", f"VENV={tmp_path / 'venv'}"]
     printed = subprocess.run(commands, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert "-e .\n" in printed
     assert "[dev" not in printed
     assert printed.strip().endswith("hpt-trl quickstart")
-    commands[2] = "install"
+    commands[3] = "install"
     assert "-e '.[dev,docs]'" in subprocess.run(commands, cwd=ROOT, capture_output=True, text=True, check=True).stdout

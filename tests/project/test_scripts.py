@@ -43,7 +43,8 @@ def test_headers_resolve(path):
 
 
 def test_the_lora_script_trains_with_options_of_the_command_line(tmp_path):
-    options = {"model_name_or_path": "miniature", "dataset_name": "miniature", "output_dir": str(tmp_path / "run")}
+    options = {"model_name_or_path": "miniature", "dataset_name": "miniature", "dataset_config": "chains"}
+    options |= {"output_dir": str(tmp_path / "run")}
     options |= {"max_steps": "2", "gradient_accumulation_steps": "2", "max_completion_length": "16", "use_cpu": "true"}
     options |= {"bf16": "false", "dtype": "float32", "save_strategy": "no"}
     flags = [word for name, value in options.items() for word in (f"--{name}", value)]
