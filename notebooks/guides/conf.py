@@ -30,6 +30,7 @@ _GUIDES += sorted({page.stem for page in Path(__file__).parent.glob("*.md")} - {
 _RESULTS = [
     "notebooks/results/miniature/report",
     "notebooks/results/few_demonstrations/report",
+    "notebooks/results/map/report",
     "notebooks/results/smollm2_words/README",
 ]
 include_patterns = [
