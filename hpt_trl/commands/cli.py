@@ -15,7 +15,7 @@ COMMANDS = {
     "benchmark": "benchmark one training step against GRPOTrainer",
     "compare": "compare HPT with its baselines on miniature models",
     "configs": "list the configs that come with the package, or print the path of one",
-    "quickstart": "train the bundled model with HPT and evaluate it before and after (minutes on a CPU)",
+    "quickstart": "train the bundled model with GRPO and with HPT and compare them (minutes on a CPU)",
 }
 
 

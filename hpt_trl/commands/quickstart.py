@@ -47,7 +47,7 @@ class QuickstartArguments:
     """
 
     output_dir: str = field(default="runs/quickstart", metadata={"help": "Output folder."})
-    seeds: int = field(default=3, metadata={"help": "Number of runs of each method, with the seeds 0, 1, ..."})
+    seeds: int = field(default=3, metadata={"help": "Number of runs of each method; their seeds begin with 0."})
     max_steps: int = field(default=60, metadata={"help": "Number of optimizer steps of each run."})
     problems: int = field(
         default=300, metadata={"help": f"Number of held-out problems to evaluate on, at most {_HELD_OUT}."}

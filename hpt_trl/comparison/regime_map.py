@@ -43,7 +43,7 @@ def map_parts(summary: Summary) -> list[str]:
     settings = summary["settings"]
     text = (
         f"On {settings['models'][0]}, with {settings['training_problems']} training prompts. A regime says how "
-        " many prompts have a demonstration and of what kind: error-free; one in five with a wrong "
+        "many prompts have a demonstration and of what kind: error-free; one in five with a wrong "
         "answer; of a textbook, with steps for hard problems only; in another notation, longer than the model's own. "
         "The weaker base was pretrained half as long. Learning rates are those of the main runs. GRPO and Dr. GRPO use "
         "no demonstrations, so their runs on the same base are the main runs. p-values are those of t tests paired by "

@@ -134,7 +134,7 @@ def _models_text(models: Sequence[str]) -> str:
 def _settings_text(summary: Summary) -> str:
     args = summary["settings"]
     versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
-    demonstrated = args.get("demonstrations") or "each"
+    demonstrated = "as many as a regime says" if has_map(summary) else args.get("demonstrations") or "each"
     return (
         f"{_models_text(args['models'])}; seeds {', '.join(map(str, args['seeds']))}; {args['training_problems']} "
         f"training prompts, {demonstrated} with a demonstration, sampled separately for each seed; "

@@ -122,7 +122,7 @@ def read_run(folder: str | Path) -> Run:
             f"with {_STATE_NAME}, and no {GATE_NAME}. Pass the output_dir of a run that has logged a step."
         )
     facts = _facts(folder, notes)
-    log = _frame([entry for entry in entries if "loss" in entry])
+    log = _frame([entry for entry in entries if _describes_steps(entry)])
     has_ended = any("train_runtime" in entry for entry in entries)
     return Run(
         folder=folder,
@@ -135,6 +135,11 @@ def read_run(folder: str | Path) -> Run:
         is_finished=has_ended or (len(log) > 0 and facts.get("max_steps") == log.index.max()),
         notes=notes,
     )
+
+
+def _describes_steps(entry: dict[str, Any]) -> bool:
+    """Whether an entry has metrics of training steps. The last one has those since the entry before it, but no loss."""
+    return "loss" in entry or ("train_runtime" in entry and any("/" in name for name in entry))
 
 
 def _frame(entries: list[dict[str, Any]]) -> pd.DataFrame:

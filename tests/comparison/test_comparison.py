@@ -363,7 +363,8 @@ def test_the_numbers_of_the_readme_and_the_guide_are_those_of_the_main_table():
 
 
 def test_the_numbers_of_the_readme_are_those_of_the_map():
-    scores = map_scores(json.loads((RESULTS.with_name("map") / "summary.json").read_text()), "compute")
+    summary = json.loads((RESULTS.with_name("map") / "summary.json").read_text())
+    scores = map_scores(summary, "compute")
     assert all(len(regime.seeds) == 3 for regime in scores.values())
     text = (RESULTS.parents[2] / "README.md").read_text()
     assert accuracy_table(scores, "in") in text
@@ -374,7 +375,7 @@ def test_the_numbers_of_the_readme_are_those_of_the_map():
 
     text = " ".join(text.split())
     assert f"SFT then GRPO falls to {percent(foreign, 'sft_grpo')}, and so does HPT after a warm-up" in text
-    assert f"HPT alone keeps {percent(foreign, 'hpt')} (p {p_text(foreign.p_values('in', 'hpt')['sft_grpo'])})" in text
+    assert f"Plain HPT keeps {percent(foreign, 'hpt')} (p {p_text(foreign.p_values('in', 'hpt')['sft_grpo'])})" in text
     assert f"SFT to the end, {percent(complete, 'sft')}." in text
     counts = []
     for column in ("in", "out"):
@@ -397,9 +398,20 @@ def test_the_numbers_of_the_readme_are_those_of_the_map():
     assert list(significant) == ["all error-free"]
     difference = f"{ahead['all error-free'][0]:.1f} points (p {p_text(significant['all error-free'])})"
     others = max(mean for title, (mean, _) in ahead.items() if title != "all error-free")
-    assert (
-        f"SFT then GRPO by {difference} where every prompt has a demonstration, elsewhere by up to {others:.1f}" in text
-    )
+    assert f'SFT then GRPO by {difference} in the row "all error-free", in the others by up to {others:.1f}' in text
+    rows = [accuracy_table(scores, column).splitlines()[-1].strip("| ").split(" | ")[2:] for column in ("in", "out")]
+    behind_in, behind_out = ([float(cell.strip("*")) for cell in row] for row in rows)
+    names = [method for method in METHODS if method in complete.methods][1:]
+    assert f"at most {behind_in.pop(names.index('hpt'))} points behind the best method" in text
+    assert f"one is {min(behind_in):.0f} to {max(behind_in):.0f} points behind in some row" in text
+    own = behind_out.pop(names.index("hpt"))
+    assert f"(out of distribution {own}, and {min(behind_out)} to {max(behind_out)})" in text
+    steps = map_scores(summary, "steps")
+    differing = [title for title, regime in steps.items() if regime.p_values("in", "hpt")["sft_grpo"] < 0.05]
+    assert differing == ["128 in another notation"]
+    wrong = steps["all, one in five wrong"]
+    lost = -100 * interval(wrong.differences("sft_grpo", "in", "flat_hpt")).mean
+    assert f"by {lost:.1f} points (p {p_text(wrong.p_values('in', 'flat_hpt')['sft_grpo'])})" in text
 
 
 def test_the_table_of_how_the_warm_up_was_chosen_is_made_from_the_committed_runs():

@@ -99,6 +99,15 @@ def test_a_resumed_run_has_each_step_once(killed, tiny_model, tmp_path):
         assert len(sources) < 3 or sources.count("a demonstration") == 1
 
 
+def test_the_steps_after_the_last_log_line_are_in_the_report(tiny_model, tmp_path):
+    make_trainer(tiny_model, tmp_path, max_steps=3, logging_steps=2).train()
+    run = read_run(tmp_path)
+    assert list(run.log.index) == [2, 3]
+    assert run.steps == run.max_steps == 3
+    assert run.series("reward").notna().all()
+    assert list(run.series("loss").index) == [2]
+
+
 def test_the_parts_of_a_step_are_timed(killed):
     log = read_run(killed).log
     assert (log["time/generation"] > 0).all()

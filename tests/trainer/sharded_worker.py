@@ -129,7 +129,8 @@ def pattern(step: int) -> list[list[float]]:
 def pattern_gate(solve_rate_P: Tensor, step: int) -> tuple[Tensor, Tensor]:
     """The step's pattern, whatever the verdicts."""
     rollouts_P, demonstration_P = torch.tensor(pattern(step))
-    return rollouts_P, demonstration_P
+    place_P = torch.arange(len(solve_rate_P)) % len(rollouts_P)  # the trainer first asks for every solve rate
+    return rollouts_P[place_P], demonstration_P[place_P]
 
 
 def one_sided_gate(solve_rate_P: Tensor, step: int) -> tuple[Tensor, Tensor]:
