@@ -213,12 +213,28 @@ def _check_columns(columns: list[str], has_environment: bool, supports_images: b
         )
 
 
-def check_tokenizer(processing_class: Any, dataset: Dataset | IterableDataset | None) -> None:
-    """Reject a tokenizer or processor that cannot end an answer or render the conversations of the data."""
-    if getattr(processing_class, "tokenizer", processing_class).eos_token_id is None:
+def check_tokenizer(processing_class: Any, config: Any, dataset: Dataset | IterableDataset | None) -> None:
+    """Reject a tokenizer or processor that cannot end an answer or render the conversations of the data.
+
+    Args:
+        processing_class: the tokenizer or processor.
+        config: configuration of the model.
+        dataset: the training data, if there is any.
+    """
+    tokenizer = getattr(processing_class, "tokenizer", processing_class)
+    if tokenizer.eos_token_id is None:
         raise ValueError(
             "The tokenizer has no EOS token, which ends answers and demonstrations. Set tokenizer.eos_token."
         )
+    vocabulary = getattr(config.get_text_config(), "vocab_size", None)
+    for name in ("eos_token", "pad_token"):
+        token_id = getattr(tokenizer, f"{name}_id")
+        if vocabulary and token_id is not None and token_id >= vocabulary:
+            raise ValueError(
+                f"The tokenizer's {name} {getattr(tokenizer, name)!r} has the id {token_id}, and the model has a "
+                f"vocabulary of {vocabulary} tokens. The tokenizer is another model's, or its folder lacks "
+                "tokenizer_config.json. Use the tokenizer that the model was trained with."
+            )
     if not isinstance(dataset, Dataset) or "prompt" not in dataset.column_names:
         return
     if not isinstance(dataset[0]["prompt"], str) and not processing_class.chat_template:

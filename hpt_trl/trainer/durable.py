@@ -112,7 +112,7 @@ class DurableGRPOTrainer(PushingGRPOTrainer):
         for callback in (begin, self._termination, EpochEndCallback(), TrapWarnings()):
             self.add_callback(callback)
         check_launch(self.args, self.accelerator)
-        check_tokenizer(self.processing_class, train_dataset)
+        check_tokenizer(self.processing_class, self.model.config, train_dataset)
         self._check_prompts(train_dataset)
 
     def _write_own_files(self, folder: str) -> None:

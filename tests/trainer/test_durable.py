@@ -1,5 +1,6 @@
 """The durable base class alone: plain GRPO, no gate and no demonstrations."""
 
+import shutil
 import signal
 from pathlib import Path
 
@@ -81,3 +82,10 @@ def test_options_are_what_they_were_after_a_save(tiny_model, tmp_path):
     trainer.train()
     assert trainer.args.save_total_limit == 2
     assert sorted(Path(path).name for path in tmp_path.glob("checkpoint-*")) == ["checkpoint-3", "checkpoint-4"]
+
+
+def test_a_token_that_the_model_has_no_embedding_for_is_refused(tiny_model, tmp_path):
+    model = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    (model / "tokenizer_config.json").unlink()
+    with pytest.raises(ValueError, match=r"the model has a vocabulary of .* its folder lacks tokenizer_config\.json"):
+        build(str(model), tmp_path / "run")
