@@ -88,7 +88,7 @@ class RunFacts:
         trackers: URLs of charts, by tracker.
         tags: tags for the metadata.
         paper: title, id and citation of the paper.
-        folder: the run's folder, as the run was told it; of an absolute path, the last part.
+        folder: the run's folder, as `output_dir` names it; of an absolute path, the last part.
         example: a prompt of the training data, for the example of how to use the model; "" if none is short.
     """
 

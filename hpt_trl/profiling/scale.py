@@ -131,17 +131,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     results = []
     for rows in args.rows:
         for kind in KINDS:
-            command = [
-                sys.executable,
-                "-W",
-                "ignore",
-                "-m",
-                "hpt_trl.profiling.scale",
-                "--one",
-                kind,
-                "--rows",
-                str(rows),
-            ]
+            module = ["-m", "hpt_trl.profiling.scale"]
+            command = [sys.executable, "-W", "ignore", *module, "--one", kind, "--rows", str(rows)]
             process = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
             results.append(json.loads(process.stdout.strip().splitlines()[-1]))
             print(results[-1], flush=True)
