@@ -118,11 +118,14 @@ class DemonstrationCollector:
         except (ValueError, TypeError, AttributeError, LookupError) as error:
             logger.warning(f"Refused the demonstration of prompt {prompt_identifier(example)}: {error}")
             return None, True
-        room = self.limit if self.context is None else max(0, self.context - len(prompt_ids))
-        within = truncated(tokens, min(self.limit, room))
+        within = truncated(tokens, self.room_behind(len(prompt_ids)))
         if within.was_cut and (self.overflow == "refuse" or not any(within.mask)):
             return None, False
         return within, False
+
+    def room_behind(self, prompt_length: int) -> int:
+        """Maximum number of tokens of a demonstration behind a prompt of so many tokens."""
+        return self.limit if self.context is None else min(self.limit, max(0, self.context - prompt_length))
 
     def attach(
         self, batch: RolloutBatch, demonstrations: Demonstrations, decision: Decision, rows: RowIndex

@@ -48,10 +48,8 @@ from hpt_trl.trainer.checks import (
     room_of,
 )
 from hpt_trl.trainer.collector import DemonstrationCollector, Demonstrations
-from hpt_trl.trainer.demonstration_step import (
-    batch_of_demonstrations,
-    demonstration_losses,
-)
+from hpt_trl.trainer.demonstration_checks import warn_of_useless_demonstrations
+from hpt_trl.trainer.demonstration_step import batch_of_demonstrations, demonstration_losses
 from hpt_trl.trainer.demonstrations import DemonstrationTokenizer, prompt_identifier
 from hpt_trl.trainer.durable import DurableGRPOTrainer
 from hpt_trl.trainer.forwards import backward_each, regroup
@@ -197,6 +195,11 @@ class HPTTrainer(DurableGRPOTrainer):
 
     def _while_training(self) -> AbstractContextManager[Any]:
         return self._panel
+
+    def _on_train_begin(self) -> None:
+        super()._on_train_begin()
+        if self._resumed_from is None:
+            warn_of_useless_demonstrations(self)
 
     def _write_own_files(self, folder: str) -> None:
         self.gate_history.write(folder)
