@@ -85,7 +85,12 @@ MUTATIONS = [
     ),
     Mutation(COLLECTOR, " | (weights.off_policy_P > 0)", "", f"{OF_DEMONSTRATIONS} -k off_policy_arm"),
     Mutation(STEP, "outputs.log_probs[:, -width:]", "outputs.log_probs", f"{OF_ADAPTERS} -k prompt_tuning"),
-    Mutation(COLLECTOR, "min(self.limit, room)", "self.limit", "tests/trainer/test_lengths.py -k cut"),
+    Mutation(
+        COLLECTOR,
+        "min(self.limit, max(0, self.context - prompt_length))",
+        "self.limit",
+        "tests/trainer/test_lengths.py -k cut",
+    ),
     # Which rows are computed where.
     Mutation(FORWARDS, "budget)[::-1]", "budget)", f"{OF_FORWARDS} -k longest_rollouts"),
     Mutation(FORWARDS, "if not rollouts and not demonstrations:", "if False:", f"{OF_FORWARDS} -k longest_rollouts"),

@@ -1,9 +1,12 @@
 """The command line `hpt-trl`."""
 
+import difflib
 import gc
 import logging
 import sys
 from importlib import import_module
+
+from hpt_trl.common.versions import versions_of
 
 COMMANDS = {
     "train": "train a model with HPT, from a YAML config and command-line options",
@@ -26,7 +29,14 @@ def usage() -> str:
     """Usage and the list of commands, one per line."""
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()]
-    return "\n".join(["usage: hpt-trl COMMAND [options]; hpt-trl COMMAND --help lists the options", "", *lines])
+    first = "usage: hpt-trl COMMAND [options]; hpt-trl COMMAND --help lists the options, hpt-trl --version the versions"
+    return "\n".join([first, "", *lines])
+
+
+def versions() -> str:
+    """The installed versions of this package and of those that it builds on, in one line."""
+    found = versions_of(("torch", "transformers", "trl", "accelerate"))
+    return ", ".join(f"{package} {version}" for package, version in found.items())
 
 
 def main() -> None:
@@ -35,8 +45,13 @@ def main() -> None:
     if command in ("-h", "--help"):
         print(usage())
         return
+    if command == "--version":
+        print(versions())
+        return
     if command not in COMMANDS:
-        print(f"hpt-trl: error: unknown command {command!r}.\n{usage()}", file=sys.stderr)
+        similar = difflib.get_close_matches(command, [*COMMANDS, "--help", "--version"], n=1)
+        hint = f" Did you mean {similar[0]}?" if similar else ""
+        print(f"hpt-trl: error: unknown command {command!r}.{hint}\n{usage()}", file=sys.stderr)
         raise SystemExit(2)
     if command in _LIGHT:
         import_module(f"hpt_trl.commands.{command}").main(argv)

@@ -1,12 +1,15 @@
 """Invalid input on the command line: one paragraph, exit code 2, no traceback. And the commands as a user runs them."""
 
 import json
+import platform
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
+from hpt_trl import __version__
 from hpt_trl.commands import cli
 from tests.tiny import ROWS
 
@@ -208,10 +211,27 @@ def test_an_unreadable_config_is_reported(tmp_path, monkeypatch, capsys, content
     assert len(error.splitlines()) == 1
 
 
-def test_an_unknown_command_is_reported(monkeypatch, capsys):
-    code, error = run(monkeypatch, capsys, "trian")
+@pytest.mark.parametrize(("command", "hint"), [
+    ("trian", " Did you mean train?"),
+    ("--verison", " Did you mean --version?"),
+    ("x", ""),
+])  # fmt: skip
+def test_an_unknown_command_is_reported(monkeypatch, capsys, command, hint):
+    code, error = run(monkeypatch, capsys, command)
     assert code == 2
-    assert "unknown command 'trian'" in error
+    assert error.splitlines()[0] == f"hpt-trl: error: unknown command {command!r}.{hint}"
+
+
+def test_the_versions_are_printed_without_importing_the_packages():
+    code = (
+        "import sys; from hpt_trl.commands import cli; sys.argv = ['hpt-trl', '--version']; cli.main();"
+        "print(sorted({'torch', 'transformers', 'trl', 'accelerate'} & sys.modules.keys()))"
+    )
+    line, imported = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.splitlines()
+    packages = ("torch", "transformers", "trl", "accelerate")
+    versions = [f"{package} {metadata.version(package)}" for package in packages]
+    assert line == ", ".join([f"hpt_trl {__version__}", *versions, f"python {platform.python_version()}"])
+    assert imported == "[]"
 
 
 def test_a_run_saves_a_model_that_a_pipeline_loads(config, tmp_path, monkeypatch, capsys):
