@@ -49,10 +49,13 @@ def _partial_credit(logs: Metrics, args: Any) -> str | None:
 def _no_gradient(logs: Metrics, args: Any) -> str | None:
     if logs.get("grad_norm") != 0:
         return None
-    return (
-        "the gradient was zero: the rollouts of each prompt got equal rewards, and no demonstration was used. Check "
-        "the reward functions, use prompts that the policy solves sometimes, or raise gate_threshold."
-    )
+    fault = "the gradient was zero: the rollouts of each prompt got equal rewards, and no demonstration was used."
+    if logs.get("hpt/none_solved", 0.0) > 0 and logs.get("demonstrations/missing", 0.0) > 0:
+        return (
+            f"{fault} Prompts that no rollout solves need demonstrations: add them (`hpt-trl demonstrate` samples "
+            "some), or begin with an SFT warm-up on those that there are (algorithm='warmup_hpt')."
+        )
+    return f"{fault} Check the reward functions, use prompts that the policy solves sometimes, or raise gate_threshold."
 
 
 def _broken_by_warmup(logs: Metrics, args: Any) -> str | None:

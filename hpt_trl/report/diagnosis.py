@@ -15,6 +15,7 @@ from enum import StrEnum
 import pandas as pd
 
 from hpt_trl.report.run_folder import Run, early, late
+from hpt_trl.report.unsolved import advice_on_unsolved
 
 _MIN_STEPS = 5
 
@@ -114,10 +115,11 @@ def _equal_rewards(run: Run) -> Finding | None:
         f"Check a few of the samples by hand. If some are wrong, {functions} is too lenient; if all are correct, use "
         "harder prompts or stop training."
     )
+    on_unsolved, is_problem = advice_on_unsolved(run)
     if equal.min() == 1 and reward.max() - reward.min() < 1e-9:
         check_rejection = (
-            f"Check a few of the samples by hand. If some are correct, {functions} or the solutions are wrong; if none "
-            "are, the policy needs demonstrations, easier prompts or longer completions."
+            f"Check a few of the samples by hand. If some are correct, {functions} or the solutions are wrong; if they "
+            f"are truncated, allow longer completions. {on_unsolved}"
         )
         return Finding(
             Kind.EQUAL_REWARDS,
@@ -129,14 +131,14 @@ def _equal_rewards(run: Run) -> Finding | None:
     if math.isnan(solve_rate):
         advice = "Use prompts that the policy solves sometimes, or more rollouts per prompt (num_generations)."
     else:
-        easier = "Use easier prompts, or more rollouts per prompt (num_generations)."
-        advice = f"The solve rate is {_percent(solve_rate)}. {check_acceptance if solve_rate > 0.5 else easier}"
+        advice = f"The solve rate is {_percent(solve_rate)}. {check_acceptance if solve_rate > 0.5 else on_unsolved}"
     return Finding(
         Kind.EQUAL_REWARDS,
         "Most groups have equal rewards",
         f"Late in the run, all rollouts of a prompt got the same reward for {_percent(share)} of the prompts, so they "
         "provided no policy gradient.",
         advice,
+        is_problem=is_problem or not solve_rate <= 0.5,
     )
 
 
@@ -193,7 +195,7 @@ def _only_demonstrations(run: Run, share: pd.Series) -> Finding:
         f"Late in the run, {_percent(late(share))} of the prompts were trained on their demonstration, because the "
         f"policy solved {_percent(solve_rate)} of the rollouts. This is SFT.{nll_change}",
         "If some samples are correct, fix the verifier or the solutions. If the NLL has dropped and still no prompt is "
-        "solved, check that the verifier accepts the demonstrations. Otherwise, train longer or on easier prompts.",
+        f"solved, check that the verifier accepts the demonstrations. {advice_on_unsolved(run)[0]}",
     )
 
 

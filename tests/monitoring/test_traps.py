@@ -34,7 +34,16 @@ def warnings_of(entries, caplog, every=1, begin=0):
     [
         (UNSOLVED, "no reward reached gate_success_value (1), although their mean is 0.5. "),
         ({"rewards/accuracy_reward/mean": NAN, "hpt/solve_rate": NAN}, "every reward was None. "),
-        ({"grad_norm": 0.0}, "the gradient was zero: "),
+        (
+            {"grad_norm": 0.0, "demonstrations/missing": 2.0},
+            "the gradient was zero: the rollouts of each prompt got equal rewards, and no demonstration was used. "
+            "Check the reward functions, use prompts that the policy solves sometimes",
+        ),
+        (
+            {"grad_norm": 0.0, "hpt/none_solved": 0.5, "demonstrations/missing": 2.0},
+            "the gradient was zero: the rollouts of each prompt got equal rewards, and no demonstration was used. "
+            "Prompts that no rollout solves need demonstrations: add them",
+        ),
         (
             {"hpt/warmup": 0.0, "hpt/solve_rate": 0.04},
             "fewer than 5% of the rollouts after the SFT warm-up solved their prompt. ",

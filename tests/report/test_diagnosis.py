@@ -15,8 +15,25 @@ FACTS = {
     "reward_functions": ["accuracy_reward"],
     "config": {"max_completion_length": 48, "gate_threshold": 0.0, "skip_grad_norm_above": 5.0},
 }
-# 8 prompts per step.
-GATE = pd.DataFrame({"step": sorted([step - 1 for step in STEPS] * 8), "prompt_id": "p"})
+
+
+def gate_of(unsolved: int, without_demonstration: int = 0) -> pd.DataFrame:
+    """History of 8 prompts per step: so many unsolved ones, of which the first have no demonstration."""
+    count = len(STEPS)
+    weights = [float(without_demonstration <= number < unsolved) for number in range(8)]
+    return pd.DataFrame(
+        {
+            "step": sorted([step - 1 for step in STEPS] * 8),
+            "prompt_id": "p",
+            "solve_rate": [0.5 * (number >= unsolved) for number in range(8)] * count,
+            "rollouts": [1 - weight for weight in weights] * count,
+            "demonstration": weights * count,
+            "off_policy": 0.0,
+        }
+    )
+
+
+GATE = gate_of(unsolved=2)
 HEALTHY = {
     "loss": 0.1,
     "reward": [0.2 + 0.02 * step for step in STEPS],
@@ -40,12 +57,12 @@ HEALTHY = {
 }
 
 
-def run_of(facts=FACTS, steps=STEPS, **changes):
+def run_of(facts=FACTS, steps=STEPS, gate=GATE, **changes):
     """A healthy run with changed columns; `__` in their names stands for `/`."""
     columns = HEALTHY | {name.replace("__", "/"): values for name, values in changes.items()}
     log = pd.DataFrame(columns, index=pd.Index(steps, name="step"))
     no_evaluations = pd.DataFrame(index=pd.Index([], name="step"))
-    return Run(Path("runs/x"), log, no_evaluations, gate=GATE, facts=facts)
+    return Run(Path("runs/x"), log, no_evaluations, gate=gate, facts=facts)
 
 
 def linear(start, end):
@@ -81,7 +98,11 @@ def test_a_healthy_run_has_no_issues():
             Kind.EQUAL_REWARDS,
             ["90% of the prompts", "solve rate is 56%. Check", "is too lenient", "use harder"],
         ),
-        ({"frac_reward_zero_std": 0.9, "hpt__solve_rate": 0.1}, Kind.EQUAL_REWARDS, ["solve rate is 10%. Use easier"]),
+        (
+            {"frac_reward_zero_std": 0.9, "hpt__solve_rate": 0.1},
+            Kind.EQUAL_REWARDS,
+            ["solve rate is 10%. Prompts that no rollout solves train on their demonstration, as HPT intends."],
+        ),
         ({"verdicts__unparseable_gold": 0.2}, Kind.VERIFIER, ["20% of the rollouts had a solution that the verifier"]),
         ({"verdicts__unparseable_answer": 0.7}, Kind.VERIFIER, ["70% of the rollouts had no answer that the verifier"]),
         (
@@ -153,6 +174,36 @@ def test_findings_contain_their_numbers(changes, kind, words):
     assert finding.kind == kind
     for word in words:
         assert word in str(finding)
+
+
+UNSOLVED = {"frac_reward_zero_std": 0.9, "hpt__solve_rate": 0.1}
+OFF = FACTS | {"gate": "off"}
+AFTER_WARMUP = FACTS | {"config": FACTS["config"] | {"sft_warmup_steps": 30}}
+
+
+@pytest.mark.parametrize(("facts", "gate", "advice", "is_problem"), [
+    # Of 8 prompts, 6 are unsolved and 3 of these have no demonstration.
+    (FACTS, gate_of(6, 3), ["No rollout solved 38% of the prompts", "Add demonstrations"], True),
+    (AFTER_WARMUP, gate_of(6, 3), ["No rollout solved 38% of the prompts", "Add demonstrations"], True),
+    (FACTS, gate_of(6), ["train on their demonstration, as HPT intends"], False),
+    (AFTER_WARMUP, gate_of(6), ["as HPT intends", "does not rise, train longer."], False),
+    (OFF, gate_of(0), ["Use easier prompts", "or HPT with demonstrations"], True),
+])  # fmt: skip
+def test_advice_on_unsolved_prompts_fits_the_gate(facts, gate, advice, is_problem):
+    for changes in (UNSOLVED, UNSOLVED | {"frac_reward_zero_std": 1.0, "reward": 0.0, "hpt__solve_rate": 0.0}):
+        (finding,) = diagnose(run_of(facts, gate=gate, **changes))
+        assert finding.kind == Kind.EQUAL_REWARDS
+        for words in advice:
+            assert words in finding.advice
+        assert ("easier" in finding.advice) == (facts is OFF)
+        assert ("warmup_hpt" in finding.advice) == (facts is FACTS)
+        assert finding.is_problem == (is_problem or "reward" in changes)
+
+
+def test_a_run_on_demonstrations_only_is_not_advised_to_use_easier_prompts():
+    (finding,) = diagnose(run_of(hpt__demonstration_share=1.0, hpt__solve_rate=0.001))
+    assert "easier" not in finding.advice
+    assert "algorithm: warmup_hpt" in finding.advice
 
 
 def test_problems_come_first():
