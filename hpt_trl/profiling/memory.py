@@ -175,14 +175,15 @@ def estimate(recipe: Recipe) -> Estimate:
 def table(recipes: Sequence[Recipe] = RECIPES) -> str:
     """The estimates in GB as a Markdown table."""
     lines = [
-        "| recipe | GPUs | weights | gradients, AdamW | forward and backward | generation | total per GPU |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
+        "| recipe | GPUs | generates with | weights | gradients, AdamW | forward and backward | generation | total per GPU |",
+        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     for recipe in recipes:
         parts = estimate(recipe)
         values = [parts.weights, parts.training, parts.forward, parts.generation, parts.total]
         gpus = f"{recipe.gpus} x {recipe.gpu_gigabytes} GB"
-        cells = [f"`{recipe.name}`", gpus, *(f"{value / GIGABYTE:.1f}" for value in values)]
+        engine = "vLLM" if parts.is_vllm else "transformers"
+        cells = [f"`{recipe.name}`", gpus, engine, *(f"{value / GIGABYTE:.1f}" for value in values)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

