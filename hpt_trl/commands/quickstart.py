@@ -24,7 +24,6 @@ from hpt_trl.data.sources import DIGIT_SUMS, MINIATURE
 from hpt_trl.evaluation.arguments import EvaluateArguments
 from hpt_trl.evaluation.evaluate import Evaluation
 from hpt_trl.evaluation.evaluate import run as run_evaluation
-from hpt_trl.evaluation.scores import wilson_interval
 from hpt_trl.report.methods_figure import plot_methods
 from hpt_trl.report.run_folder import Run, read_run
 from hpt_trl.trainer.hpt import HPTTrainer
@@ -100,16 +99,15 @@ def held_out(args: QuickstartArguments, model: str, seed: int, output: Path) -> 
         seed=seed,
         output=str(output / "results.json"),
     )
-    return _score(run_evaluation(options), args.problems)
+    return _score(run_evaluation(options))
 
 
-def _score(result: Evaluation, problems: int) -> dict[str, Any]:
-    """Accuracy with Wilson's interval, and the answer to the first problem."""
+def _score(result: Evaluation) -> dict[str, Any]:
+    """Accuracy with the interval of `hpt-trl evaluate`, and the answer to the first problem."""
     ((name, score),) = result.scores.items()
-    accuracy = score.average.value
-    low, high = wilson_interval(accuracy, problems)
     (first,) = (answer.text for answer in result.answers[name] if answer.problem == 0)
-    return {"accuracy": accuracy, "low": low, "high": high, "first_answer": first}
+    mean = score.average
+    return {"accuracy": mean.value, "low": mean.low, "high": mean.high, "first_answer": first}
 
 
 def quickstart(args: QuickstartArguments) -> None:
@@ -147,8 +145,13 @@ def write_results(
 
 
 def accuracy_table(scores: Mapping[str, Sequence[Mapping[str, Any]]], problems: int) -> Table:
-    """A rich table with a row per seed (Wilson's intervals) and, for several seeds, their mean (t interval)."""
-    table = Table("seed", *scores, title=f"Held-out problems solved, of {problems} (95% interval)")
+    """A rich table with a row per seed (intervals over problems) and, for several seeds, their mean (over seeds)."""
+    table = Table(
+        "seed",
+        *scores,
+        title=f"Held-out problems solved, of {problems} (95% interval)",
+        caption="Intervals: Wilson's over problems for a seed, t over seeds for the mean.",
+    )
     for seed, row in enumerate(zip(*scores.values())):
         cells = (Interval(score["accuracy"], score["low"], score["high"]) for score in row)
         table.add_row(str(seed), *map(accuracy_text, cells))

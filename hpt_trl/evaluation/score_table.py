@@ -9,7 +9,7 @@ from rich.table import Table
 
 from hpt_trl.common.escaping import figure_text
 from hpt_trl.common.masking import mask_tokens
-from hpt_trl.evaluation.scores import Estimate, SuiteScore, by_group, group_average
+from hpt_trl.evaluation.scores import INTERVALS, Estimate, SuiteScore, by_group, group_average
 
 # Okabe and Ito's palette, which color-blind readers can distinguish; it repeats with another line style.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -64,7 +64,7 @@ def _cell(estimate: Estimate | None) -> str:
 
 def _verifier_notes(scores: Mapping[str, SuiteScore]) -> list[str]:
     notes = [
-        "Scores in %, each above its 95% interval (bootstrap over problems).",
+        f"Scores in %, each above its 95% interval ({INTERVALS}).",
         "truncated: completions that reached the maximum length, in %. tokens: mean completion length.",
     ]
     for score in scores.values():

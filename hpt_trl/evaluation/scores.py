@@ -13,6 +13,9 @@ UNPARSEABLE_GOLD = "unparseable gold"
 RESAMPLES = 2000
 """Bootstrap resamples per interval; its ends vary by about 5% of its width between seeds."""
 
+INTERVALS = "Wilson's where each problem counts 0 or 1, otherwise bootstrap over problems"
+"""Which 95% interval `estimate` computes."""
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -126,10 +129,11 @@ def wilson_interval(share: float, problems: int) -> tuple[float, float]:
 
 
 def estimate(shares_P: np.ndarray, seed: int) -> Estimate:
-    """Mean over problems, with the interval of a percentile bootstrap over problems.
+    """Mean over problems, with its 95% interval over problems.
 
-    If all problems have the same score, resampling shows no spread, although there is uncertainty. In this case the
-    interval is Wilson's, which is conservative for scores strictly between 0 and 1.
+    Where each problem counts 0 or 1, as with one sample per problem, it is Wilson's. Otherwise it is that of a
+    percentile bootstrap over problems. If all of them have the same score, resampling shows no spread, although there
+    is uncertainty: in this case, too, it is Wilson's, which is conservative for scores strictly between 0 and 1.
 
     Args:
         shares_P: (P,) score of each problem, in [0, 1].
@@ -137,10 +141,12 @@ def estimate(shares_P: np.ndarray, seed: int) -> Estimate:
 
     Example:
         >>> print(estimate(np.array([1.0, 0.0, 1.0, 1.0]), seed=0))
-        75.0% [25.0%, 100.0%]
+        75.0% [30.1%, 95.4%]
+        >>> print(estimate(np.array([1.0, 0.5, 0.0, 1.0]), seed=0))
+        62.5% [25.0%, 100.0%]
     """
     value = float(shares_P.mean())
-    if np.ptp(shares_P) == 0.0:
+    if np.ptp(shares_P) == 0.0 or np.isin(shares_P, (0.0, 1.0)).all():
         return Estimate(value, *wilson_interval(value, len(shares_P)))
     low, high = np.percentile(bootstrap_means(shares_P, seed), [2.5, 97.5])
     return Estimate(value, float(low), float(high))

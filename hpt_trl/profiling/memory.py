@@ -175,7 +175,8 @@ def estimate(recipe: Recipe) -> Estimate:
 def table(recipes: Sequence[Recipe] = RECIPES) -> str:
     """The estimates in GB as a Markdown table."""
     lines = [
-        "| recipe | GPUs | generates with | weights | gradients, AdamW | forward and backward | generation | total per GPU |",
+        "| recipe | GPUs | generates with | weights | gradients, AdamW | forward and backward | generation "
+        "| total per GPU |",
         "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     for recipe in recipes:

@@ -34,7 +34,8 @@ def test_both_methods_train_on_the_same_prompts_with_the_same_options(folder):
 def test_model_card_and_report_hold_the_evaluation(folder):
     score = json.loads((folder / "quickstart.json").read_text())["scores"]["HPT"][0]
     card = (folder / "hpt_seed0" / "README.md").read_text()
-    assert f"| miniature/digit_sums (first 200 problems) | avg@1 | {100 * score['accuracy']:.1f}% |" in card
+    accuracy, low, high = (f"{100 * score[name]:.1f}%" for name in ("accuracy", "low", "high"))
+    assert f"| miniature/digit_sums (first 200 problems) | avg@1 | {accuracy} | {low} to {high} |" in card
     assert "hpt-trl train --config hpt_trl:quickstart --output_dir" in card
     assert f"{100 * score['accuracy']:.1f}%" in (folder / "_report" / "report.html").read_text()
     assert (folder / "quickstart.png").read_bytes().startswith(b"\x89PNG")

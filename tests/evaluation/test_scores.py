@@ -60,9 +60,20 @@ def test_the_bootstrap_has_the_standard_error_of_a_mean():
     # 400 problems, a quarter solved: standard error sqrt(0.25 * 0.75 / 400) = 0.02165, 95% within 1.96 of them.
     shares_P = np.array([1.0, 0.0, 0.0, 0.0] * 100)
     assert bootstrap_means(shares_P, 0).std() == pytest.approx(0.02165, rel=0.05)
-    result = estimate(shares_P, seed=0)
-    assert (result.value, result.low, result.high) == pytest.approx((0.25, 0.25 - 0.0424, 0.25 + 0.0424), abs=0.005)
-    assert estimate(shares_P, seed=0) == result
+    # Half of each: (1 + 0) / 2 and (0 + 0) / 2 at half the standard error, around 0.125.
+    result = estimate(shares_P / 2, seed=0)
+    assert (result.value, result.low, result.high) == pytest.approx((0.125, 0.125 - 0.0212, 0.125 + 0.0212), abs=0.003)
+    assert estimate(shares_P / 2, seed=0) == result
+
+
+def test_an_evaluation_with_one_sample_per_problem_has_wilsons_interval():
+    """Also pass@k with k samples, of which each problem has solved one or none."""
+    rows = [["right"], ["wrong"], ["wrong"], ["wrong"]] * 25
+    score = score_suite("T", "", answers(rows), samples=1, pass_at=[1])
+    assert (score.average.low, score.average.high) == wilson_interval(0.25, 100)
+    twice = score_suite("T", "", answers([[*row, "wrong"] for row in rows]), samples=2, pass_at=[2])
+    assert (twice.pass_at[2].low, twice.pass_at[2].high) == wilson_interval(0.25, 100)
+    assert twice.average.high < wilson_interval(0.125, 100)[1]
 
 
 def test_equal_scores_do_not_give_a_zero_width_interval():
