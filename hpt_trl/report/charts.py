@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hpt_trl.report.gate_maps import gate_share, has_repeated_prompts, prompt_map, step_map
+from hpt_trl.report.gate_maps import by_step, gate_share, has_repeated_prompts, prompt_map, step_map
 from hpt_trl.report.run_folder import Run
 
 # Okabe and Ito's palette, which color-blind readers can distinguish.
 BLUE, ORANGE, GREEN, VERMILLION, PINK, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
 GREY = "#8A8F98"
 _MIN_POINTS_TO_SMOOTH = 40
+_MIN_POINTS_OF_AREAS = 5
 
 
 @dataclass(frozen=True)
@@ -53,22 +54,43 @@ def _curve(axes: Any, values: pd.Series, label: str, color: str, **line: Any) ->
 
 
 def _shares(axes: Any, columns: Sequence[tuple[pd.Series, str, str]]) -> bool:
-    """Draw stacked areas that add up to 1."""
+    """Draw shares that add up to 1."""
     table = pd.concat([values for values, _, _ in columns], axis=1).dropna()
     if table.empty:
         return False
     if len(table) >= _MIN_POINTS_TO_SMOOTH:
         table = table.rolling(max(3, len(table) // 20), center=True, min_periods=1).mean()
     labels, colors = zip(*((label, color) for _, label, color in columns))
-    axes.stackplot(table.index, table.to_numpy().T, labels=labels, colors=colors, linewidth=0)
+    _stacked(axes, table, labels, colors)
     axes.set_ylim(0, 1)
-    axes.margins(x=0)
     return True
 
 
+def _stacked(axes: Any, table: pd.DataFrame, labels: Sequence[str], colors: Sequence[str]) -> None:
+    """Draw one area per column, each on top of the one before; few values are bars, because one has no area.
+
+    Args:
+        axes: where to draw.
+        table: values by step.
+        labels: of the columns.
+        colors: of the columns.
+    """
+    if len(table) >= _MIN_POINTS_OF_AREAS:
+        axes.stackplot(table.index, table.to_numpy().T, labels=labels, colors=colors, linewidth=0)
+    else:
+        # Each logged value is a mean over the steps since the one before it.
+        starts = np.array([0, *table.index[:-1]])
+        widths = table.index.to_numpy() - starts
+        bottom = np.zeros(len(table))
+        for column, label, color in zip(table.to_numpy().T, labels, colors):
+            axes.bar(starts + 0.5, column, 0.97 * widths, bottom, align="edge", label=label, color=color)
+            bottom = bottom + column
+    axes.margins(x=0)
+
+
 def _reward(axes: Any, run: Run) -> bool:
-    rate, reward = run.series("hpt/solve_rate"), run.series("reward")
-    if rate.equals(reward.rename(rate.name)):
+    rate, reward = by_step(run, "hpt/solve_rate"), run.series("reward")
+    if run.series("hpt/solve_rate").equals(reward.rename("hpt/solve_rate")):
         drawn = _curve(axes, rate, "solve rate, equal to mean reward", BLUE)
     else:
         drawn = _curve(axes, rate, "solve rate", BLUE)
@@ -95,7 +117,7 @@ def _mark_warmup(axes: Any, run: Run) -> None:
 
 def _sources(axes: Any, run: Run) -> bool:
     axes.set_ylabel("fraction of prompts")
-    share = run.series("hpt/demonstration_share")
+    share = by_step(run, "hpt/demonstration_share")
     drawn = _shares(
         axes,
         ((share, "demonstration", ORANGE), ((1 - share).rename("rollouts"), "rollouts only", BLUE)),
@@ -106,7 +128,7 @@ def _sources(axes: Any, run: Run) -> bool:
 
 def _groups(axes: Any, run: Run) -> bool:
     axes.set_ylabel("fraction of prompts")
-    none, every = run.series("hpt/none_solved"), run.series("hpt/all_solved")
+    none, every = by_step(run, "hpt/none_solved"), by_step(run, "hpt/all_solved")
     some = (1 - none - every).clip(lower=0).rename("some")
     return _shares(axes, ((none, "none solved", VERMILLION), (some, "some solved", SKY), (every, "all solved", GREEN)))
 
@@ -211,15 +233,8 @@ def _time(axes: Any, run: Run) -> bool:
     if len(table) >= _MIN_POINTS_TO_SMOOTH:
         table = table.rolling(max(3, len(table) // 20), center=True, min_periods=1).mean()
     total, generation, rewards = (table.iloc[:, column] for column in range(3))
-    areas = [generation, rewards, (total - generation - rewards).clip(lower=0)]
-    axes.stackplot(
-        table.index,
-        areas,
-        labels=["generation", "reward functions", "training"],
-        colors=[BLUE, ORANGE, GREEN],
-        linewidth=0,
-    )
-    axes.margins(x=0)
+    areas = pd.concat([generation, rewards, (total - generation - rewards).clip(lower=0)], axis=1)
+    _stacked(axes, areas, ["generation", "reward functions", "training"], [BLUE, ORANGE, GREEN])
     return True
 
 

@@ -75,12 +75,19 @@ def diagnose(run: Run) -> list[Finding]:
         no check found anything.
     """
     if len(run.log) < _MIN_STEPS:
-        text = f"Only {_count(len(run.log), 'step')} logged; at least {_MIN_STEPS} are needed for a diagnosis."
-        return [Finding(Kind.TOO_SHORT, "Too few steps to diagnose", text, is_problem=False)]
+        return [_too_short(run)]
     findings = [finding for check in _CHECKS if (finding := check(run)) is not None]
     if not findings:
         return [Finding(Kind.NOTHING, "No issues found", _summary(run), is_problem=False)]
     return sorted(findings, key=lambda finding: not finding.is_problem)
+
+
+def _too_short(run: Run) -> Finding:
+    logged, every = len(run.log), run.config.get("logging_steps")
+    text = f"Only {_count(logged, 'step')} logged; at least {_MIN_STEPS} are needed for a diagnosis."
+    interval = f", which was {every:g}" if isinstance(every, (int, float)) else ""
+    advice = f"For a point per step, set logging_steps{interval}, to 1." if logged < run.steps else ""
+    return Finding(Kind.TOO_SHORT, "Too few steps to diagnose", text, advice, is_problem=False)
 
 
 def _count(number: float, noun: str) -> str:

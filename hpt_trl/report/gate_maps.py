@@ -1,12 +1,38 @@
-"""Converts `gate.parquet` into matrices over prompts and steps that are small enough to draw."""
+"""Converts `gate.parquet` into matrices over prompts and steps that are small enough to draw, and metrics by step."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from hpt_trl.report.run_folder import Run
+
 _MAX_COLUMNS, _MAX_ROWS = 400, 256
+_FEW_POINTS = 20
+
+_BY_STEP: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
+    "hpt/solve_rate": lambda gate: gate["solve_rate"],
+    "hpt/none_solved": lambda gate: (gate["solve_rate"] == 0).astype(float),
+    "hpt/all_solved": lambda gate: (gate["solve_rate"] == 1).astype(float),
+    "hpt/demonstration_share": lambda gate: ((gate["demonstration"] > 0) | (gate["off_policy"] > 0)).astype(float),
+}
+"""Metrics whose mean over the prompts of a step the history holds."""
+
+
+def by_step(run: Run, metric: str) -> pd.Series:
+    """A metric by optimizer step, from the gate history where the run logged few values and the history has more.
+
+    Args:
+        run: any run.
+        metric: its name in the log.
+    """
+    logged = run.series(metric)
+    if metric not in _BY_STEP or not 0 < len(logged) < _FEW_POINTS or run.gate is None:
+        return logged
+    recorded = _BY_STEP[metric](run.gate).groupby(run.gate["step"]).mean().dropna().rename(metric)
+    # Step s of the history comes before optimizer step s + 1.
+    return recorded.set_axis(recorded.index + 1) if len(recorded) > len(logged) else logged
 
 
 def gate_share(gate: pd.DataFrame) -> pd.Series:

@@ -17,6 +17,7 @@ from hpt_trl.model_card.evaluations import chosen_evaluations, read_results
 from hpt_trl.monitoring.samples import Sample
 from hpt_trl.report.charts import PANELS, Panel
 from hpt_trl.report.diagnosis import diagnose
+from hpt_trl.report.gate_maps import by_step
 from hpt_trl.report.render import panel_svgs
 from hpt_trl.report.run_folder import Run, early, late
 from hpt_trl.verifier.answers.boxes import last_boxed
@@ -177,7 +178,7 @@ def _panel(panel: Panel, figures: Sequence[str | None], runs: Sequence[Run]) -> 
 
 def _values(panel: Panel, run: Run) -> dict[str, Any]:
     """The values of a chart as a table, at evenly spaced steps if there are many."""
-    columns = {name: values for name in panel.metrics if len(values := run.series(name))}
+    columns = {name: values for name in panel.metrics if len(values := by_step(run, name))}
     table = pd.DataFrame(columns).sort_index()
     if len(table) > _TABLE_ROWS:
         table = table.iloc[[round(i * (len(table) - 1) / (_TABLE_ROWS - 1)) for i in range(_TABLE_ROWS)]]
