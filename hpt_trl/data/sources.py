@@ -12,10 +12,11 @@ from hpt_trl.miniature import MODEL_PATH
 
 MINIATURE = "miniature"
 """Name of the bundled model and of its tasks, which need no download."""
-CHAINS, DIGIT_SUMS = "chains", "digit_sums"
+CHAINS, DIGIT_SUMS, SUMS = "chains", "digit_sums", "sums"
 BUNDLED_TASKS = {
     CHAINS: "the addition and subtraction problems bundled with hpt_trl",
     DIGIT_SUMS: "the digit sums bundled with hpt_trl",
+    SUMS: "the sums of hpt_trl's README",
 }
 """What the miniature's tasks are; the first one is the default. `dataset_config` chooses one."""
 
@@ -68,9 +69,23 @@ def _bundled_rows(split: str, task: str) -> Any:
         raise ValueError(f"The miniature has the splits 'train' and 'test', got {split!r}.")
     if task not in BUNDLED_TASKS:
         raise ValueError(f"The miniature has the tasks {list(BUNDLED_TASKS)}, got dataset_config={task!r}.")
+    if task == SUMS:
+        return _sums()[split]
     if task == DIGIT_SUMS:
         return digit_sums.dataset("train" if split == "train" else "test")
     return tasks.dataset(4096, 0, "train") if split == "train" else tasks.dataset(500, 1, "test")
+
+
+def _sums() -> Any:
+    """The README's example, by split: a number from 10 to 39 plus a digit, 48 of the 270 held out."""
+    from datasets import Dataset
+
+    sums = [(a, b, a + b) for a in range(10, 40) for b in range(1, 10)]
+    rows = [
+        {"prompt": f"{a}+{b}=?\n", "demonstration": f"{a}+{b}={c}\n\\boxed{{{c}}}", "solution": str(c)}
+        for a, b, c in sums
+    ]
+    return Dataset.from_list(rows).train_test_split(48, seed=0)
 
 
 def _as_row(convert: Converter, row: dict[str, Any]) -> dict[str, Any]:

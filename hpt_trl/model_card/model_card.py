@@ -297,6 +297,7 @@ def plot_gate(history: pd.DataFrame, path: str | Path) -> None:
         axes.plot(steps, values.rolling(window, min_periods=1).mean(), color=color, linewidth=2, label=label)
     axes.set(xlabel="optimizer step", ylabel="fraction", ylim=(0, 1.02), xlim=(steps.min(), max(steps.max(), 2)))
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, 1.16), ncols=2)
+    if curves:  # matplotlib warns of a legend without entries
+        axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, 1.16), ncols=2)
     with atomic_path(Path(path), durable=False) as temporary:
         figure.savefig(temporary, dpi=120)

@@ -24,7 +24,7 @@ def test_demonstrations_are_right_line_by_line():
 def test_the_task_is_chosen_by_dataset_config():
     assert resolve_rows("miniature", "train", "digit_sums").to_list() == digit_sums("train")
     assert resolve_rows("miniature", "test")[0] == resolve_rows("miniature", "test", "chains")[0]
-    with pytest.raises(ValueError, match=r"has the tasks .'chains', 'digit_sums'., got dataset_config='sums'"):
-        resolve_rows("miniature", "train", "sums")
+    with pytest.raises(ValueError, match=r"has the tasks .'chains', 'digit_sums', 'sums'., got dataset_config='x'"):
+        resolve_rows("miniature", "train", "x")
     with pytest.raises(ValueError, match="splits 'train' and 'test', got 'validation'"):
         resolve_rows("miniature", "validation")

@@ -17,7 +17,7 @@ from hpt_trl.commands.push import PushArguments, push
 from hpt_trl.common.escaping import one_line
 from hpt_trl.common.masking import safe_command, without_secrets
 from hpt_trl.model_card import run_facts
-from hpt_trl.model_card.model_card import Metric, Result, intervals_of, model_card
+from hpt_trl.model_card.model_card import Metric, Result, intervals_of, model_card, plot_gate
 from hpt_trl.model_card.run_facts import Data, base_of, hub_id, read_facts
 from tests.hub_server import TOKEN, card_errors
 from tests.tiny import ROWS, make_trainer
@@ -197,6 +197,12 @@ def test_the_intervals_add_up():
     long = pd.concat([HISTORY.assign(step=step) for step in range(11)])
     assert [row["steps"] for row in intervals_of(long)] == ["1 to 3", "4 to 6", "7 to 9", "10 to 11"]
     assert sum(int(row["prompts"]) for row in intervals_of(long)) == 44
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_a_history_without_rates_and_demonstrations_is_drawn_without_a_warning(tmp_path):
+    plot_gate(HISTORY.assign(solve_rate=float("nan"), demonstration=0.0), tmp_path / "gate.png")
+    assert (tmp_path / "gate.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_secrets_and_the_home_folder_are_removed_from_command_and_configuration():

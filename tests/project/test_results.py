@@ -10,8 +10,13 @@ from statistics import mean
 import pandas as pd
 from packaging.requirements import Requirement
 from packaging.version import Version
+from trl import ModelConfig
 
 from hpt_trl.commands.quickstart import accuracy_table
+from hpt_trl.commands.train import HPTScriptArguments
+from hpt_trl.common.command_line import parse
+from hpt_trl.config import HPTConfig
+from hpt_trl.data.sources import resolve_rows
 from tests.project.test_extras import PROJECT, pins
 
 ROOT = Path(__file__).parents[2]
@@ -60,6 +65,22 @@ def test_the_python_examples_run(tmp_path):
     assert after > before + 0.15
     assert re.search(r"27\+8=\?\n.*\\boxed\{\d+\}", printed[0], re.DOTALL)
     assert (tmp_path / "runs" / "sums" / "model.safetensors").is_file()
+
+
+def test_the_config_of_the_example_has_its_data_and_options(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (example,) = re.findall(r"```python\n(from datasets import Dataset\n.*?)trainer = ", README, flags=re.DOTALL)
+    names = {}
+    exec(example, names)
+    classes = (HPTScriptArguments, HPTConfig, ModelConfig)
+    script, args, model = parse(classes, ["--config", "hpt_trl:sums"], "hpt-trl train")
+    assert model.model_name_or_path == "miniature"
+    for split in ("train", "test"):
+        rows = resolve_rows(script.dataset_name, split, script.dataset_config)
+        assert rows.to_list() == names["data"][split].to_list()
+    of_example = names["args"].to_dict()
+    differing = {name for name, value in args.to_dict().items() if value != of_example[name]}
+    assert differing <= {"eval_strategy", "eval_steps", "eval_on_start", "do_eval", "logging_dir", "run_name"}
 
 
 def test_the_supported_versions_are_those_of_the_package():
