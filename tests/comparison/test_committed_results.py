@@ -61,10 +61,23 @@ def test_the_numbers_of_the_readme_and_the_guide_are_those_of_the_main_table():
     assert f"{100 * sum(sum(each) / len(each) for each in after) / 5:.1f}% of the prompts train on their" in text
 
 
+def ahead_of_sft_then_grpo(scores, method, column):
+    """Points and p-value of each regime in which a method differs significantly from SFT then GRPO."""
+    found = {}
+    for title, regime in scores.items():
+        p = regime.p_values(column, method)["sft_grpo"]
+        if p < 0.05:
+            found[title] = (
+                f"{100 * interval(regime.differences('sft_grpo', column, method)).mean:.1f}",
+                f"p {p_text(p)}",
+            )
+    return found
+
+
 def test_the_numbers_of_the_readme_are_those_of_the_map():
     summary = json.loads((RESULTS.with_name("map") / "summary.json").read_text())
     scores = map_scores(summary, "compute")
-    assert all(len(regime.seeds) == 3 for regime in scores.values())
+    assert all(len(regime.seeds) == 5 for regime in scores.values())
     text = (RESULTS.parents[2] / "README.md").read_text()
     assert accuracy_table(scores, "in") in text
     foreign, complete = scores["128 in another notation"], scores["all error-free"]
@@ -76,6 +89,20 @@ def test_the_numbers_of_the_readme_are_those_of_the_map():
     assert f"SFT then GRPO falls to {percent(foreign, 'sft_grpo')}, and so does HPT after a warm-up" in text
     assert f"Plain HPT keeps {percent(foreign, 'hpt')} (p {p_text(foreign.p_values('in', 'hpt')['sft_grpo'])})" in text
     assert f"SFT to the end, {percent(complete, 'sft')}." in text
+    assert complete.p_values("out", "flat_hpt")["sft"] > 0.05
+    rows = [accuracy_table(scores, column).splitlines()[-1].strip("| ").split(" | ")[2:] for column in ("in", "out")]
+    behind_in, behind_out = ([float(cell.strip("*")) for cell in row] for row in rows)
+    names = [method for method in METHODS if method in complete.methods][1:]
+    assert f"at most {behind_in.pop(names.index('hpt'))} points behind the best method" in text
+    assert f"one is {min(behind_in):.0f} to {max(behind_in):.0f} points behind in some row" in text
+    own = behind_out.pop(names.index("hpt"))
+    assert f"(out of distribution {own}, and {min(behind_out)} to {max(behind_out)})" in text
+
+
+def test_what_the_readme_says_of_the_warm_up_is_what_the_map_shows():
+    summary = json.loads((RESULTS.with_name("map") / "summary.json").read_text())
+    scores, steps = map_scores(summary, "compute"), map_scores(summary, "steps")
+    text = " ".join((RESULTS.parents[2] / "README.md").read_text().split())
     counts = []
     for column in ("in", "out"):
         behind = [
@@ -84,33 +111,29 @@ def test_the_numbers_of_the_readme_are_those_of_the_map():
             for regime in scores.values()
         ]
         counts += [sum(value == 0 for value in behind), sum(value < 0.01 for value in behind)]
-    assert counts == [5, 6, 5, 7]
-    assert "best in five of eight rows and within a point of the best in six; out of distribution in seven" in text
-    ahead = {
-        title: (
-            100 * interval(regime.differences("sft_grpo", "in", "flat_hpt")).mean,
-            regime.p_values("in", "flat_hpt"),
-        )
-        for title, regime in scores.items()
-    }
-    significant = {title: p["sft_grpo"] for title, (_, p) in ahead.items() if p["sft_grpo"] < 0.05}
-    assert list(significant) == ["all error-free"]
-    difference = f"{ahead['all error-free'][0]:.1f} points (p {p_text(significant['all error-free'])})"
-    others = max(mean for title, (mean, _) in ahead.items() if title != "all error-free")
-    assert f'SFT then GRPO by {difference} in the row "all error-free", in the others by up to {others:.1f}' in text
-    rows = [accuracy_table(scores, column).splitlines()[-1].strip("| ").split(" | ")[2:] for column in ("in", "out")]
-    behind_in, behind_out = ([float(cell.strip("*")) for cell in row] for row in rows)
-    names = [method for method in METHODS if method in complete.methods][1:]
-    assert f"at most {behind_in.pop(names.index('hpt'))} points behind the best method" in text
-    assert f"one is {min(behind_in):.0f} to {max(behind_in):.0f} points behind in some row" in text
-    own = behind_out.pop(names.index("hpt"))
-    assert f"(out of distribution {own}, and {min(behind_out)} to {max(behind_out)})" in text
-    steps = map_scores(summary, "steps")
-    differing = [title for title, regime in steps.items() if regime.p_values("in", "hpt")["sft_grpo"] < 0.05]
-    assert differing == ["128 in another notation"]
-    wrong = steps["all, one in five wrong"]
-    lost = -100 * interval(wrong.differences("sft_grpo", "in", "flat_hpt")).mean
-    assert f"by {lost:.1f} points (p {p_text(wrong.p_values('in', 'flat_hpt')['sft_grpo'])})" in text
+    assert counts == [4, 6, 5, 7]
+    assert (
+        "best in four of eight rows and within a point of the best in six (out of distribution in five and seven)"
+        in text
+    )
+
+    ahead = ahead_of_sft_then_grpo(scores, "flat_hpt", "in")
+    # In another notation, both have less than 6%.
+    assert list(ahead) == ["128 error-free", "all error-free", "128, one in five wrong", "128 in another notation"]
+    for title, what in (
+        ("all error-free", "with a demonstration for every prompt (by {} points, {})"),
+        ("128 error-free", "with 128 error-free ones ({}, {})"),
+        ("128, one in five wrong", "with 128 of which one in five is wrong ({}, {})"),
+    ):
+        assert what.format(*ahead[title]) in text
+    ahead = ahead_of_sft_then_grpo(scores, "flat_hpt", "out")
+    assert list(ahead) == ["all error-free", "all, one in five wrong"]
+    assert "where all prompts have one ({}, {}), also if".format(*ahead["all error-free"]) in text
+    assert "one in five is wrong ({}, {}).".format(*ahead["all, one in five wrong"]) in text
+
+    assert list(ahead_of_sft_then_grpo(steps, "warmup_hpt", "in")) == ["128 in another notation"]
+    lost = ahead_of_sft_then_grpo(steps, "flat_hpt", "in")["all, one in five wrong"]
+    assert f"by {lost[0].removeprefix('-')} points ({lost[1]})" in text
 
 
 def test_the_table_of_how_the_warm_up_was_chosen_is_made_from_the_committed_runs():
