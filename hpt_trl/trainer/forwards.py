@@ -6,11 +6,12 @@ row.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, cast
 
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import gather, pad_across_processes
+from accelerate.utils import DistributedType, gather, pad_across_processes
 from torch import Tensor
 
 from hpt_trl.trainer.batches import (
@@ -26,6 +27,7 @@ from hpt_trl.trainer.image_columns import TOKEN_TYPES, has_images, joined_images
 from hpt_trl.trainer.row_packing import (
     Batch,
     assign_rows,
+    cheapest_cut,
     concatenate,
     cut_into,
     cut_to_budget,
@@ -39,6 +41,15 @@ _SEQUENCES = ("input_ids", "attention_mask", "labels")
 # Some of TRL's losses read padding too: its ratios are 1 there.
 _PADDING = {"labels": -100, "importance_sampling_ratio": 1, "tool_mask": 1}
 
+# What a forward and backward pass costs besides its tokens, in tokens: 50 to 60 on a CPU, for models of 1M and 31M
+# parameters (notebooks/guides/performance.md). On an accelerator the host starts thousands of kernels, which takes as
+# long as a thousand tokens of a model of 1.5B parameters; that is an estimate.
+_TOKENS_PER_PASS = {"cpu": 60}
+_TOKENS_PER_PASS_OF_ACCELERATORS = 1000
+
+Cut = Callable[[Sequence[tuple[int, int]]], list[range]]
+"""Cuts rows with these widths into forward passes: see `cut_to_budget`."""
+
 
 def rebalance_rows(
     batches: Sequence[RolloutBatch], signals: Sequence[Tensor], loss_type: str, budget: int | None
@@ -49,23 +60,32 @@ def rebalance_rows(
         batches: this rank's micro-batches, as TRL cut them.
         signals: (B,) bool for each micro-batch, the rollouts to compute.
         loss_type: TRL's option of that name.
-        budget: maximum tokens per forward pass, padding included; None: one pass of each kind per micro-batch.
+        budget: maximum tokens per forward pass, padding included; None: at most one pass of each kind per micro-batch,
+            and fewer where that costs less and none is larger than a micro-batch of TRL.
 
     Returns:
-        As many micro-batches, of forward passes.
+        As many micro-batches, of forward passes. With one process, those that nothing is left for have none, unless
+        the optimizer step has none at all.
     """
     step = cast(RolloutBatch, concatenate(batches))
     has_signal = torch.cat(list(signals)).nonzero().flatten()
     rollouts = _of_all_ranks(select_rows(_rollout_columns(step), has_signal))
     demonstrations = _of_all_ranks(_demonstration_table(step))
-    rollout_passes, rank_tokens = _assign_rollouts(rollouts, len(batches), budget)
+    room, device = _micro_batch_tokens(batches[0]), batches[0]["advantages"].device.type
+    cut = partial(_cut, count=len(batches), budget=budget, room=room, device=device)
+    rollout_passes, rank_tokens = _assign_rollouts(rollouts, cut)
     for rollout_pass in rollout_passes:
         rollout_pass["share"] = loss_scale_of_subset(loss_type, batches[0], rollout_pass)
     # Both lists begin with their longest rows: in opposite order, long rollouts meet short demonstrations.
-    demonstration_passes = _assign_demonstrations(demonstrations, rank_tokens, len(batches), budget)[::-1]
+    demonstration_passes = _assign_demonstrations(demonstrations, rank_tokens, cut)[::-1]
     count = len(batches)
+    # The first micro-batch has a pass if there is any. Its gradient decides that the optimizer steps; wrappers of
+    # several processes expect one from every micro-batch.
+    may_be_empty = PartialState().distributed_type == DistributedType.NO
     return [
-        _micro_batch(rollout_passes[index::count], demonstration_passes[index::count], batch)
+        _micro_batch(
+            rollout_passes[index::count], demonstration_passes[index::count], batch, may_be_empty and index > 0
+        )
         for index, batch in enumerate(batches)
     ]
 
@@ -122,13 +142,16 @@ def backward_each(losses: Sequence[Callable[[], Tensor]], model: Any, accelerato
     """Run forward passes one by one and backpropagate all but the last, so that no two graphs are held at a time.
 
     Args:
-        losses: compute the loss of one forward pass each; at least one.
+        losses: compute the loss of one forward pass each.
         model: the wrapped policy.
         accelerator: of the trainer.
 
     Returns:
-        () sum of the losses. The caller, which is transformers, backpropagates what is left in its graph.
+        () sum of the losses. The caller, which is transformers, backpropagates what is left in its graph. Without
+        forward passes, a zero that no parameter has a gradient of.
     """
+    if not losses:
+        return torch.zeros((), device=accelerator.device, requires_grad=True)
     *others, last = losses
     total: Tensor | float = 0
     for compute in others:
@@ -146,9 +169,12 @@ def demonstration_pass(batch: RolloutBatch) -> DemonstrationForward:
 
 
 def _micro_batch(
-    rollouts: list[RolloutForward], demonstrations: list[DemonstrationForward], generated: RolloutBatch
+    rollouts: list[RolloutForward],
+    demonstrations: list[DemonstrationForward],
+    generated: RolloutBatch,
+    may_be_empty: bool = False,
 ) -> ForwardPasses:
-    if not rollouts and not demonstrations:
+    if not rollouts and not demonstrations and not may_be_empty:
         # With nothing to learn on any rank, an empty demonstration is the cheapest zero with a gradient.
         demonstrations = [_empty_pass(generated)]
     return {
@@ -212,11 +238,20 @@ def _of_all_ranks(table: Batch) -> Batch:
     return joined
 
 
-def _cut(widths: Sequence[tuple[int, int]], count: int, budget: int | None) -> list[range]:
-    return cut_into(widths, count if budget is None else len(cut_to_budget(widths, budget)))
+def _micro_batch_tokens(batch: RolloutBatch) -> int:
+    """Tokens of a micro-batch as TRL cut it, padding included: of the rank with the fewest."""
+    rows, prompt_width = batch["prompt_ids"].shape
+    tokens = torch.tensor([rows * (prompt_width + batch["completion_ids"].size(1))], device=batch["prompt_ids"].device)
+    return int(gather(tokens).min())
 
 
-def _assign_rollouts(table: Batch, micro_batches: int, budget: int | None) -> tuple[list[RolloutForward], list[int]]:
+def _cut(widths: Sequence[tuple[int, int]], count: int, budget: int | None, room: int, device: str) -> list[range]:
+    if budget is not None:
+        return cut_into(widths, len(cut_to_budget(widths, budget)))
+    return cheapest_cut(widths, count, room, _TOKENS_PER_PASS.get(device, _TOKENS_PER_PASS_OF_ACCELERATORS))
+
+
+def _assign_rollouts(table: Batch, cut: Cut) -> tuple[list[RolloutForward], list[int]]:
     """This rank's forward passes of rollouts, and the tokens that each rank has then."""
     state = PartialState()
     widths_B_2 = torch.stack(
@@ -230,18 +265,16 @@ def _assign_rollouts(table: Batch, micro_batches: int, budget: int | None) -> tu
     for rows in assigned:
         longest[: len(rows)] = longest[: len(rows)].maximum(widths_B_2[rows])
     own = torch.tensor(assigned[state.process_index], dtype=torch.long, device=table["prompt_mask"].device)
-    chunks = _cut([(left, right) for left, right in longest.tolist()], micro_batches, budget)
+    chunks = cut([(left, right) for left, right in longest.tolist()])
     passes = [rollout_rows(table, own[chunk.start : chunk.stop], len(chunk)) for chunk in chunks]
     return cast(list[RolloutForward], passes), [sum(lengths[row] for row in rows) for rows in assigned]
 
 
-def _assign_demonstrations(
-    table: Batch, rank_tokens: list[int], micro_batches: int, budget: int | None
-) -> list[DemonstrationForward]:
+def _assign_demonstrations(table: Batch, rank_tokens: list[int], cut: Cut) -> list[DemonstrationForward]:
     """This rank's forward passes of demonstrations, as many as the rank with the most of them makes."""
     lengths = table["attention_mask"].sum(dim=1).tolist()
     assigned = assign_rows(lengths, rank_tokens)
-    chunks = [_cut([(0, lengths[row]) for row in rows], micro_batches, budget) for rows in assigned]
+    chunks = [cut([(0, lengths[row]) for row in rows]) for rows in assigned]
     rank = PartialState().process_index
     own = chunks[rank] + [range(0)] * (max(map(len, chunks)) - len(chunks[rank]))
     return [_demonstration_pass(table, assigned[rank][chunk.start : chunk.stop]) for chunk in own]

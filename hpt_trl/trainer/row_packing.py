@@ -96,7 +96,7 @@ def cut_into(widths: Sequence[tuple[int, int]], count: int) -> list[range]:
     """
     if not widths:
         return []
-    low, high = 0, len(widths) * (max(left for left, _ in widths) + max(right for _, right in widths))
+    low, high = 0, _padded_tokens(widths)
     while low < high:
         middle = (low + high) // 2
         if len(cut_to_budget(widths, middle)) <= count:
@@ -104,6 +104,40 @@ def cut_into(widths: Sequence[tuple[int, int]], count: int) -> list[range]:
         else:
             low = middle + 1
     return cut_to_budget(widths, high)
+
+
+def cheapest_cut(widths: Sequence[tuple[int, int]], count: int, room: float, tokens_per_chunk: int) -> list[range]:
+    """Cut rows into at most `count` chunks so that padding and the number of chunks cost least.
+
+    Fewer chunks have more padding, because rows of different lengths share one.
+
+    Args:
+        widths: as in `cut_to_budget`.
+        count: maximum number of chunks, at least 1.
+        room: tokens that no chunk should exceed, padding included, unless `count` chunks cannot do that.
+        tokens_per_chunk: what a chunk costs besides its tokens, in tokens.
+
+    Example:
+        >>> rows = [(2, 8), (2, 8), (2, 2), (2, 2)]
+        >>> cheapest_cut(rows, count=4, room=40, tokens_per_chunk=5)  # 20 + 8 tokens and 2 x 5, rather than 40 and 5
+        [range(0, 2), range(2, 4)]
+        >>> cheapest_cut(rows, count=4, room=40, tokens_per_chunk=50)
+        [range(0, 4)]
+    """
+    number, candidates = min(count, len(cut_to_budget(widths, room))), [cut_into(widths, count)]
+    # Doubling bounds the work for steps of many micro-batches.
+    while 0 < number < count:
+        candidates.append(cut_into(widths, number))
+        number *= 2
+
+    def cost(chunks: list[range]) -> int:
+        return sum(tokens_per_chunk + _padded_tokens(widths[chunk.start : chunk.stop]) for chunk in chunks)
+
+    return min(candidates, key=cost)
+
+
+def _padded_tokens(widths: Sequence[tuple[int, int]]) -> int:
+    return len(widths) * (max(left for left, _ in widths) + max(right for _, right in widths))
 
 
 def concatenate(batches: Sequence[Mapping[str, Any]]) -> Batch:

@@ -6,8 +6,9 @@ from trl import GRPOTrainer
 
 from hpt_trl import HPTConfig
 from hpt_trl.algorithm.presets import ALGORITHMS
+from hpt_trl.trainer import hpt as hpt_module
 from hpt_trl.trainer.checks import check_support
-from tests.tiny import fixed_rollouts, make_trainer, relative_error, step_gradient
+from tests.tiny import fixed_rollouts, make_trainer, parameters, relative_error, step_gradient
 
 ON_FIXED = {"trainer": {"rollout_func": fixed_rollouts}}
 
@@ -93,14 +94,49 @@ def test_a_budget_does_not_go_with_what_acts_on_a_micro_batch():
             check_support(args, ALGORITHMS["hpt"], router, pictures)
 
 
-def test_the_longest_rollouts_go_with_the_shortest_demonstrations(tiny_model, tmp_path):
-    """So that micro-batches are of similar size. One that nothing is left for forwards two masked tokens."""
+def one_mixed_prompt_and_two_unsolved(completion_ids, **kwargs):
+    """Eight prompts of two rollouts: the first has one right, two have none, the others are solved."""
+    return [1.0, 0.0, *[0.0] * 4, *[1.0] * 10]
 
-    def verdicts(completion_ids, **kwargs):
-        # Eight prompts of two rollouts: the first has one right, two have none, the others are solved.
-        return [1.0, 0.0, *[0.0] * 4, *[1.0] * 10]
 
-    options = {"num_generations": 2, "max_steps": 1, "gate_threshold": 0.0, "reward": verdicts, **ON_FIXED}
-    sizes = forwarded_tokens(make_trainer(tiny_model, tmp_path, **options))
-    # Two rollouts of 4 prompt tokens and 3 or 2 of their own; demonstrations of 5 + 6 and 6 + 7 tokens.
-    assert sizes == [7, 11, 6, 13, 2, 2]
+FEW_ROWS = {"num_generations": 2, "max_steps": 1, "gate_threshold": 0.0, **ON_FIXED}
+FEW_ROWS["reward"] = one_mixed_prompt_and_two_unsolved
+
+
+def test_few_rows_are_not_spread_over_all_micro_batches(tiny_model, tmp_path):
+    trainer = make_trainer(tiny_model, tmp_path, **FEW_ROWS)
+    # Two rollouts of 4 prompt tokens and 3 or 2 of their own, two demonstrations of 5 + 6 and 6 + 7 tokens: one pass
+    # each, because a micro-batch of TRL has four rows. The other three micro-batches have nothing to pass.
+    assert forwarded_tokens(trainer) == [2 * (4 + 3), 2 * 13]
+
+
+def test_no_pass_is_larger_than_a_micro_batch_of_trl(tiny_model, tmp_path):
+    trainer = make_trainer(tiny_model, tmp_path, max_steps=1, gate="linear", **ON_FIXED)
+    rows = trainer.args.per_device_train_batch_size
+    widths = []
+    regrouped = hpt_module.regroup
+
+    def note_width(batches, *args, **kwargs):
+        widths.append(batches[0]["prompt_ids"].size(1) + batches[0]["completion_ids"].size(1))
+        return regrouped(batches, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hpt_module, "regroup", note_width)
+        sizes = forwarded_tokens(trainer)
+    assert len(sizes) > 2
+    assert max(sizes) <= rows * widths[0]
+
+
+def test_micro_batches_without_passes_do_not_change_the_step(tiny_model, tmp_path):
+    spread = step_gradient(tiny_model, tmp_path, **FEW_ROWS, max_tokens_per_forward=1)
+    assert relative_error(step_gradient(tiny_model, tmp_path, **FEW_ROWS), spread) < 1e-5
+
+
+def test_a_step_with_nothing_to_learn_still_has_a_gradient(tiny_model, tmp_path):
+    """AdamW decays weights only where there is a gradient: zeros, as GRPO has them."""
+    nothing = {"gate": "off", "max_tokens_per_forward": 100, "reward": lambda completion_ids, **kwargs: [0.0] * 16}
+    trainer = make_trainer(tiny_model, tmp_path, **FEW_ROWS | nothing, weight_decay=0.1)
+    before = parameters(trainer)
+    # Two masked tokens, once.
+    assert forwarded_tokens(trainer) == [2]
+    assert (parameters(trainer) != before).any()
