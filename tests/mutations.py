@@ -92,8 +92,10 @@ MUTATIONS = [
         "tests/trainer/test_lengths.py -k cut",
     ),
     # Which rows are computed where.
-    Mutation(FORWARDS, "budget)[::-1]", "budget)", f"{OF_FORWARDS} -k longest_rollouts"),
-    Mutation(FORWARDS, "if not rollouts and not demonstrations:", "if False:", f"{OF_FORWARDS} -k longest_rollouts"),
+    Mutation(FORWARDS, "cut)[::-1]", "cut)", f"{OF_FORWARDS} -k longest_rollouts"),
+    Mutation(FORWARDS, "and not demonstrations and not may_be_empty:", "and False:", f"{OF_FORWARDS} -k nothing_to"),
+    Mutation(FORWARDS, "may_be_empty and index > 0", "may_be_empty", f"{OF_FORWARDS} -k nothing_to"),
+    Mutation(FORWARDS, "int(gather(tokens).min())", "10_000", f"{OF_FORWARDS} -k no_pass_is_larger"),
     Mutation(FORWARDS, "math.gcd(len(batches), micro_batches_per_step)", "len(batches)", f"{OF_FORWARDS} -k old_logps"),
     Mutation(PACKING, "(left + right) > budget", "(left + right) >= budget", OF_PACKING),
     Mutation(PACKING, '    "tool_mask",\n', "", OF_PACKING),

@@ -110,6 +110,12 @@ def test_few_rows_are_not_spread_over_all_micro_batches(tiny_model, tmp_path):
     assert forwarded_tokens(trainer) == [2 * (4 + 3), 2 * 13]
 
 
+def test_the_longest_rollouts_go_with_the_shortest_demonstrations(tiny_model, tmp_path):
+    """So that micro-batches are of similar size."""
+    sizes = forwarded_tokens(make_trainer(tiny_model, tmp_path, max_steps=1, gate="linear", **ON_FIXED))
+    assert sizes == [48, 22, 44, 26, 40, 32]
+
+
 def test_no_pass_is_larger_than_a_micro_batch_of_trl(tiny_model, tmp_path):
     trainer = make_trainer(tiny_model, tmp_path, max_steps=1, gate="linear", **ON_FIXED)
     rows = trainer.args.per_device_train_batch_size
