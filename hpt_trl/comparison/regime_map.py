@@ -19,22 +19,23 @@ def has_map(summary: Summary) -> bool:
     return any(entry["run"]["stage"].startswith(MAP_STAGE) for entry in summary["runs"])
 
 
-def map_scores(summary: Summary, budget: str) -> dict[str, Scores]:
+def map_scores(summary: Summary, budget: str, k: int = 1) -> dict[str, Scores]:
     """Scores in every regime that was run, by its title. The main runs are a regime of their own, the first.
 
     Args:
         summary: summary of a comparison.
         budget: "steps" or "compute".
+        k: of pass@k; 1 for accuracy.
     """
     settings = summary["settings"]
     models, methods = settings["models"][:1], settings["methods"]
-    found = {f"{settings['demonstrations'] or 'all'} error-free": Scores(summary, budget, models)}
+    found = {f"{settings['demonstrations'] or 'all'} error-free": Scores(summary, budget, models, k=k)}
     stages = {entry["run"]["stage"] for entry in summary["runs"]}
     for name, regime in REGIMES.items():
         if MAP_STAGE + name in stages:
             also = [method for method in WITHOUT_DEMONSTRATIONS if method in methods and not regime.model]
             on = [regime.model] if regime.model else models
-            found[regime.title] = Scores(summary, budget, on, stage=MAP_STAGE + name, also=also)
+            found[regime.title] = Scores(summary, budget, on, stage=MAP_STAGE + name, also=also, k=k)
     return found
 
 
@@ -55,6 +56,17 @@ def map_parts(summary: Summary) -> list[str]:
         for column, title in AVERAGE_TITLES.items():
             parts += [f"### {name.capitalize()}, {title}", accuracy_table(scores, column), best_table(scores, column)]
             parts += [distance_table(scores, column, other) for other in (None, "sft_grpo")]
+    return [*parts, *_pass_parts(summary)]
+
+
+def _pass_parts(summary: Summary) -> list[str]:
+    """The share of problems that any sample solves, at equal compute."""
+    samples = summary["settings"]["test_samples"]
+    scores = map_scores(summary, "compute", k=samples)
+    parts = [f"### Equal compute, solved by at least one of {samples} samples"]
+    for column, title in AVERAGE_TITLES.items():
+        parts += [f"pass@{samples} in %, {title}:", accuracy_table(scores, column)]
+        parts.append(distance_table(scores, column, "sft_grpo"))
     return parts
 
 

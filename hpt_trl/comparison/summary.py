@@ -16,6 +16,7 @@ from hpt_trl.comparison.runs import TRAINER, Run
 from hpt_trl.comparison.settings import CompareArguments
 from hpt_trl.comparison.statistics import Interval, holm, interval, paired_p
 from hpt_trl.durability.gate_history import FILE_NAME as GATE_FILE
+from hpt_trl.evaluation.scores import pass_at_k
 from hpt_trl.miniature.families import IN_DISTRIBUTION, OUT_OF_DISTRIBUTION, SUITES
 
 Summary = Mapping[str, Any]
@@ -105,11 +106,16 @@ def _mean(shares: Mapping[str, float], suites: Iterable[str]) -> float:
     return sum(values) / len(values)
 
 
-def _share(summary: Summary, suite: str, counts: str, part: str | None) -> float:
-    """Fraction of correct samples of a suite's problems, or of its easy or hard part."""
+def _share(summary: Summary, suite: str, counts: str, part: str | None, k: int) -> float:
+    """Mean pass@k of a suite's problems, or of its easy or hard part; for k = 1, the fraction of correct samples."""
     flags = {None: "01", "easy": "1", "hard": "0"}[part]
     correct = [int(count) for count, flag in zip(counts, summary["easy"][suite]) if flag in flags]
-    return sum(correct) / (len(correct) * summary["settings"]["test_samples"]) if correct else math.nan
+    samples = summary["settings"]["test_samples"]
+    if not correct:
+        return math.nan
+    if k == 1:
+        return sum(correct) / (len(correct) * samples)
+    return sum(pass_at_k(samples, right, k) for right in correct) / len(correct)
 
 
 class Scores:
@@ -122,6 +128,7 @@ class Scores:
         stage: stage of the runs.
         also: methods whose runs of stage "main" are included too.
         part: "easy" or "hard" for a part of the problems; None for all.
+        k: of pass@k, which takes the place of accuracy if k is above 1.
     """
 
     def __init__(
@@ -132,6 +139,7 @@ class Scores:
         stage: str = "main",
         also: Sequence[str] = (),
         part: str | None = None,
+        k: int = 1,
     ) -> None:
         self.models = list(models)
         self._shares: dict[tuple[str, str, int], dict[str, float]] = {}
@@ -139,7 +147,8 @@ class Scores:
             run = entry["run"]
             is_counted = run["stage"] == stage or (run["stage"] == "main" and run["method"] in also)
             if is_counted and budget in entry["right"]:
-                shares = {suite: _share(summary, suite, text, part) for suite, text in entry["right"][budget].items()}
+                counts = entry["right"][budget]
+                shares = {suite: _share(summary, suite, text, part, k) for suite, text in counts.items()}
                 shares |= {name: _mean(shares, suites) for name, suites in AVERAGES.items()}
                 self._shares[run["method"], run["model"], run["seed"]] = shares
         names = [*METHODS, *ABLATIONS]

@@ -131,6 +131,15 @@ def test_what_the_readme_says_of_the_warm_up_is_what_the_map_shows():
     assert "where all prompts have one ({}, {}), also if".format(*ahead["all error-free"]) in text
     assert "one in five is wrong ({}, {}).".format(*ahead["all, one in five wrong"]) in text
 
+    any_of_four = map_scores(summary, "compute", k=4)
+    for method, what in (
+        ("flat_hpt", "samples solves are {} points more ({})"),
+        ("hpt", "HPT solves {} points more of"),
+    ):
+        points, p = ahead_of_sft_then_grpo(any_of_four, method, "out")["all, one in five wrong"]
+        assert what.format(points, p) in text
+    assert f"than SFT then GRPO ({p})" in text
+
     assert list(ahead_of_sft_then_grpo(steps, "warmup_hpt", "in")) == ["128 in another notation"]
     lost = ahead_of_sft_then_grpo(steps, "flat_hpt", "in")["all, one in five wrong"]
     assert f"by {lost[0].removeprefix('-')} points ({lost[1]})" in text

@@ -60,3 +60,7 @@ def test_the_map_says_who_is_best_and_how_far_hpt_is():
     assert distance_table(scores, "in", "grpo").splitlines()[-1].startswith("| 16 error-free | 50.0 ± 0.0 (p -) |")
     last = accuracy_table(scores, "in").splitlines()[-1]
     assert last == "| *furthest behind the best of a row* | 25.0 | 100.0 | 50.0 | **0.0** |"
+
+    # Any of two samples: both problems for hpt ("11") and sft ("12"), none for grpo.
+    assert map_scores(summary, "compute", k=2)["16 error-free"].by_seed("sft", "in") == [1.0, 1.0]
+    assert map_scores(summary, "compute")["16 error-free"].by_seed("sft", "in") == [0.75, 0.75]
