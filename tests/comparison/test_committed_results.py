@@ -133,8 +133,8 @@ def test_what_the_readme_says_of_the_warm_up_is_what_the_map_shows():
 
     any_of_four = map_scores(summary, "compute", k=4)
     for method, what in (
-        ("flat_hpt", "samples solves are {} points more ({})"),
-        ("hpt", "HPT solves {} points more of"),
+        ("flat_hpt", "as solved, it solves {} points more ({})"),
+        ("hpt", "HPT solves {} points more than"),
     ):
         points, p = ahead_of_sft_then_grpo(any_of_four, method, "out")["all, one in five wrong"]
         assert what.format(points, p) in text
