@@ -142,6 +142,17 @@ def test_what_a_forecast_of_unsolved_prompts_would_save():
         shares = [forecast_shares(rates, unsolved_visits) for rates in gates.values()]
         skipped, wrong = ([round(100 * each) for each in column] for column in zip(*shares))
         assert claim.format(*(f"{min(each)} to {max(each)}%" for each in (skipped, wrong))) in text
+    long_runs = json.loads((RESULTS / "forecast" / "long_runs.json").read_text()).values()
+    assert len(long_runs) == 4
+    lengths = [len(prompt) for run in long_runs for prompt in run]
+    shares = [forecast_shares([[int(right) / 8 for right in prompt] for prompt in run], 2) for run in long_runs]
+    skipped, wrong = ([round(100 * each) for each in column] for column in zip(*shares))
+    assert f"runs of {min(lengths)} to {max(lengths)} visits per prompt" in text
+    assert (
+        f"it would skip {min(skipped)} to {max(skipped)}% of all visits, and {min(wrong)} to {max(wrong)}% of these"
+        in text
+    )
+    assert all(sum(prompt.count("0") for prompt in run) < sum(map(len, run)) / 2 for run in long_runs)
 
 
 def forecast_shares(rates: list[list[float | None]], unsolved_visits: int) -> tuple[float, float]:
