@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import torch
 from accelerate import Accelerator, PartialState
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType, gather, pad_across_processes
 from torch import Tensor
 
@@ -79,9 +80,9 @@ def rebalance_rows(
     # Both lists begin with their longest rows: in opposite order, long rollouts meet short demonstrations.
     demonstration_passes = _assign_demonstrations(demonstrations, rank_tokens, cut)[::-1]
     count = len(batches)
-    # The first micro-batch has a pass if there is any. Its gradient decides that the optimizer steps; wrappers of
-    # several processes expect one from every micro-batch.
-    may_be_empty = PartialState().distributed_type == DistributedType.NO
+    # The first micro-batch has a pass, so that the parameters have a gradient. DDP, FSDP and DeepSpeed expect one from
+    # every micro-batch: they reduce gradients after the last.
+    may_be_empty = AcceleratorState().distributed_type == DistributedType.NO
     return [
         _micro_batch(
             rollout_passes[index::count], demonstration_passes[index::count], batch, may_be_empty and index > 0
