@@ -60,7 +60,7 @@ class BudgetCallback(TrainerCallback):
     Args:
         counter: counts the tokens.
         tokenizer: tokenizer of the model.
-        curve_eval: the small evaluation of the learning curve.
+        curve_eval: the small evaluation of the learning curve; None for no curve.
         curve_every: optimizer steps between two points of the curve.
         steps: first budget, in optimizer steps.
         compute: second budget, in token passes; None for no second budget.
@@ -70,7 +70,7 @@ class BudgetCallback(TrainerCallback):
 
     counter: TokenCounter
     tokenizer: Any
-    curve_eval: HeldOutEval
+    curve_eval: HeldOutEval | None
     curve_every: int
     steps: int
     compute: float | None
@@ -84,7 +84,7 @@ class BudgetCallback(TrainerCallback):
     def on_step_end(self, args, state, control, model=None, **kwargs):
         self.step += 1
         is_finished = self._check_budgets(model)
-        if self._is_curve_due() or is_finished:
+        if is_finished or self._is_curve_due():
             self.add_curve_point(model)
         if is_finished or self.step == self.phase_end:
             control.should_training_stop = True
@@ -94,7 +94,7 @@ class BudgetCallback(TrainerCallback):
 
         Beyond it they are spaced in token passes, because methods with cheap steps take hundreds of them.
         """
-        if self.step <= self.steps:
+        if self.curve_eval is None or self.step <= self.steps:
             return self.step % self.curve_every == 0
         passes_between_points = (self.compute or 0) / max(1, self.steps // self.curve_every)
         return self.counter.compute - self.points[-1]["compute"] >= passes_between_points
@@ -112,7 +112,9 @@ class BudgetCallback(TrainerCallback):
         return all(reached.values())
 
     def add_curve_point(self, model: Any) -> None:
-        """Run the small evaluation and append the result to the learning curve."""
+        """Run the small evaluation and append the result to the learning curve, if there is one."""
+        if self.curve_eval is None:
+            return
         with self.counter.paused():
             result = self.curve_eval.evaluate(model, self.tokenizer, self.seed)
         measured = {"accuracy": result.accuracy(), "tokens": result.tokens, "entropy": result.entropy}

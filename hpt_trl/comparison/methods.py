@@ -18,7 +18,7 @@ from hpt_trl.config import HPTConfig
 from hpt_trl.trainer.hpt import HPTTrainer
 
 # A run ends when its budgets are spent, not at max_steps.
-_UNLIMITED_STEPS = 1_000_000
+UNLIMITED_STEPS = 1_000_000
 
 # A demonstration has the weight of one of eight rollouts, as in the reference code that produced the paper's numbers.
 # In the paper's formula it has the weight of all rollouts of its prompt together, which is an ablation here.
@@ -115,7 +115,7 @@ def _mixed_gate(recipe: Recipe) -> Gate:
 
 # Half of the first budget's steps, as in SFT then GRPO, unless the loss on held-out demonstrations is flat before.
 _WARMUP: dict[str, Any] = {"sft_warmup_steps": 30}
-_UNTIL_FLAT: dict[str, Any] = {"sft_warmup_steps": _UNLIMITED_STEPS}
+_UNTIL_FLAT: dict[str, Any] = {"sft_warmup_steps": UNLIMITED_STEPS}
 # With any max_tokens_per_forward, rollouts without signal are skipped as with HPT's gate.
 _ROLLOUTS_ONLY: dict[str, Any] = {"gate": "off", "max_tokens_per_forward": 1_000_000}
 
@@ -238,7 +238,7 @@ def _common_options(learning_rate: float, seed: int, folder: Path) -> dict[str, 
         "learning_rate": learning_rate,
         "lr_scheduler_type": "constant",
         "seed": seed,
-        "max_steps": _UNLIMITED_STEPS,
+        "max_steps": UNLIMITED_STEPS,
         "use_cpu": True,
         "gradient_checkpointing": False,
         "logging_steps": 5,

@@ -3,7 +3,7 @@
 import json
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from hpt_trl.comparison.held_out_eval import HeldOutEval
 from hpt_trl.comparison.methods import (
     ABLATIONS,
     METHODS,
+    Phase,
     Recipe,
     build_trainer,
     describe,
@@ -176,18 +177,52 @@ def _train(
     if not phases:
         for budget in ("steps", "compute"):
             callback.at_budget(budget, model)
-    rows = _training_rows(run, args)
     recipe = Recipe(args.prompts_per_step, args.num_generations, args.steps)
+    rates = (run.first_learning_rate, run.learning_rate)
+    return train_phases(
+        phases, recipe, model, base, tokenizer, _training_rows(run, args), rates, run.seed, folder / TRAINER, callback
+    )
+
+
+def train_phases(
+    phases: Sequence[Phase],
+    recipe: Recipe,
+    model: Any,
+    base: Path,
+    tokenizer: Any,
+    rows: Sequence[dict[str, Any]],
+    learning_rates: tuple[float | None, float],
+    seed: int,
+    folder: Path,
+    callback: BudgetCallback,
+) -> list[dict[str, Any]]:
+    """Train all phases in sequence until the budgets of the callback are spent.
+
+    Args:
+        phases: the phases of a method.
+        recipe: settings that all methods share.
+        model: the base model; a copy of it is trained.
+        base: folder of the base model.
+        tokenizer: its tokenizer.
+        rows: data with the columns `prompt`, `demonstration` and `solution`.
+        learning_rates: of the phases before the last or of the warm-up (None if there are none), and of the last.
+        seed: seed of the data order and the rollouts.
+        folder: output folder of the trainers.
+        callback: stops each phase.
+
+    Returns:
+        The trainers' logs.
+    """
+    first_rate, last_rate = learning_rates
     log: list[dict[str, Any]] = []
     for number, phase in enumerate(phases, 1):
         is_last = number == len(phases)
-        rate = run.learning_rate if is_last else float(run.first_learning_rate or 0)
-        callback.phase_end = None if is_last else phase_steps(phase, args.steps)
+        callback.phase_end = None if is_last else phase_steps(phase, recipe.steps)
         model = fresh_copy(model, base)
         callback.counter.attach(model)
         trainer = build_trainer(
-            phase, recipe, model, tokenizer, rows, rate, run.seed, folder / TRAINER, [callback],
-            warmup_learning_rate=run.first_learning_rate,
+            phase, recipe, model, tokenizer, rows, last_rate if is_last else float(first_rate or 0), seed, folder,
+            [callback], warmup_learning_rate=first_rate,
         )  # fmt: skip
         trainer.train()
         log += [{"phase": phase.trainer, **entry} for entry in trainer.state.log_history]

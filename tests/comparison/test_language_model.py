@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from hpt_trl.comparison.held_out_eval import is_correct
-from hpt_trl.comparison.language_model import LanguageModelArguments, chat_rows, load_tokenizer, main
-from hpt_trl.comparison.language_model_table import report_text, sampled_shares
+from hpt_trl.comparison.language_model import best_rates, main, main_runs, search_runs
+from hpt_trl.comparison.language_model_runs import chat_rows, held_out_problems, load_tokenizer, phases_of
+from hpt_trl.comparison.language_model_settings import LanguageModelArguments
+from hpt_trl.comparison.language_model_table import accuracies, report_text
 from hpt_trl.comparison.word_problems import STORIES, word_problems
 from hpt_trl.verifier.verdicts import judge
 from tests.tiny import build_tiny_model

@@ -12,7 +12,7 @@ from trl import ModelConfig
 from hpt_trl.commands.demonstrate import DemonstrateArguments
 from hpt_trl.commands.train import HPTScriptArguments
 from hpt_trl.common.command_line import parse
-from hpt_trl.comparison.language_model import LanguageModelArguments
+from hpt_trl.comparison.language_model_settings import LanguageModelArguments
 from hpt_trl.comparison.runs import Run, run_settings
 from hpt_trl.comparison.settings import CompareArguments
 from hpt_trl.config import HPTConfig

@@ -29,7 +29,7 @@ from hpt_trl.commands.demonstrate import DemonstrateArguments
 from hpt_trl.commands.train import HPTScriptArguments
 from hpt_trl.common.command_line import parse
 from hpt_trl.common.configs import PREFIX, config_folder, config_names, config_path, title
-from hpt_trl.comparison.language_model import LanguageModelArguments
+from hpt_trl.comparison.language_model_settings import LanguageModelArguments
 from hpt_trl.comparison.settings import CompareArguments
 from hpt_trl.config import HPTConfig
 from accelerate.commands.config.config_args import load_config_from_file
