@@ -24,7 +24,7 @@ class LanguageModelArguments:
     )
     output_dir: str = field(default="runs/smollm2_words", metadata={"help": "Folder of the runs and the report."})
     methods: list[str] = field(
-        default_factory=lambda: ["base", "sft", "grpo", "sft_grpo", "hpt", "warmup_hpt"],
+        default_factory=lambda: ["base", "sft", "grpo", "sft_grpo", "hpt", "warmup_hpt", "flat_hpt"],
         metadata={"help": f"Methods, from {', '.join(METHODS)}."},
     )
     seeds: list[int] = field(
@@ -34,7 +34,7 @@ class LanguageModelArguments:
         default_factory=lambda: [101], metadata={"help": "Seeds of the learning rate search; they are not reported."}
     )
     learning_rates: list[float] = field(
-        default_factory=lambda: [5e-6, 1e-5, 2e-5],
+        default_factory=lambda: [2e-6, 5e-6, 1e-5, 2e-5],
         metadata={"help": "Learning rates tried for every method; constant within a run."},
     )
     steps: int = field(default=16, metadata={"help": "Optimizer steps of the first budget."})

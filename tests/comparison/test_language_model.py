@@ -11,7 +11,7 @@ from hpt_trl.comparison.language_model import best_rates, main, main_runs, searc
 from hpt_trl.comparison.language_model_runs import Run, chat_rows, held_out_problems, load_tokenizer, phases_of
 from hpt_trl.comparison.language_model_settings import LanguageModelArguments
 from hpt_trl.comparison.language_model_table import accuracies, difference_table, report_text
-from hpt_trl.comparison.methods import UNLIMITED_STEPS
+from hpt_trl.comparison.methods import HPT_METHODS, UNLIMITED_STEPS
 from hpt_trl.comparison.word_problems import STORIES, word_problems
 from hpt_trl.verifier.verdicts import judge
 from tests.tiny import build_tiny_model
@@ -128,11 +128,11 @@ def test_the_complete_command_does_not_repeat_finished_runs(tiny, tmp_path, capf
         "--matmul_bf16 false"
     ).split()
     main(flags)
-    # Practice, a search run of every method but the base, and six reported runs.
-    assert capfd.readouterr().out.count("done") == 1 + 5 + 6
+    # Practice, a search run of every method but the base, and the reported runs.
+    assert capfd.readouterr().out.count("done") == 1 + 6 + 7
     results = json.loads((tmp_path / "results.json").read_text())
     runs = {run["run"]["method"]: run for run in results["runs"]}
-    assert list(runs) == ["base", "sft", "grpo", "sft_grpo", "hpt", "warmup_hpt"]
+    assert list(runs) == ["base", "sft", "grpo", "sft_grpo", "hpt", "warmup_hpt", "flat_hpt"]
     assert str(tmp_path) not in json.dumps(results)
     spent = {method: run["spent"] for method, run in runs.items() if method != "base"}
     assert {method: costs["steps"]["step"] for method, costs in spent.items()} == dict.fromkeys(spent, 2)
@@ -140,7 +140,7 @@ def test_the_complete_command_does_not_repeat_finished_runs(tiny, tmp_path, capf
     assert spent["sft"]["steps"]["compute"] < spent["hpt"]["steps"]["compute"] < spent["grpo"]["steps"]["compute"]
     # SFT generates nothing.
     assert spent["sft"]["compute"]["forwarded"] == spent["sft"]["compute"]["backwarded"]
-    assert {method for method, run in runs.items() if run["demonstration_share"]} == {"hpt", "warmup_hpt"}
+    assert {method for method, run in runs.items() if run["demonstration_share"]} == set(HPT_METHODS)
     assert (tmp_path / "README.md").read_text() == report_text(results)
     main(flags)
     assert "done" not in capfd.readouterr().out
