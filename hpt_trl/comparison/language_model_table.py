@@ -26,7 +26,7 @@ def report_text(results: Results) -> str:
         f"# HPT and its baselines on {settings['model']}",
         _settings_text(results),
         "A token counts 1 in a forward pass and 2 in a backward pass; generation is included. Equal compute is "
-        f"{settings['compute']:g} token passes, what GRPO takes for {settings['steps']} steps.",
+        f"{settings['compute']:,.0f} token passes, what GRPO takes for {settings['steps']} steps.",
         f"Accuracy in %, sampled at temperature 1 with {samples} samples for each of {settings['test_problems']} "
         f"held-out problems: mean over {count} seeds ± half of its 95% t interval. The problems are the same for all "
         "seeds, so the intervals do not include the variation over problems.",

@@ -16,6 +16,7 @@ from hpt_trl.comparison.word_problems import STORIES, word_problems
 from hpt_trl.verifier.verdicts import judge
 from tests.tiny import build_tiny_model
 
+README = Path(__file__).parents[2] / "README.md"
 RESULTS = Path(__file__).parents[2] / "notebooks" / "results" / "smollm2_words"
 
 
@@ -198,3 +199,32 @@ def test_the_committed_counts_match_the_committed_texts():
                 is_correct(text, problem["solution"]) for text, problem in zip(marks["texts"], problems)
             ]
             assert all(first <= count <= samples - 1 + first for first, count in zip(is_first_correct, marks["right"]))
+
+
+def test_what_the_readme_says_is_what_the_committed_results_show():
+    results = json.loads((RESULTS / "results.json").read_text())
+    own, readme = (" ".join(path.read_text().split()) for path in (RESULTS / "README.md", README))
+
+    def percent(method, budget):
+        values = accuracies(results, method, budget)
+        return f"{100 * sum(values) / len(values):.1f}%"
+
+    steps = [percent(method, "steps") for method in ("sft", "grpo", "sft_grpo", "hpt", "base")]
+    assert "SFT solves {}, GRPO {}, SFT then GRPO {}, HPT {} and the base {},".format(*steps) in readme
+    compute = [percent(method, "compute") for method in ("sft", "flat_hpt", "hpt", "sft_grpo", "grpo")]
+    assert "SFT is ahead with {}, before SFT until flat, then HPT with {}, HPT {},".format(*compute[:3]) in readme
+    assert "SFT then GRPO {} and GRPO {}: in runs".format(*compute[3:]) in readme
+    sft, flat, hpt, _, grpo = compute
+    assert f"solve {sft}, SFT until flat, then HPT {flat}, HPT {hpt}, GRPO {grpo}." in own
+    rows = {
+        (budget, reference, row.split(" | ")[0].strip("| ")): row.split(" | ")[1:3]
+        for budget, reference in (("steps", "hpt"), ("compute", "hpt"), ("compute", "flat_hpt"))
+        for row in difference_table(results, budget, reference).splitlines()[2:]
+    }
+    points, p = rows["compute", "hpt", "SFT"]
+    assert f"HPT's distance to SFT is {points.strip('-')} points (p {p} after" in own
+    assert f"that of SFT until flat, then HPT {rows['compute', 'flat_hpt', 'SFT'][0].strip('-')}." in own
+    points, p = rows["steps", "hpt", "SFT warm-up, then HPT"]
+    assert f"The method is {points.strip('+')} points behind plain HPT at equal steps (p {p})" in own
+    for method in ("SFT", "GRPO", "SFT then GRPO"):
+        assert float(rows["steps", "hpt", method][1]) > 0.05
