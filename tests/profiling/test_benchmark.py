@@ -134,17 +134,19 @@ def test_the_figure_has_a_bar_for_every_ratio(tmp_path):
 def test_the_ratios_in_the_guide_are_the_committed_ones(part):
     results = json.loads((RESULTS / f"{part}.json").read_text())
     for result in results:
-        goal = f" | {result['goal']:.2f}" if part == "training" else f" | {result['tokens_per_second']:.0f}"
-        assert f"| {result['name']} | {result['ratio']:.2f}{goal} |" in GUIDE
+        other = f"{result['tokens_per_second']:.0f}" if part == "generation" else "-"
+        if result.get("goal") is not None:
+            other = f"{result['goal']:.2f}"
+        assert f"| {result['name']} | {result['ratio']:.2f} | {other} |" in GUIDE
 
 
 def test_committed_ratios_meet_their_goals():
     results = json.loads((RESULTS / "training.json").read_text())
     assert [result["name"] for result in results] == [
         "no_waste", "wasteful", "wasteful_vllm", "long_demonstration_time", "long_demonstration_memory",
-        "over_single_rows", "rank_imbalance", "warmup_step", "doubling",
+        "over_single_rows", "over_floor", "rank_imbalance", "warmup_step", "doubling",
     ]  # fmt: skip
     for result in results:
-        assert result["ratio"] <= result["goal"]
+        assert result["goal"] is None or result["ratio"] <= result["goal"]
         assert result["holds"]
     assert results[-1]["memory_ratio"] <= 1.05
