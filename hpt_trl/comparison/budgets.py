@@ -84,7 +84,7 @@ class BudgetCallback(TrainerCallback):
     def on_step_end(self, args, state, control, model=None, **kwargs):
         self.step += 1
         is_finished = self._check_budgets(model)
-        if is_finished or self._is_curve_due():
+        if self.curve_eval is not None and (is_finished or self._is_curve_due()):
             self.add_curve_point(model)
         if is_finished or self.step == self.phase_end:
             control.should_training_stop = True
@@ -94,7 +94,7 @@ class BudgetCallback(TrainerCallback):
 
         Beyond it they are spaced in token passes, because methods with cheap steps take hundreds of them.
         """
-        if self.curve_eval is None or self.step <= self.steps:
+        if self.step <= self.steps:
             return self.step % self.curve_every == 0
         passes_between_points = (self.compute or 0) / max(1, self.steps // self.curve_every)
         return self.counter.compute - self.points[-1]["compute"] >= passes_between_points

@@ -142,7 +142,7 @@ def main(argv: Sequence[str]) -> None:
         (args,) = parse((LanguageModelArguments,), argv, prog)
         results = compare(args)
         output = Path(args.output_dir)
-        write_atomically(output / "results.json", json.dumps(results, indent=1))
+        write_atomically(output / "results.json", json.dumps(results))
         write_atomically(output / "README.md", report_text(results))
         say(f"Report: {output / 'README.md'}")
 

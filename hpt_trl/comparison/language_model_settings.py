@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from hpt_trl.comparison.methods import METHODS, Recipe
+from hpt_trl.comparison.settings import check_rows
 
 
 @dataclass
@@ -82,19 +83,7 @@ class LanguageModelArguments:
                      "test_samples", "processes"):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        if self.num_generations < 2:
-            raise ValueError(
-                f"num_generations must be at least 2, got {self.num_generations}: advantages compare rollouts."
-            )
-        if self.training_problems < self.prompts_per_step:
-            raise ValueError(
-                f"training_problems ({self.training_problems}) must fill a step of {self.prompts_per_step} prompts."
-            )
-        if not 1 <= self.demonstrations <= self.training_problems:
-            raise ValueError(
-                f"demonstrations must be from 1 to training_problems ({self.training_problems}), got "
-                f"{self.demonstrations}."
-            )
+        check_rows(self)
 
     @property
     def recipe(self) -> Recipe:

@@ -1,6 +1,7 @@
 """Options of `hpt-trl compare`: models, methods, seeds, budgets and evaluations."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from hpt_trl.comparison.methods import MAIN_METHODS, METHODS
 from hpt_trl.comparison.regimes import REGIMES
@@ -89,19 +90,7 @@ class CompareArguments:
                      "pass_samples", "curve_problems", "curve_points", "processes"):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        if self.num_generations < 2:
-            raise ValueError(
-                f"num_generations must be at least 2, got {self.num_generations}: advantages compare rollouts."
-            )
-        if self.training_problems < self.prompts_per_step:
-            raise ValueError(
-                f"training_problems ({self.training_problems}) must fill a step of {self.prompts_per_step} prompts."
-            )
-        if self.demonstrations is not None and not 1 <= self.demonstrations <= self.training_problems:
-            raise ValueError(
-                f"demonstrations must be from 1 to training_problems ({self.training_problems}), got "
-                f"{self.demonstrations}."
-            )
+        check_rows(self)
         if self.test_samples > 9:
             raise ValueError(f"test_samples must be at most 9, got {self.test_samples}: counts are stored as digits.")
         if not self.temperature > 0:
@@ -111,6 +100,26 @@ class CompareArguments:
     def curve_every(self) -> int:
         """Optimizer steps between two points of a learning curve."""
         return max(1, self.steps // self.curve_points)
+
+
+def check_rows(args: Any) -> None:
+    """Check how many prompts, rollouts and demonstrations a comparison has.
+
+    Raises:
+        ValueError: if they do not fill a step or a group, or if more demonstrations are asked for than prompts.
+    """
+    if args.num_generations < 2:
+        raise ValueError(
+            f"num_generations must be at least 2, got {args.num_generations}: advantages compare rollouts."
+        )
+    if args.training_problems < args.prompts_per_step:
+        raise ValueError(
+            f"training_problems ({args.training_problems}) must fill a step of {args.prompts_per_step} prompts."
+        )
+    if args.demonstrations is not None and not 1 <= args.demonstrations <= args.training_problems:
+        raise ValueError(
+            f"demonstrations must be from 1 to training_problems ({args.training_problems}), got {args.demonstrations}."
+        )
 
 
 def _check_names(args: CompareArguments) -> None:

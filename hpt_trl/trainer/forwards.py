@@ -65,8 +65,7 @@ def rebalance_rows(
             and fewer where that costs less and none is larger than a micro-batch of TRL.
 
     Returns:
-        As many micro-batches, of forward passes. With one process, those that nothing is left for have none, unless
-        the optimizer step has none at all.
+        As many micro-batches, of forward passes. Without DDP, FSDP and DeepSpeed, only the first of them must have one.
     """
     step = cast(RolloutBatch, concatenate(batches))
     has_signal = torch.cat(list(signals)).nonzero().flatten()
